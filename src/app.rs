@@ -1,0 +1,150 @@
+//! Puts the service together, runs it, and takes it apart in the right order. The only place that
+//! names the backends.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Database},
+    grpc::{self, EventAggregator, SERVICE_NAME},
+    ingest::Ingest,
+    limits::{COMMIT_TIMEOUT, DRAIN_TIMEOUT, HEALTH_INTERVAL},
+    store::{self, Store, postgres::PostgresStore, sqlite::SqliteStore},
+};
+
+/// Why a service did not start, or did not end well. Each reads as one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", listen_advice(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The contract built into the program cannot be served.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server broke while it was running.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop what is using it, or choose another with --listen",
+        _ => "; choose another with --listen",
+    }
+}
+
+/// A service that is ready to run: its address is bound and its store is open.
+pub struct App {
+    address: SocketAddr,
+    incoming: TcpIncoming,
+    router: Router,
+    ingest: Ingest,
+    store: Arc<dyn Store>,
+    health: HealthReporter,
+    stopping: CancellationToken,
+}
+
+impl App {
+    /// Binds the address and opens the store.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        let address = config.listen;
+        let failed = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+
+        let store = open(&config.database()).await?;
+        let ingest = Ingest::start(&store);
+        let stopping = CancellationToken::new();
+        let service = EventAggregator::new(ingest.clone(), Arc::clone(&store), stopping.clone());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let router = grpc::router(service, health_service)?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        Ok(Self { address, incoming, router, ingest, store, health, stopping })
+    }
+
+    /// Where the service listens, with the port that was chosen if port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
+    /// are answered, everything that was taken in is stored.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { incoming, router, ingest, store, health, stopping, .. } = self;
+        let watching = tokio::spawn(watch(Arc::clone(&store), health.clone()));
+
+        let stop = async {
+            shutdown.await;
+            info!("stopping");
+            watching.abort();
+            tell(&health, ServingStatus::NotServing).await;
+            stopping.cancel();
+        };
+        let too_long = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
+        };
+        let served = tokio::select! {
+            served = router.serve_with_incoming_shutdown(incoming, stop) => served,
+            () = too_long => {
+                warn!("calls still in progress after {} s are cut off", DRAIN_TIMEOUT.as_secs());
+                Ok(())
+            }
+        };
+        if timeout(COMMIT_TIMEOUT, ingest.drain()).await.is_err() {
+            warn!("events still waiting for the store are given up; none of them was acknowledged");
+        }
+        store.close().await;
+        info!("stopped");
+        Ok(served?)
+    }
+}
+
+async fn open(database: &Database) -> Result<Arc<dyn Store>, store::OpenError> {
+    Ok(match database {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
+        Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
+    })
+}
+
+/// Keeps the health service saying whether the store answers.
+async fn watch(store: Arc<dyn Store>, health: HealthReporter) {
+    let mut healthy = None;
+    loop {
+        let answer = store.ping().await;
+        if healthy.replace(answer.is_ok()) != Some(answer.is_ok()) {
+            if let Err(error) = &answer {
+                warn!(error = store::chain(error), "the store does not answer");
+            }
+            tell(
+                &health,
+                match answer {
+                    Ok(()) => ServingStatus::Serving,
+                    Err(_) => ServingStatus::NotServing,
+                },
+            )
+            .await;
+        }
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+/// Sets the health of the service, and of the server as a whole.
+async fn tell(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE_NAME] {
+        health.set_service_status(service, status).await;
+    }
+}

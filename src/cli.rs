@@ -1,0 +1,102 @@
+//! The command line: what can be typed, and what the program exits with.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+mod client;
+mod health;
+mod list;
+mod ndjson;
+mod publish;
+mod serve;
+mod stats;
+
+/// Takes in events that producers may send more than once, and keeps each exactly once.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(serve::Serve),
+    /// Send events to a service, from a file or made up
+    Publish(publish::Publish),
+    /// List stored events
+    List(list::List),
+    /// Show how many events came in, and how many of them were repeated
+    Stats(stats::ShowStats),
+    /// Ask whether a service works: exits with 0 if it does and 1 if not
+    Health(health::Health),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Serve(serve) => serve.run().await,
+            Command::Publish(publish) => publish.run().await,
+            Command::List(list) => list.run().await,
+            Command::Stats(stats) => stats.run().await,
+            Command::Health(health) => health.run().await,
+        };
+        match done {
+            Ok(code) => code,
+            // Whoever read our output has seen enough.
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("event-aggregator: {error:#}");
+                client::exit_code(&error)
+            }
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs: one JSON object, or one per line
+    Json,
+}
+
+impl Output {
+    /// What was asked for, or else what suits whoever reads the output.
+    fn or_suitable(asked: Option<Self>) -> Self {
+        asked.unwrap_or(match std::io::stdout().is_terminal() {
+            true => Self::Table,
+            false => Self::Json,
+        })
+    }
+}
+
+/// A table for people.
+fn table<H: Into<comfy_table::Cell>>(header: impl IntoIterator<Item = H>) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

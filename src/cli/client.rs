@@ -1,0 +1,101 @@
+//! Talking to a service: where it is, and what its errors mean to a person.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::anyhow;
+use clap::Args;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+
+use crate::{
+    limits::MAX_MESSAGE_BYTES,
+    proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
+};
+
+/// Which service to talk to.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    /// Address of the service: host:port or http://host:port
+    #[arg(
+        long,
+        env = "EVENT_AGGREGATOR_ADDR",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
+    addr: String,
+}
+
+pub(super) type Client = EventAggregatorServiceClient<Channel>;
+
+impl Server {
+    /// Connects to the service.
+    pub(super) async fn connect(&self) -> anyhow::Result<Client> {
+        Ok(self.client(self.channel().await?))
+    }
+
+    /// A connection to whatever is at the address.
+    pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
+        let url = match self.addr.contains("://") {
+            true => self.addr.clone(),
+            false => format!("http://{}", self.addr),
+        };
+        let endpoint: Endpoint = Endpoint::from_shared(url)
+            .map_err(|_| anyhow!("{} is no address; write host:port", self.addr))?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true);
+        endpoint.connect().await.map_err(|error| {
+            anyhow!(
+                "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
+                 name another with --addr",
+                self.addr,
+                root_cause(&error)
+            )
+        })
+    }
+
+    pub(super) fn client(&self, channel: Channel) -> Client {
+        Client::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// An error answer of a service, for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", describe(.0))]
+pub(super) struct Refused(#[from] pub(super) Status);
+
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    if text.is_empty() {
+        text = status.code().description().to_owned();
+    }
+    // The first one is the message.
+    let violations = status.get_details_bad_request().map(|details| details.field_violations);
+    for violation in violations.iter().flatten().skip(1) {
+        text.push_str(&format!("\n  {} {}", violation.field, violation.description));
+    }
+    text
+}
+
+/// Whether a service that answers like this may answer better in a moment.
+pub(super) fn may_recover(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Unknown)
+}
+
+/// What to exit with: 64 and the gRPC code for an answer of a service, as grpcurl does, or else 1.
+pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Refused>() {
+        Some(Refused(status)) => ExitCode::from(64 + status.code() as u8),
+        None => ExitCode::FAILURE,
+    }
+}

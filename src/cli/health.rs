@@ -1,0 +1,36 @@
+//! `health`: the check of a container.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::client::{Refused, Server};
+use crate::grpc::SERVICE_NAME;
+
+#[derive(Debug, Args)]
+pub(super) struct Health {
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Health {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut client = HealthClient::new(self.server.channel().await?);
+        let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+        let response = client.check(request).await;
+        // Container runtimes know 0 and 1 only.
+        let status = match response {
+            Ok(response) => response.into_inner().status(),
+            Err(status) => bail!("{}", Refused(status)),
+        };
+        if status != ServingStatus::Serving {
+            bail!("the service is not serving: its store does not answer, or it is stopping");
+        }
+        println!("serving");
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,128 @@
+//! `list`: stored events.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{
+    Output,
+    client::{Refused, Server},
+    ndjson, table,
+};
+use crate::event::Timestamp;
+use crate::proto::{
+    timestamp,
+    v1::{Event, ListEventsRequest, ListOrder, PayloadFormat, event::Content},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "What this prints as JSON, `publish --file` reads.")]
+pub(super) struct List {
+    #[command(flatten)]
+    server: Server,
+
+    /// Only events of this topic
+    #[arg(long)]
+    topic: Option<String>,
+
+    /// Only events of this source
+    #[arg(long)]
+    source: Option<String>,
+
+    /// Only events received at this time or later, like 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+
+    /// Only events received before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+
+    /// The oldest events first, instead of the newest
+    #[arg(long)]
+    oldest_first: bool,
+
+    /// How many events to list; 0 lists all of them
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    limit: u64,
+
+    /// How to print [default: table on a terminal, else json]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+impl List {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut client = self.server.connect().await?;
+        let output = Output::or_suitable(self.output);
+        let order = match self.oldest_first {
+            true => ListOrder::OldestFirst,
+            false => ListOrder::NewestFirst,
+        };
+        let mut request = ListEventsRequest {
+            topic: self.topic.unwrap_or_default(),
+            source: self.source.unwrap_or_default(),
+            start_time: self.since.map(timestamp),
+            end_time: self.until.map(timestamp),
+            page_size: 0,
+            page_token: String::new(),
+            order: order.into(),
+            payload_format: PayloadFormat::Json.into(),
+        };
+
+        let mut left = if self.limit == 0 { u64::MAX } else { self.limit };
+        let mut listed = 0;
+        loop {
+            request.page_size = left.min(1_000) as i32;
+            let page = client.list_events(request.clone()).await.map_err(Refused)?.into_inner();
+            left -= page.events.len() as u64;
+            listed += page.events.len();
+            print(&page.events, output)?;
+            if page.next_page_token.is_empty() || left == 0 {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        if listed == 0 {
+            eprintln!("No events. Try: event-aggregator publish --simulate 20000");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match output {
+        Output::Json => {
+            for event in events {
+                writeln!(stdout, "{}", ndjson::write(event)?)?;
+            }
+        }
+        Output::Table if events.is_empty() => (),
+        Output::Table => {
+            let mut rows = table(["received", "topic", "event id", "source", "payload"]);
+            for event in events {
+                rows.add_row([
+                    ndjson::time(event.received_at.as_ref()),
+                    event.topic.clone(),
+                    event.event_id.clone(),
+                    event.source.clone(),
+                    short_payload(event),
+                ]);
+            }
+            writeln!(stdout, "{rows}")?;
+        }
+    }
+    Ok(())
+}
+
+fn short_payload(event: &Event) -> String {
+    const CHARACTERS: usize = 120;
+    let Some(Content::PayloadJson(text)) = &event.content else { return String::new() };
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.clone(),
+    }
+}

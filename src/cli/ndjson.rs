@@ -1,0 +1,69 @@
+//! Events as lines of JSON: what `list` prints and `publish --file` reads.
+
+use anyhow::anyhow;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    event::Timestamp,
+    proto::{
+        timestamp,
+        v1::{Event, event::Content},
+    },
+};
+
+/// One line. What only a service sets may be there and is not sent back to one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default)]
+    topic: String,
+    #[serde(default)]
+    event_id: String,
+    #[serde(default)]
+    timestamp: Option<String>,
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    payload: Option<Box<RawValue>>,
+    #[serde(default)]
+    received_at: Option<String>,
+}
+
+/// Reads a line. Whether the event is valid is for the service to say.
+pub(super) fn read(line: &str) -> anyhow::Result<Event> {
+    let line: Line = serde_json::from_str(line)?;
+    let time = line.timestamp.map(|time| time.parse::<Timestamp>()).transpose();
+    Ok(Event {
+        topic: line.topic,
+        event_id: line.event_id,
+        timestamp: time.map_err(|fault| anyhow!("timestamp {fault}"))?.map(timestamp),
+        source: line.source,
+        content: line.payload.map(|text| Content::PayloadJson(text.get().to_owned())),
+        ..Event::default()
+    })
+}
+
+/// Writes an event as a line, without the line break.
+pub(super) fn write(event: &Event) -> anyhow::Result<String> {
+    let payload = match &event.content {
+        Some(Content::PayloadJson(text)) => Some(RawValue::from_string(text.clone())?),
+        _ => None,
+    };
+    let line = Line {
+        topic: event.topic.clone(),
+        event_id: event.event_id.clone(),
+        timestamp: Some(time(event.timestamp.as_ref())),
+        source: event.source.clone(),
+        payload,
+        received_at: Some(time(event.received_at.as_ref())),
+    };
+    Ok(serde_json::to_string(&line)?)
+}
+
+/// A time as RFC 3339, or nothing.
+pub(super) fn time(time: Option<&prost_types::Timestamp>) -> String {
+    time.and_then(|time| Timestamp::new("time", time.seconds, time.nanos).ok())
+        .map(|time| time.to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,217 @@
+//! Sending over one PublishStream, and again over the next if it breaks: what was not answered is
+//! sent again, which is safe because the service knows events by their keys.
+
+use std::{collections::VecDeque, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use indicatif::ProgressBar;
+use prost::Message;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Outgoing, simulate::Expected};
+use crate::{
+    cli::client::{Client, Refused, Server, may_recover},
+    proto::v1::{PublishStatus, PublishStreamRequest, PublishStreamResponse},
+};
+
+/// Events in one request. Larger ones are hardly faster.
+const REQUEST_EVENTS: usize = 500;
+
+/// Bytes after which a request is closed: half of what a service takes, as one event may follow.
+const REQUEST_BYTES: usize = 2 << 20;
+
+/// Requests that wait for their answer at a time.
+const REQUESTS_IN_FLIGHT: usize = 16;
+
+/// Rejected events that are told one by one.
+const SHOWN_REJECTS: usize = 10;
+
+/// What became of the events.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) accepted: u64,
+    pub(super) duplicate: u64,
+    pub(super) conflict: u64,
+    pub(super) reconnects: u64,
+    pub(super) rejects: Rejects,
+}
+
+/// Lines that are not in the store.
+#[derive(Debug, Default)]
+pub(super) struct Rejects {
+    pub(super) count: u64,
+    /// The first of them, each with its reason.
+    first: Vec<(u64, String)>,
+}
+
+impl Rejects {
+    pub(super) fn add(&mut self, line: u64, reason: String) {
+        self.count += 1;
+        if self.first.len() < SHOWN_REJECTS {
+            self.first.push((line, reason));
+        }
+    }
+
+    pub(super) fn print(&self) {
+        for (line, reason) in &self.first {
+            eprintln!("line {line} was rejected: {reason}");
+        }
+        let more = self.count - self.first.len() as u64;
+        if more > 0 {
+            eprintln!("and {more} more");
+        }
+    }
+}
+
+impl Tally {
+    pub(super) fn sent(&self) -> u64 {
+        self.accepted + self.duplicate + self.conflict + self.rejects.count
+    }
+
+    /// Whether the service counted what a simulation sent. What had to be sent again may count as
+    /// repeated.
+    pub(super) fn is_exactly(&self, expected: Expected) -> bool {
+        let sent = self.sent() == expected.new + expected.repeated;
+        sent && self.conflict == 0 && (self.reconnects > 0 || self.accepted == expected.new)
+    }
+
+    /// Adds lines that were not even sent.
+    pub(super) fn add_unsent(&mut self, rejects: Rejects) {
+        self.rejects.count += rejects.count;
+        self.rejects.first.extend(rejects.first);
+        self.rejects.first.sort_by_key(|(line, _)| *line);
+    }
+
+    pub(super) fn as_json(&self) -> String {
+        json!({
+            "sent": self.sent(),
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "conflict": self.conflict,
+            "rejected": self.rejects.count,
+            "reconnects": self.reconnects,
+        })
+        .to_string()
+    }
+
+    fn add(&mut self, request: &Unanswered, response: PublishStreamResponse) {
+        for (line, result) in request.lines.iter().zip(response.results) {
+            match result.status() {
+                PublishStatus::Accepted => self.accepted += 1,
+                PublishStatus::Duplicate => self.duplicate += 1,
+                PublishStatus::Conflict => self.conflict += 1,
+                PublishStatus::Rejected | PublishStatus::Unspecified => {
+                    self.rejects.add(*line, result.error.unwrap_or_default().message);
+                }
+            }
+        }
+    }
+}
+
+/// A request that was sent and not answered yet.
+struct Unanswered {
+    request: PublishStreamRequest,
+    lines: Vec<u64>,
+}
+
+/// Sends everything that comes out of `outgoing`. Rides out interruptions of some 30 s.
+pub(super) async fn all(
+    server: &Server,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    progress: &ProgressBar,
+) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut unanswered = VecDeque::new();
+    let mut client = server.connect().await?;
+    let patience = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .with_total_delay(Some(Duration::from_secs(30)))
+        .without_max_times();
+    let mut pauses = patience.build();
+    loop {
+        let answered = tally.sent();
+        let broken =
+            match one_stream(&mut client, &mut outgoing, &mut unanswered, &mut tally, progress)
+                .await
+            {
+                Ok(()) => return Ok(tally),
+                Err(status) => status,
+            };
+        if tally.sent() > answered {
+            pauses = patience.build();
+        }
+        let Some(pause) = pauses.next().filter(|_| may_recover(&broken)) else {
+            return Err(Refused(broken).into());
+        };
+        progress.suspend(|| eprintln!("interrupted ({}); trying again", broken.message()));
+        tokio::time::sleep(pause).await;
+        tally.reconnects += 1;
+    }
+}
+
+/// Sends over one stream until everything is answered, or the stream breaks.
+async fn one_stream(
+    client: &mut Client,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    unanswered: &mut VecDeque<Unanswered>,
+    tally: &mut Tally,
+    progress: &ProgressBar,
+) -> Result<(), Status> {
+    let (requests, stream) = mpsc::channel(REQUESTS_IN_FLIGHT * 2);
+    let mut responses = client.publish_stream(ReceiverStream::new(stream)).await?.into_inner();
+    let closed = |_| Status::unavailable("the stream was closed");
+    for waiting in &*unanswered {
+        requests.send(waiting.request.clone()).await.map_err(closed)?;
+    }
+    let mut ended = false;
+    let mut events = Vec::with_capacity(REQUEST_EVENTS);
+    loop {
+        tokio::select! {
+            received = outgoing.recv_many(&mut events, REQUEST_EVENTS),
+                if !ended && unanswered.len() < REQUESTS_IN_FLIGHT =>
+            {
+                ended = received == 0;
+                for request in into_requests(events.drain(..)) {
+                    let sent = requests.send(request.request.clone()).await;
+                    unanswered.push_back(request);
+                    sent.map_err(closed)?;
+                }
+            }
+            response = responses.message(), if !unanswered.is_empty() => {
+                let response = response?.ok_or_else(closed_early)?;
+                if let Some(request) = unanswered.pop_front() {
+                    progress.inc(request.lines.len() as u64);
+                    tally.add(&request, response);
+                }
+            }
+            else => return Ok(()),
+        }
+    }
+}
+
+fn closed_early() -> Status {
+    Status::unavailable("the service ended the stream")
+}
+
+/// Makes requests of events, each of a size that a service takes.
+fn into_requests(events: impl Iterator<Item = Outgoing>) -> Vec<Unanswered> {
+    let mut requests = Vec::new();
+    let mut bytes = usize::MAX;
+    for Outgoing { line, event } in events {
+        bytes = bytes.saturating_add(event.encoded_len());
+        if bytes > REQUEST_BYTES {
+            bytes = event.encoded_len();
+            requests
+                .push(Unanswered { request: PublishStreamRequest::default(), lines: Vec::new() });
+        }
+        if let Some(Unanswered { request, lines }) = requests.last_mut() {
+            request.events.push(event);
+            lines.push(line);
+        }
+    }
+    requests
+}

@@ -1,0 +1,79 @@
+//! `serve`: runs the service until it is told to stop.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::{app::App, config::Config, grpc::SERVICE_NAME};
+
+#[derive(Debug, Args)]
+#[command(after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let filter = EnvFilter::builder()
+            .with_default_directive(tracing::Level::INFO.into())
+            .from_env()
+            .context("RUST_LOG cannot be read")?;
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+        let app = App::start(&self.config).await?;
+        print_banner(&self.config, &app);
+        app.run(stop_signal()?).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Says what is running, and what to type next.
+fn print_banner(config: &Config, app: &App) {
+    let mut address = app.address();
+    let listening = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let event = r#"{"events":[{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}]}"#;
+    println!(
+        "event-aggregator {version} is listening on {listening}
+events are kept in {database}
+
+Publish an event, twice: the second time it is a duplicate.
+
+  grpcurl -plaintext -d '{event}' {address} {SERVICE_NAME}/Publish
+
+or 20,000 simulated ones, and see what was kept:
+
+  event-aggregator publish --addr {address} --simulate 20000 --duplicates 0.3
+  event-aggregator stats --addr {address}
+",
+        version = env!("CARGO_PKG_VERSION"),
+        database = config.database(),
+    );
+}
+
+/// Is done when the process is asked to stop. Asked again, it stops at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle Ctrl-C")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+            }
+            info!("asked again: stopping at once");
+            std::process::exit(130);
+        });
+    })
+}

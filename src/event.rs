@@ -1,0 +1,322 @@
+//! Events: the candidate that a producer sends, the event that is kept, and the verdict between the
+//! two. What is here is valid by construction and knows no wire format and no store.
+
+use std::{fmt, ops::Deref, str::FromStr};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{json, limits::MAX_NAME_BYTES};
+
+/// What is wrong with one field, for the person who sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field, as it is called in the contract.
+    pub field: String,
+    /// Reads on after the field's name: "must not be empty".
+    pub description: String,
+}
+
+impl Violation {
+    /// A violation of `field`.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.description)
+    }
+}
+
+/// A topic, event id or source: 1 to 255 bytes, no control characters, no white space at either
+/// end. Two names are the same only if all their bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks a name that came in as `field`.
+    pub fn new(field: &str, text: String) -> Result<Self, Violation> {
+        let fault = if text.is_empty() {
+            "must not be empty".to_owned()
+        } else if text.len() > MAX_NAME_BYTES {
+            format!("is {} bytes long; at most {MAX_NAME_BYTES} are taken", text.len())
+        } else if text.chars().any(char::is_control) {
+            "must not contain control characters".to_owned()
+        } else if text.trim() != text {
+            "must not begin or end with white space".to_owned()
+        } else {
+            return Ok(Self(text));
+        };
+        Err(Violation::new(field, fault))
+    }
+
+    /// A name read back from a store, which holds only names that were checked.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key under which an event is kept exactly once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventKey {
+    /// Name of the stream of events.
+    pub topic: Name,
+    /// The producer's id of the event within the topic.
+    pub event_id: Name,
+}
+
+/// A payload: the text of a JSON object, exactly as it came in.
+#[derive(Debug, Clone)]
+pub struct Payload(String);
+
+impl Payload {
+    /// Checks a payload that came in as `field`.
+    pub fn new(field: &str, text: String) -> Result<Self, Violation> {
+        match json::check_object(&text) {
+            Ok(()) => Ok(Self(text)),
+            Err(fault) => Err(Violation::new(field, fault)),
+        }
+    }
+
+    /// A payload read back from a store, which holds only payloads that were checked.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The JSON text.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self("{}".to_owned())
+    }
+}
+
+/// A time in the years 1 to 9999, which is what RFC 3339 and both stores can hold, kept to the
+/// microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    const YEAR_1: i64 = -62_135_596_800_000_000;
+    const YEAR_10000: i64 = 253_402_300_800_000_000;
+
+    /// Now, by the clock of this machine.
+    pub fn now() -> Self {
+        Self::from(OffsetDateTime::now_utc())
+    }
+
+    /// A time that came in as `field`, cut to the microsecond.
+    pub fn new(field: &str, seconds: i64, nanos: i32) -> Result<Self, Violation> {
+        if !(0..1_000_000_000).contains(&nanos) {
+            let fault = "must be from 0 to 999,999,999";
+            return Err(Violation::new(format!("{field}.nanos"), fault));
+        }
+        seconds
+            .checked_mul(1_000_000)
+            .and_then(|micros| Self::from_micros(micros + i64::from(nanos / 1_000)))
+            .ok_or_else(|| Violation::new(field, "must be in the years 1 to 9999"))
+    }
+
+    /// A time as microseconds since 1970, if it is in range.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        (Self::YEAR_1..Self::YEAR_10000).contains(&micros).then_some(Self(micros))
+    }
+
+    /// Microseconds since 1970, negative before.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+}
+
+impl From<OffsetDateTime> for Timestamp {
+    fn from(time: OffsetDateTime) -> Self {
+        // What is out of range at most by its offset from UTC becomes the nearest that is not.
+        let micros = time.unix_timestamp_nanos().div_euclid(1_000);
+        let range = i128::from(Self::YEAR_1)..=i128::from(Self::YEAR_10000 - 1);
+        Self(micros.clamp(*range.start(), *range.end()) as i64)
+    }
+}
+
+impl From<Timestamp> for OffsetDateTime {
+    fn from(time: Timestamp) -> Self {
+        // Cannot fail: the type holds all times in our range.
+        Self::from_unix_timestamp_nanos(i128::from(time.0) * 1_000).unwrap_or(Self::UNIX_EPOCH)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = OffsetDateTime::from(*self).format(&Rfc3339).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map(Self::from)
+            .map_err(|_| "must be a time as in RFC 3339, like 2026-01-31T12:00:00Z".to_owned())
+    }
+}
+
+/// A valid event that a producer sent; whether it is new is not known yet.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Its identity.
+    pub key: EventKey,
+    /// When it happened, if the producer said so.
+    pub timestamp: Option<Timestamp>,
+    /// Who sent it.
+    pub source: Name,
+    /// What it says.
+    pub payload: Payload,
+}
+
+impl NewEvent {
+    /// Bytes of its text.
+    pub fn bytes(&self) -> usize {
+        let Self { key, source, payload, .. } = self;
+        key.topic.len() + key.event_id.len() + source.len() + payload.as_str().len()
+    }
+}
+
+/// An event that is kept.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its identity.
+    pub key: EventKey,
+    /// When it happened, by its producer, or else when it was received.
+    pub timestamp: Timestamp,
+    /// Who sent it.
+    pub source: Name,
+    /// What it says.
+    pub payload: Payload,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// Where it stands in the order of commits.
+    pub position: Position,
+}
+
+/// A place in the order of commits: within a lane, sequence numbers rise with every commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The serial commit queue that the event went through.
+    pub lane: u16,
+    /// Its number there.
+    pub seq: i64,
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it was new.
+    pub verdict: Verdict,
+    /// When the event with this key was first stored.
+    pub first_received_at: Timestamp,
+}
+
+/// Whether an event was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// New, and stored.
+    Accepted,
+    /// Stored before, with the same content.
+    Duplicate,
+    /// Another event is stored under its key.
+    Conflict(Difference),
+}
+
+/// The fields in which a repeated event differs from the stored one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Both gave a timestamp, and not the same one.
+    pub timestamp: bool,
+    /// The sources differ.
+    pub source: bool,
+    /// The payloads differ as JSON values.
+    pub payload: bool,
+}
+
+impl Difference {
+    /// The fields by name.
+    pub fn fields(self) -> impl Iterator<Item = &'static str> {
+        [("timestamp", self.timestamp), ("source", self.source), ("payload", self.payload)]
+            .into_iter()
+            .filter_map(|(field, differs)| differs.then_some(field))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_byte_by_byte() {
+        for text in ["a", "ü", "a b", "A", &"x".repeat(255)] {
+            assert_eq!(&*Name::new("topic", text.to_owned()).expect(text), text);
+        }
+        for (text, fault) in [
+            ("", "empty"),
+            (" a", "white space"),
+            ("a\u{a0}", "white space"),
+            ("a\0b", "control"),
+            ("a\nb", "control"),
+            (&"ü".repeat(128), "256 bytes"),
+        ] {
+            let violation = Name::new("topic", text.to_owned()).expect_err(text);
+            assert_eq!(violation.field, "topic");
+            assert!(violation.description.contains(fault), "{violation}");
+        }
+    }
+
+    #[test]
+    fn timestamps_are_cut_to_the_microsecond_and_to_four_digit_years() {
+        let text =
+            |seconds, nanos| Timestamp::new("t", seconds, nanos).map(|time| time.to_string());
+        assert_eq!(text(-1, 999_999_999).as_deref(), Ok("1969-12-31T23:59:59.999999Z"));
+        assert_eq!(text(-62_135_596_800, 0).as_deref(), Ok("0001-01-01T00:00:00Z"));
+        assert_eq!(text(253_402_300_799, 0).as_deref(), Ok("9999-12-31T23:59:59Z"));
+        for (seconds, nanos, field) in [
+            (253_402_300_800, 0, "t"),
+            (-62_135_596_801, 999_999_999, "t"),
+            (i64::MIN, 0, "t"),
+            (0, -1, "t.nanos"),
+            (0, i32::MAX, "t.nanos"),
+        ] {
+            assert_eq!(Timestamp::new("t", seconds, nanos).expect_err("invalid").field, field);
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_any_offset() {
+        let time: Timestamp = "2026-01-31T12:00:00.1234567+02:00".parse().expect("valid");
+        assert_eq!(time.to_string(), "2026-01-31T10:00:00.123456Z");
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! The gRPC edge: the service of the contract, its health and its reflection. Translates between
+//! the wire and the domain and decides nothing about events.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status, Streaming, async_trait,
+    codegen::BoxStream,
+    transport::{Server, server::Router},
+};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::{
+    ingest::Ingest,
+    limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
+    proto::{
+        DESCRIPTORS,
+        v1::{
+            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
+            ListEventsRequest, ListEventsResponse, PublishRequest, PublishResponse,
+            PublishStreamRequest, PublishStreamResponse, SubscribeRequest, SubscribeResponse,
+            event_aggregator_service_server::{
+                EventAggregatorService, EventAggregatorServiceServer,
+            },
+        },
+    },
+    store::Store,
+};
+
+mod convert;
+mod publish;
+mod query;
+mod status;
+
+/// Full name of the service, as health and reflection call it.
+pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
+
+/// The service of the contract. Cheap to clone.
+#[derive(Clone)]
+pub struct EventAggregator {
+    ingest: Ingest,
+    store: Arc<dyn Store>,
+    started: Instant,
+    stopping: CancellationToken,
+}
+
+impl EventAggregator {
+    /// A service over `store`. Streams end themselves when `stopping` is cancelled.
+    pub fn new(ingest: Ingest, store: Arc<dyn Store>, stopping: CancellationToken) -> Self {
+        Self { ingest, store, started: Instant::now(), stopping }
+    }
+}
+
+#[async_trait]
+impl EventAggregatorService for EventAggregator {
+    async fn publish(
+        &self,
+        request: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        publish::unary(&self.ingest, request.into_inner()).await.map(Response::new)
+    }
+
+    type PublishStreamStream = BoxStream<PublishStreamResponse>;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        let requests = request.into_inner();
+        Ok(Response::new(publish::stream(self.ingest.clone(), requests, self.stopping.clone())))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
+        query::list_events(&*self.store, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<GetStatsRequest>,
+    ) -> Result<Response<GetStatsResponse>, Status> {
+        let mut response = query::get_stats(&*self.store, request.into_inner()).await?;
+        response.uptime = Some(convert::duration(self.started.elapsed()));
+        response.since_start = Some(convert::process_stats(self.ingest.counters()));
+        Ok(Response::new(response))
+    }
+
+    async fn batch_get_events(
+        &self,
+        request: Request<BatchGetEventsRequest>,
+    ) -> Result<Response<BatchGetEventsResponse>, Status> {
+        query::batch_get_events(&*self.store, request.into_inner()).await.map(Response::new)
+    }
+
+    type SubscribeStream = BoxStream<SubscribeResponse>;
+
+    async fn subscribe(
+        &self,
+        _: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(status::not_implemented("Subscribe"))
+    }
+}
+
+/// Everything that answers on the gRPC port.
+pub fn router(
+    service: EventAggregator,
+    health: HealthServer<impl Health>,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let service =
+        EventAggregatorServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
+        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
+        .add_service(service)
+        .add_service(health)
+        .add_service(descriptors().build_v1()?)
+        // Older tools ask only for this version.
+        .add_service(descriptors().build_v1alpha()?))
+}

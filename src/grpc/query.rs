@@ -1,0 +1,179 @@
+//! ListEvents, GetStats and BatchGetEvents.
+
+use tonic::Status;
+
+use super::{
+    convert::{self, Violations},
+    status,
+};
+use crate::{
+    event::{Name, Violation},
+    limits::{
+        DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
+        MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
+    },
+    page,
+    proto::{
+        timestamp,
+        v1::{
+            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
+            ListEventsRequest, ListEventsResponse, ListOrder, PayloadFormat, TopicStats,
+        },
+    },
+    store::{self, Filter, ListQuery, Place, Store},
+};
+
+pub(super) async fn list_events(
+    store: &dyn Store,
+    request: ListEventsRequest,
+) -> Result<ListEventsResponse, Status> {
+    let mut violations = Violations::default();
+    let topic = violations.check(name("topic", request.topic));
+    let source = violations.check(name("source", request.source));
+    let start = violations.check(request.start_time.map(convert::time("start_time")).transpose());
+    let end = violations.check(request.end_time.map(convert::time("end_time")).transpose());
+    let limit = violations.check(size(
+        "page_size",
+        request.page_size,
+        DEFAULT_PAGE_EVENTS,
+        MAX_PAGE_EVENTS,
+    ));
+    let order = violations.check(
+        ListOrder::try_from(request.order)
+            .map_err(|_| Violation::new("order", "must be an order that the contract names")),
+    );
+    let format = violations.check(payload_format(request.payload_format));
+    if let (Some(Some(start)), Some(Some(end))) = (start, end)
+        && start > end
+    {
+        violations.0.push(Violation::new("end_time", "must not be before start_time"));
+    }
+    let (Some(topic), Some(source), Some(start_time), Some(end_time)) = (topic, source, start, end)
+    else {
+        return Err(status::invalid(&violations.0));
+    };
+    let (Some(limit), Some(order), Some(format), true) =
+        (limit, order, format, violations.0.is_empty())
+    else {
+        return Err(status::invalid(&violations.0));
+    };
+
+    let oldest_first = order == ListOrder::OldestFirst;
+    let filter = Filter { topic, source, start_time, end_time, oldest_first };
+    let after = match &*request.page_token {
+        "" => None,
+        token => Some(page::decode(token, store.id(), &filter).map_err(status::page_token)?),
+    };
+    let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
+    let listed = store.list(query).await.map_err(status::store)?;
+    let next_page_token = match listed.events.last() {
+        Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
+        _ => String::new(),
+    };
+    Ok(ListEventsResponse { events: convert::events(listed.events, format), next_page_token })
+}
+
+pub(super) async fn get_stats(
+    store: &dyn Store,
+    request: GetStatsRequest,
+) -> Result<GetStatsResponse, Status> {
+    let mut violations = Violations::default();
+    let topic = violations.check(name("topic", request.topic));
+    let max_topics = violations.check(size(
+        "max_topics",
+        request.max_topics,
+        DEFAULT_STATS_TOPICS,
+        MAX_STATS_TOPICS,
+    ));
+    let (Some(topic), Some(max_topics)) = (topic, max_topics) else {
+        return Err(status::invalid(&violations.0));
+    };
+    let stats = store.stats(topic, max_topics).await.map_err(status::store)?;
+    Ok(GetStatsResponse {
+        received: stats.totals.received,
+        unique_processed: stats.totals.unique_processed,
+        duplicate_dropped: stats.totals.duplicate_dropped,
+        conflicts: stats.totals.conflicts,
+        topics_active: stats.topics_active,
+        topics: stats.topics.into_iter().map(topic_stats).collect(),
+        uptime: None,
+        since_start: None,
+    })
+}
+
+fn topic_stats(stats: store::TopicStats) -> TopicStats {
+    TopicStats {
+        topic: stats.topic,
+        received: stats.counters.received,
+        unique_processed: stats.counters.unique_processed,
+        duplicate_dropped: stats.counters.duplicate_dropped,
+        conflicts: stats.counters.conflicts,
+        last_received_at: Some(timestamp(stats.last_received_at)),
+    }
+}
+
+pub(super) async fn batch_get_events(
+    store: &dyn Store,
+    request: BatchGetEventsRequest,
+) -> Result<BatchGetEventsResponse, Status> {
+    let asked = request.keys.len();
+    if asked == 0 {
+        return Err(status::invalid(&[Violation::new("keys", "must not be empty")]));
+    }
+    if asked > MAX_REQUEST_EVENTS {
+        let fault = format!("has {asked} keys; at most {MAX_REQUEST_EVENTS} are taken");
+        return Err(status::too_large(Violation::new("keys", fault)));
+    }
+    let mut violations = Violations::default();
+    let format = violations.check(payload_format(request.payload_format));
+    let mut keys = Vec::with_capacity(asked);
+    for (index, key) in request.keys.into_iter().enumerate() {
+        match convert::event_key(key) {
+            Ok(key) => keys.push(key),
+            Err(faults) => violations.0.extend(faults.into_iter().map(|fault| {
+                Violation::new(format!("keys[{index}].{}", fault.field), fault.description)
+            })),
+        }
+    }
+    let (Some(format), true) = (format, violations.0.is_empty()) else {
+        return Err(status::invalid(&violations.0));
+    };
+
+    let found = store.get(keys.clone(), MAX_PAGE_BYTES).await.map_err(status::store)?;
+    let mut missing = vec![true; found.reached];
+    for (index, _) in &found.events {
+        missing[*index] = false;
+    }
+    let events = found.events.into_iter().map(|(_, event)| event).collect();
+    Ok(BatchGetEventsResponse {
+        events: convert::events(events, format),
+        missing: keys
+            .iter()
+            .zip(missing)
+            .filter(|(_, missing)| *missing)
+            .map(|(key, _)| convert::key(key))
+            .collect(),
+    })
+}
+
+/// A name to filter by; empty means all.
+fn name(field: &str, text: String) -> Result<Option<String>, Violation> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Name::new(field, text).map(|name| Some(name.to_string()))
+}
+
+/// A size as AIP-158 has it: zero asks for the default, too much gets the most there is.
+fn size(field: &str, asked: i32, default: usize, max: usize) -> Result<usize, Violation> {
+    match usize::try_from(asked) {
+        Err(_) => Err(Violation::new(field, "must not be negative")),
+        Ok(0) => Ok(default),
+        Ok(asked) => Ok(asked.min(max)),
+    }
+}
+
+fn payload_format(format: i32) -> Result<PayloadFormat, Violation> {
+    PayloadFormat::try_from(format)
+        .map_err(|_| Violation::new("payload_format", "must be a format that the contract names"))
+}

@@ -1,0 +1,117 @@
+//! Every error a caller can get. Messages say what to do; causes go to the log, never to a caller.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{
+    event::Violation,
+    ingest,
+    limits::{MAX_VIOLATIONS, RETRY_DELAY},
+    store,
+};
+
+/// Domain of the reasons in google.rpc.ErrorInfo.
+const DOMAIN: &str = "event_aggregator.v1";
+
+/// INVALID_ARGUMENT, naming the fields at fault.
+pub(super) fn invalid(violations: &[Violation]) -> Status {
+    invalid_because("INVALID_REQUEST", violations)
+}
+
+/// INVALID_ARGUMENT for a request that holds too much.
+pub(super) fn too_large(violation: Violation) -> Status {
+    invalid_because("REQUEST_TOO_LARGE", &[violation])
+}
+
+/// INVALID_ARGUMENT for a page token.
+pub(super) fn page_token(error: crate::page::Error) -> Status {
+    let violation = Violation::new("page_token", error.to_string());
+    invalid_because("INVALID_PAGE_TOKEN", &[violation])
+}
+
+fn invalid_because(reason: &str, violations: &[Violation]) -> Status {
+    let mut message = match violations.first() {
+        Some(violation) => violation.to_string(),
+        None => "the request is invalid".to_owned(),
+    };
+    if violations.len() > 1 {
+        message.push_str(&format!(" (and {} more)", violations.len() - 1));
+    }
+    let mut details = info(reason);
+    details.set_bad_request(
+        violations
+            .iter()
+            .take(MAX_VIOLATIONS)
+            .map(|violation| FieldViolation::new(&violation.field, &violation.description))
+            .collect::<Vec<_>>(),
+    );
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// UNIMPLEMENTED.
+pub(super) fn not_implemented(method: &str) -> Status {
+    let message = format!("{method} is not implemented yet");
+    Status::with_error_details(Code::Unimplemented, message, info("NOT_IMPLEMENTED"))
+}
+
+/// UNAVAILABLE because the service stops.
+pub(super) fn stopping() -> Status {
+    let message =
+        "the service is shutting down; connect again and send again what was not answered";
+    Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
+}
+
+/// Why a publish failed.
+pub(super) fn ingest(error: ingest::Error) -> Status {
+    match error {
+        ingest::Error::QueueFull => Status::with_error_details(
+            Code::ResourceExhausted,
+            "too many events are waiting to be stored; nothing of this request was; send it again \
+             later, or use PublishStream, which waits",
+            worth_a_retry("QUEUE_FULL"),
+        ),
+        ingest::Error::Unavailable(_) => unavailable(
+            "the store does not answer; the events may or may not be stored; send them again with \
+             the same event ids",
+        ),
+        ingest::Error::Refused(_) => internal(),
+        ingest::Error::Stopping => stopping(),
+    }
+}
+
+/// Why a read failed.
+pub(super) fn store(error: store::Error) -> Status {
+    tracing::warn!(error = store::chain(&error), "read failed");
+    match error {
+        store::Error::Unavailable(_) | store::Error::Unknown(_) => {
+            unavailable("the store does not answer; try again later")
+        }
+        store::Error::Timeout(_) => Status::with_error_details(
+            Code::DeadlineExceeded,
+            "this takes the store too long; narrow it by topic or by time",
+            info("STORE_TIMEOUT"),
+        ),
+        store::Error::Refused(_) => internal(),
+    }
+}
+
+fn unavailable(message: &str) -> Status {
+    Status::with_error_details(Code::Unavailable, message, worth_a_retry("STORE_UNAVAILABLE"))
+}
+
+fn internal() -> Status {
+    let message = "the service has a fault; its log says more";
+    Status::with_error_details(Code::Internal, message, info("INTERNAL"))
+}
+
+fn info(reason: &str) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new())
+}
+
+fn worth_a_retry(reason: &str) -> ErrorDetails {
+    let mut details = info(reason);
+    details.set_retry_info(Some(RETRY_DELAY));
+    details
+}

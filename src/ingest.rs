@@ -1,0 +1,196 @@
+//! The write path from admission to acknowledgement: events wait in the queue of their lane, each
+//! lane commits one batch after the other, and everyone who waits learns what became of their own
+//! events.
+//!
+//! Callers only wait here. The lane tasks own the writing, so a caller that goes away changes
+//! nothing about what is stored and counted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    event::{NewEvent, Outcome},
+    limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD},
+    store::{self, Counters, Store},
+};
+
+mod batch;
+mod lane;
+
+/// Why events were not stored. None of these says anything about the events themselves, except
+/// [`Error::Refused`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The queue is full; nothing was done.
+    #[error("too many events are waiting to be stored")]
+    QueueFull,
+    /// The store did not commit in time. Perhaps it did and could not say so.
+    #[error("the store does not answer")]
+    Unavailable(#[source] Arc<store::Error>),
+    /// The store refuses an event although it is valid, which is a fault of the service.
+    #[error("the store refused the data")]
+    Refused(#[source] Arc<store::Error>),
+    /// The service is stopping; nothing was done.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+/// What to do with events that the queue has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Refuse them at once.
+    Refuse,
+    /// Wait for room.
+    Wait,
+}
+
+/// Counters of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessCounters {
+    /// Judged events, counted when their batch is committed.
+    pub judged: Counters,
+    /// Invalid events.
+    pub rejected: i64,
+}
+
+/// A handle to the write path. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    lanes: Arc<[mpsc::Sender<Submission>]>,
+    room: Arc<Semaphore>,
+    counters: Arc<Mutex<ProcessCounters>>,
+    tasks: TaskTracker,
+}
+
+/// What a lane answers: one outcome per event.
+type Reply = Result<Vec<Outcome>, Error>;
+
+/// The part of a request that goes to one lane.
+#[derive(Debug)]
+struct Submission {
+    events: Vec<NewEvent>,
+    bytes: usize,
+    reply: oneshot::Sender<Reply>,
+    /// Room in the queue, given back when the reply is sent.
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+impl Ingest {
+    /// Starts one task per lane of the store.
+    pub fn start(store: &Arc<dyn Store>) -> Self {
+        let counters = Arc::new(Mutex::new(ProcessCounters::default()));
+        let tasks = TaskTracker::new();
+        let lanes = (0..store.lanes())
+            .map(|lane| {
+                let (submissions, queue) = mpsc::channel(LANE_QUEUE_REQUESTS);
+                let store = Arc::clone(store);
+                tasks.spawn(lane::run(lane, store, queue, Arc::clone(&counters)));
+                submissions
+            })
+            .collect();
+        tasks.close();
+        Self { lanes, room: Arc::new(Semaphore::new(QUEUE_BYTES)), counters, tasks }
+    }
+
+    /// Puts the events of one request into the queues of their lanes. Once this has returned they
+    /// will be stored whatever becomes of the caller, unless the store fails.
+    pub async fn submit(
+        &self,
+        events: Vec<NewEvent>,
+        admission: Admission,
+    ) -> Result<Pending, Error> {
+        let cost = events.iter().map(|event| event.bytes() + QUEUED_EVENT_OVERHEAD).sum::<usize>();
+        let room = Arc::new(self.room(cost, admission).await?);
+
+        let mut parts: Vec<Part> = self.lanes.iter().map(|_| Part::default()).collect();
+        let mut pending = Pending { events: events.len(), parts: Vec::new() };
+        for (index, event) in events.into_iter().enumerate() {
+            let part = &mut parts[usize::from(lane::of(&event.key.topic, self.lanes.len()))];
+            part.indexes.push(index);
+            part.bytes += event.bytes();
+            part.events.push(event);
+        }
+        // All slots are taken before anything is sent: a request is admitted whole or not at all.
+        let mut sending = Vec::new();
+        for (lane, part) in self.lanes.iter().zip(parts) {
+            if part.events.is_empty() {
+                continue;
+            }
+            let slot = match admission {
+                Admission::Wait => lane.reserve().await.map_err(|_| Error::Stopping)?,
+                Admission::Refuse => lane.try_reserve().map_err(|error| match error {
+                    mpsc::error::TrySendError::Full(()) => Error::QueueFull,
+                    mpsc::error::TrySendError::Closed(()) => Error::Stopping,
+                })?,
+            };
+            sending.push((slot, part));
+        }
+        for (slot, Part { indexes, events, bytes }) in sending {
+            let (reply, outcomes) = oneshot::channel();
+            slot.send(Submission { events, bytes, reply, _room: Arc::clone(&room) });
+            pending.parts.push((indexes, outcomes));
+        }
+        Ok(pending)
+    }
+
+    async fn room(&self, cost: usize, admission: Admission) -> Result<OwnedSemaphorePermit, Error> {
+        let room = Arc::clone(&self.room);
+        let cost = u32::try_from(cost.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        match admission {
+            Admission::Wait => {
+                room.acquire_many_owned(cost).await.map_err(|AcquireError { .. }| Error::Stopping)
+            }
+            Admission::Refuse => room.try_acquire_many_owned(cost).map_err(|_| Error::QueueFull),
+        }
+    }
+
+    /// Counts events that were found invalid and never submitted.
+    pub fn count_rejected(&self, events: usize) {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).rejected += events as i64;
+    }
+
+    /// What this process has counted since it started.
+    pub fn counters(&self) -> ProcessCounters {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until everything that was submitted is stored, which takes that all other handles are
+    /// dropped.
+    pub async fn drain(self) {
+        let Self { lanes, tasks, .. } = self;
+        drop(lanes);
+        tasks.wait().await;
+    }
+}
+
+#[derive(Default)]
+struct Part {
+    indexes: Vec<usize>,
+    events: Vec<NewEvent>,
+    bytes: usize,
+}
+
+/// Submitted events whose outcomes are not known yet.
+#[derive(Debug)]
+pub struct Pending {
+    events: usize,
+    /// For each lane, which events went there, and its reply to come.
+    parts: Vec<(Vec<usize>, oneshot::Receiver<Reply>)>,
+}
+
+impl Pending {
+    /// Waits for the commits. One outcome per event, in the order of submission.
+    pub async fn outcomes(self) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; self.events];
+        for (indexes, reply) in self.parts {
+            // The lane task answers everything it takes; it is only gone if it panicked.
+            let part = reply.await.map_err(|_| Error::Stopping)??;
+            for (index, outcome) in indexes.into_iter().zip(part) {
+                outcomes[index] = Some(outcome);
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,61 @@
+//! When a batch is closed. Nothing here waits: a batch is whatever queued while the one before was
+//! committed, so it is small when little comes in and grows exactly when the store is what limits.
+
+use super::Submission;
+use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
+
+/// Submissions that will be committed together.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    submissions: Vec<Submission>,
+    events: usize,
+    bytes: usize,
+}
+
+impl Gathering {
+    /// A batch holds one submission at least, whatever its size.
+    pub(super) fn new(first: Submission) -> Self {
+        let (events, bytes) = (first.events.len(), first.bytes);
+        Self { submissions: vec![first], events, bytes }
+    }
+
+    /// Takes one more submission, or gives it back if it would make the batch too large.
+    pub(super) fn add(&mut self, next: Submission) -> Option<Submission> {
+        let (events, bytes) = (self.events + next.events.len(), self.bytes + next.bytes);
+        if events > MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES {
+            return Some(next);
+        }
+        (self.events, self.bytes) = (events, bytes);
+        self.submissions.push(next);
+        None
+    }
+
+    pub(super) fn into_submissions(self) -> Vec<Submission> {
+        self.submissions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+
+    fn submission(bytes: usize) -> Submission {
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
+        let reply = oneshot::channel().0;
+        Submission { events: Vec::new(), bytes, reply, _room: Arc::new(room) }
+    }
+
+    #[test]
+    fn a_batch_is_closed_by_its_bytes_but_never_empty() {
+        let mut batch = Gathering::new(submission(MAX_BATCH_BYTES + 1));
+        assert!(batch.add(submission(1)).is_some());
+        let mut batch = Gathering::new(submission(MAX_BATCH_BYTES - 1));
+        assert!(batch.add(submission(1)).is_none());
+        assert!(batch.add(submission(1)).is_some());
+        assert_eq!(batch.into_submissions().len(), 2);
+    }
+}

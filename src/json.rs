@@ -1,0 +1,337 @@
+//! JSON text of payloads: what is accepted, and when two texts mean the same.
+//!
+//! Text is kept as it was written, so nothing here builds or prints a document.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::limits::{MAX_NUMBER_BYTES, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH};
+
+/// Checks that `text` is a JSON object within the bounds of [`crate::limits`] that both stores and
+/// every common JSON reader can hold. The error says what is wrong, for the person who sent it.
+pub(crate) fn check_object(text: &str) -> Result<(), String> {
+    if text.len() > MAX_PAYLOAD_BYTES {
+        let bytes = text.len();
+        return Err(format!("is {bytes} bytes long; at most {MAX_PAYLOAD_BYTES} are taken"));
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Value { depth: 0 }
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|error| format!("is not accepted as JSON: {error}"))?;
+    if !text.trim_start().starts_with('{') {
+        return Err("must be a JSON object".to_owned());
+    }
+    check_numbers(text)
+}
+
+/// Walks one value without keeping anything of it.
+struct Value {
+    depth: usize,
+}
+
+impl Value {
+    fn nested<E: serde::de::Error>(&self) -> Result<Self, E> {
+        if self.depth == MAX_PAYLOAD_DEPTH {
+            return Err(E::custom(format!("nested more than {MAX_PAYLOAD_DEPTH} deep")));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    // Reading a string whole is what makes serde_json refuse lone surrogates.
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        if text.contains('\0') {
+            return Err(E::custom("the character \\u0000 cannot be stored"));
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let nested = self.nested::<A::Error>()?.depth;
+        while items.next_element_seed(Value { depth: nested })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let nested = self.nested::<A::Error>()?.depth;
+        while entries.next_key_seed(Value { depth: nested })?.is_some() {
+            entries.next_value_seed(Value { depth: nested })?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks the numbers of a valid JSON text. The reader above has refused those that are too large
+/// for a float already, but not those that a float would round to zero.
+fn check_numbers(text: &str) -> Result<(), String> {
+    for number in numbers(text) {
+        if number.len() > MAX_NUMBER_BYTES {
+            let bytes = number.len();
+            return Err(format!(
+                "has a number of {bytes} characters; at most {MAX_NUMBER_BYTES} are taken"
+            ));
+        }
+        let whole = number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
+        if !whole && !Decimal::of(number).is_zero() && number.parse() == Ok(0.0) {
+            return Err("has a number too small for a 64-bit float".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The numbers in a valid JSON text.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'"' => at = end_of_string(bytes, at),
+                b'-' | b'0'..=b'9' => {
+                    let start = at;
+                    while bytes.get(at).is_some_and(|byte| b"+-.eE0123456789".contains(byte)) {
+                        at += 1;
+                    }
+                    return Some(&text[start..at]);
+                }
+                _ => at += 1,
+            }
+        }
+        None
+    })
+}
+
+/// The index behind the string that begins at `at`.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    at += 1;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// Whether two valid JSON texts are the same value: white space, the order of keys and the way
+/// numbers are written do not matter; of repeated keys the last one counts. Numbers are compared
+/// exactly, not as floats. This is how PostgreSQL compares `jsonb`.
+pub(crate) fn same_value(a: &str, b: &str) -> bool {
+    a == b || same_parsed(a, b).unwrap_or(false)
+}
+
+fn same_parsed(a: &str, b: &str) -> serde_json::Result<bool> {
+    let (a, b) = (a.trim_ascii(), b.trim_ascii());
+    Ok(match (a.as_bytes().first(), b.as_bytes().first()) {
+        (Some(b'{'), Some(b'{')) => {
+            let a: BTreeMap<String, &RawValue> = serde_json::from_str(a)?;
+            let b: BTreeMap<String, &RawValue> = serde_json::from_str(b)?;
+            a.len() == b.len()
+                && a.iter().zip(&b).all(|((a_key, a_value), (b_key, b_value))| {
+                    a_key == b_key && same_value(a_value.get(), b_value.get())
+                })
+        }
+        (Some(b'['), Some(b'[')) => {
+            let a: Vec<&RawValue> = serde_json::from_str(a)?;
+            let b: Vec<&RawValue> = serde_json::from_str(b)?;
+            a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| same_value(a.get(), b.get()))
+        }
+        (Some(b'"'), Some(b'"')) => {
+            serde_json::from_str::<String>(a)? == serde_json::from_str::<String>(b)?
+        }
+        (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => Decimal::of(a) == Decimal::of(b),
+        _ => a == b,
+    })
+}
+
+/// A JSON number as `0.digits × 10^exponent`, without zeros at either end of the digits, so that
+/// equal numbers are equal values.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+impl Decimal {
+    fn of(number: &str) -> Self {
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let negative = whole.starts_with('-');
+        let whole = whole.trim_start_matches('-');
+
+        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        let leading_zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+        digits.drain(..leading_zeros);
+        while digits.last() == Some(&b'0') {
+            digits.pop();
+        }
+        if digits.is_empty() {
+            return Self { negative: false, digits, exponent: 0 };
+        }
+        // An exponent beyond an i64 cannot stand in a number that passed `check_object`.
+        let written: i64 = exponent.parse().unwrap_or(i64::MAX / 2);
+        let shift = whole.len() as i64 - leading_zeros as i64;
+        Self { negative, digits, exponent: written.saturating_add(shift) }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+}
+
+/// The whole numbers in a valid JSON text that a 64-bit float would change.
+pub(crate) fn has_unsafe_integer(text: &str) -> bool {
+    use crate::limits::MAX_SAFE_INTEGER;
+    numbers(text).any(|number| {
+        // Only a number that is long or has an exponent can be beyond 2^53.
+        if number.len() < 16 && !number.contains(['e', 'E']) {
+            return false;
+        }
+        let number = Decimal::of(number);
+        let whole = number.exponent >= number.digits.len() as i64;
+        whole && number.exponent >= 16 && !number.within(MAX_SAFE_INTEGER)
+    })
+}
+
+impl Decimal {
+    /// Whether the magnitude of a whole number is at most `bound`.
+    fn within(&self, bound: u64) -> bool {
+        let Ok(zeros) = u32::try_from(self.exponent - self.digits.len() as i64) else {
+            return false;
+        };
+        std::str::from_utf8(&self.digits)
+            .ok()
+            .and_then(|digits| digits.parse::<u64>().ok())
+            .and_then(|digits| digits.checked_mul(10u64.checked_pow(zeros)?))
+            .is_some_and(|value| value <= bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_every_reader_can_hold() {
+        for text in [
+            "{}",
+            " {\"a\" : [1, -2.5e3, true, null, \"\\u00e9\\ud83d\\ude00\"]} ",
+            "{\"a\":1,\"a\":2}",
+            "{\"n\":9007199254740993,\"m\":1e308,\"z\":0e999,\"t\":5e-324}",
+            "{\"text\":\"1e999 is only text, \\\" too\"}",
+        ] {
+            assert_eq!(check_object(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_with_a_reason() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(24), "]".repeat(24));
+        let long = format!("{{\"a\":0.{}1}}", "0".repeat(MAX_NUMBER_BYTES));
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_PAYLOAD_BYTES));
+        for (text, reason) in [
+            ("", "EOF"),
+            ("[1]", "must be a JSON object"),
+            ("\"a\"", "must be a JSON object"),
+            ("{\"a\":1} x", "trailing"),
+            ("{\"a\":1,}", "trailing comma"),
+            ("{\"a\":NaN}", "expected value"),
+            ("{\"a\":1e400}", "out of range"),
+            ("{\"a\":-1e-400}", "too small"),
+            ("{\"a\":1e-99999999999999999999}", "too small"),
+            ("{\"a\":\"\\u0000\"}", "u0000"),
+            ("{\"\\u0000\":1}", "u0000"),
+            ("{\"a\":\"\\ud800\"}", "hex escape"),
+            (deep.as_str(), "deep"),
+            (long.as_str(), "characters"),
+            (large.as_str(), "bytes long"),
+        ] {
+            let error = check_object(text).expect_err(&text[..text.len().min(40)]);
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_payload_is_accepted() {
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(23), "]".repeat(23));
+        assert_eq!(check_object(&text), Ok(()));
+    }
+
+    #[test]
+    fn compares_values_not_text() {
+        for (a, b) in [
+            ("{\"a\":1,\"b\":[true,null]}", "{ \"b\" : [ true , null ], \"a\":1.0 }"),
+            ("{\"a\":100}", "{\"a\":1E+2}"),
+            ("{\"a\":-0.0}", "{\"a\":0}"),
+            ("{\"a\":0.10}", "{\"a\":1e-1}"),
+            ("{\"a\":\"\\u00e9\"}", "{\"a\":\"é\"}"),
+            ("{\"a\":1,\"a\":2}", "{\"a\":2}"),
+        ] {
+            assert!(same_value(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("{\"a\":9007199254740993}", "{\"a\":9007199254740992}"),
+            ("{\"a\":18446744073709551617}", "{\"a\":18446744073709551618}"),
+            ("{\"a\":1}", "{\"a\":-1}"),
+            ("{\"a\":1}", "{\"a\":\"1\"}"),
+            ("{\"a\":10}", "{\"a\":1}"),
+            ("{\"a\":[1,2]}", "{\"a\":[2,1]}"),
+            ("{\"a\":null}", "{}"),
+            ("{\"e\":\"é\"}", "{\"e\":\"e\u{301}\"}"),
+        ] {
+            assert!(!same_value(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn knows_the_integers_that_floats_change() {
+        for text in ["{\"a\":9007199254740993}", "[-9007199254740993]", "[1e300]", "[1.5e17]"] {
+            assert!(has_unsafe_integer(text), "{text}");
+        }
+        for text in
+            ["{\"a\":9007199254740992}", "[0.12345678901234567]", "[9e15]", "\"9007199254740993\""]
+        {
+            assert!(!has_unsafe_integer(text), "{text}");
+        }
+    }
+}

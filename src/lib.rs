@@ -1,0 +1,16 @@
+//! Takes in events that producers may send more than once, keeps each exactly once under its key
+//! `(topic, event_id)`, counts what came and what was repeated, and gives it back.
+//!
+//! Data flows one way: edge ([`grpc`]) → [`ingest`] → [`store`] → edge. In reading order:
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod event;
+pub mod grpc;
+pub mod ingest;
+mod json;
+pub mod limits;
+pub mod page;
+mod proto;
+pub mod store;

@@ -1,0 +1,152 @@
+//! Every bound of the service, with its reason. Nothing here is configurable: a client that works
+//! with one deployment works with all of them.
+
+use std::time::Duration;
+
+/// Bytes of a topic, event id or source. Keys of this size always fit a PostgreSQL index row
+/// (2,704 bytes), also when they do not compress.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// Bytes of a payload's JSON text. One event with its envelope must fit the 4 MiB that gRPC clients
+/// take by default, or it could be stored and never read.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+
+/// How deep objects and arrays of a payload may nest, the payload itself included. Protobuf
+/// decoders stop at 100 nested messages and a `Struct` spends three on each level.
+pub const MAX_PAYLOAD_DEPTH: usize = 24;
+
+/// Bytes of one number in a payload. The longest plain decimal form of a 64-bit float that reads
+/// back unchanged (`-5e-324` written out) needs fewer; anything longer only costs readers memory.
+pub const MAX_NUMBER_BYTES: usize = 400;
+
+/// Whole numbers up to this one are exact in a 64-bit float, hence in a `Struct`.
+pub const MAX_SAFE_INTEGER: u64 = 1 << 53;
+
+/// Events in one publish request, and keys in one look-up.
+pub const MAX_REQUEST_EVENTS: usize = 1_000;
+
+/// Bytes of one publish request on the wire.
+pub const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// Bytes of one gRPC message. Above [`MAX_REQUEST_BYTES`], so that a request somewhat too large gets
+/// an answer that names the bound instead of a transport error.
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Events on a page when the caller names no size.
+pub const DEFAULT_PAGE_EVENTS: usize = 50;
+
+/// Events on a page at most.
+pub const MAX_PAGE_EVENTS: usize = 1_000;
+
+/// Bytes of payload text after which a page is cut. The first event is always on the page.
+pub const MAX_PAGE_BYTES: usize = 5 << 19;
+
+/// Bytes of a message that gives events back: a little less than the 4 MiB that gRPC clients take by
+/// default. Payloads that would exceed it as a `Struct` are given back as text.
+pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (64 << 10);
+
+/// Bytes of an event beside its payload, at most, when it is given back: three names, two times and
+/// a cursor.
+pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
+
+/// Field violations named in one error. Errors travel in HTTP/2 trailers, of which gRPC clients take
+/// 8 KiB.
+pub const MAX_VIOLATIONS: usize = 40;
+
+/// Topics in an answer of GetStats when the caller names no number.
+pub const DEFAULT_STATS_TOPICS: usize = 100;
+
+/// Topics in an answer of GetStats at most.
+pub const MAX_STATS_TOPICS: usize = 1_000;
+
+/// Bytes of events waiting for their commit, over all lanes. This is what bounds the memory of the
+/// write path; beyond it streams are not read and unary calls are refused.
+pub const QUEUE_BYTES: usize = 64 << 20;
+
+/// What an event in the queue costs beside its text: its struct, its allocations, its reply.
+pub const QUEUED_EVENT_OVERHEAD: usize = 256;
+
+/// Requests waiting in one lane. [`QUEUE_BYTES`] is the real bound; this one only sizes the channel.
+pub const LANE_QUEUE_REQUESTS: usize = 4_096;
+
+/// Events after which a batch is closed. Beyond it a commit gets longer, not cheaper per event.
+pub const MAX_BATCH_EVENTS: usize = 4_096;
+
+/// Bytes after which a batch is closed, for the same reason.
+pub const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Requests of one PublishStream that may wait for their commit before the stream is not read any
+/// further.
+pub const STREAM_REQUESTS_IN_FLIGHT: usize = 64;
+
+/// How long a batch is tried again while the store is away. Producers wait as long for their answer,
+/// and then are told to send again. Restarting a database takes less.
+pub const COMMIT_RETRY: Duration = Duration::from_secs(60);
+
+/// First and longest pause between two tries of a batch.
+pub const COMMIT_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long one try of a batch may take before its connection is given up. Longer than the
+/// database's own [`STATEMENT_TIMEOUT`], which gives the clearer answer.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the database works on one statement.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a statement waits for a lock in the database. Lanes hold theirs for one commit.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a session may idle inside a transaction, which it does only if its client died.
+pub const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an entry of the batch ledger is kept. Must exceed [`COMMIT_RETRY`] plus the life of a
+/// statement whose client is gone.
+pub const LEDGER_RETENTION: Duration = Duration::from_secs(60 * 60);
+
+/// How often the ledger is pruned.
+pub const LEDGER_PRUNE_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Connections that serve reads, per process. A few slow listings must not block `GetStats`.
+pub const READ_CONNECTIONS: usize = 8;
+
+/// How long a read waits for one of them.
+pub const READ_CONNECTION_WAIT: Duration = Duration::from_secs(5);
+
+/// How long one connection attempt to the database may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a starting service waits for a database that does not answer yet.
+pub const DATABASE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a starting service waits for another instance to migrate the database.
+pub const MIGRATION_WAIT: Duration = Duration::from_secs(120);
+
+/// How often the health service asks the store.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a stopping service waits for calls in progress. Container runtimes kill after 30 s at
+/// the earliest where it matters, Docker after 10 s unless told otherwise.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// What a caller is told to wait before it tries again.
+pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Calls in progress on one connection. tonic leaves this unlimited.
+pub const CALLS_PER_CONNECTION: u32 = 1_024;
+
+/// Streams that a connection may make the server reset before it is closed. tonic leaves this
+/// unlimited, which disables the guard against reset floods (RUSTSEC-2024-0003).
+pub const RESETS_PER_CONNECTION: usize = 1_024;
+
+/// How often an idle connection is probed, and how long the answer may take.
+pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+const _: () = {
+    assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);
+    assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);
+    assert!(MAX_REQUEST_BYTES < MAX_MESSAGE_BYTES);
+    assert!(QUEUE_BYTES < u32::MAX as usize);
+    assert!(STATEMENT_TIMEOUT.as_secs() < COMMIT_TIMEOUT.as_secs());
+    assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
+};

@@ -1,0 +1,297 @@
+//! Committing: what one lane does with a batch, on a connection of its own.
+//!
+//! A batch is first tried as one plain statement, which succeeds when all of it is new. If something
+//! in it was there before, the statement fails as a whole, and the batch is judged: with the lane's
+//! row locked nobody else can store a key of the lane, so what a look finds then is the truth until
+//! the commit.
+//!
+//! Every effect depends on the row that the batch adds to the ledger. After a lost connection the
+//! same batch is judged again: its locked look comes after whatever became of the earlier try,
+//! because that one too needs the lane's row, and if it is still to come, the ledger's key will
+//! refuse it.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use time::OffsetDateTime;
+use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState, types::ToSql};
+use tokio_stream::StreamExt;
+
+use super::{Batch, Error, Judgement, Original, open, write_error};
+use crate::{event::Outcome, store::Counters};
+
+/// Stores events that are new, and counts. Gives the events the next numbers of the lane.
+const STORE: &str = "
+    WITH lane AS (
+        UPDATE lanes SET head = head + $3 WHERE lane = $2 RETURNING head - $3 AS base
+    ), fence AS (
+        INSERT INTO batch_ledger (batch_id, lane, first_seq, events)
+        SELECT $1, $2, lane.base + 1, $3 FROM lane
+        RETURNING first_seq
+    ), stored AS (
+        INSERT INTO processed_events
+            (topic, event_id, lane, seq, occurred_at, source, payload, received_at)
+        SELECT e.topic, e.event_id, $2, fence.first_seq + e.place, e.occurred_at, e.source,
+               e.payload::json, $4
+        FROM fence, unnest($5::text[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[],
+                           $10::text[])
+             AS e (topic, event_id, place, occurred_at, source, payload)
+    ), counted AS (
+        INSERT INTO audit_stats AS s (topic, received, unique_processed, duplicate_dropped,
+                                      conflicts, last_received_at)
+        SELECT c.topic, c.received, c.unique_processed, c.received - c.unique_processed,
+               c.conflicts, $4
+        FROM fence, unnest($11::text[], $12::bigint[], $13::bigint[], $14::bigint[])
+             AS c (topic, received, unique_processed, conflicts)
+        ON CONFLICT (topic) DO UPDATE SET
+            received = s.received + excluded.received,
+            unique_processed = s.unique_processed + excluded.unique_processed,
+            duplicate_dropped = s.duplicate_dropped + excluded.duplicate_dropped,
+            conflicts = s.conflicts + excluded.conflicts,
+            last_received_at = greatest(s.last_received_at, excluded.last_received_at)
+    )
+    SELECT first_seq FROM fence";
+
+const LOCK: &str = "SELECT head FROM lanes WHERE lane = $1 FOR UPDATE";
+
+const LEDGER: &str = "SELECT first_seq, events FROM batch_ledger WHERE batch_id = $1";
+
+/// Finds what is stored under some keys, with the place of each in the arrays, from 1.
+const LOOK: &str = "
+    SELECT k.place, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, place)
+    JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id";
+
+/// One lane's way to the database.
+#[derive(Debug)]
+pub(super) struct Lane {
+    config: Config,
+    session: Option<Session>,
+    /// Whether the last batch was all new, so that the next one probably is.
+    all_new: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    store: Statement,
+    lock: Statement,
+    ledger: Statement,
+    look: Statement,
+}
+
+impl Lane {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, session: None, all_new: true }
+    }
+
+    /// Gives the connection up, whatever it is doing.
+    pub(super) fn disconnect(&mut self) {
+        self.session = None;
+    }
+
+    /// See [`super::Store::commit`].
+    pub(super) async fn commit(&mut self, batch: &Batch) -> Result<Vec<Outcome>, Error> {
+        let session = match self.session.take() {
+            Some(session) if !session.client.is_closed() => session,
+            _ => {
+                // An earlier try may have got through before the connection broke.
+                self.all_new = false;
+                Session::open(&self.config).await?
+            }
+        };
+        // An error, or a dropped future, leaves the session behind: the database rolls back what
+        // was open in it.
+        let mut judgement = Judgement::new(batch);
+        if !(self.all_new && session.store_all(batch, &judgement).await?) {
+            session.store_judged(batch, &mut judgement).await?;
+        }
+        self.all_new = judgement.new_events().count() == batch.events.len();
+        self.session = Some(session);
+        Ok(judgement.into_outcomes())
+    }
+}
+
+impl Session {
+    async fn open(config: &Config) -> Result<Self, Error> {
+        let open = async {
+            let client = open::connect(config).await?;
+            Ok(Self {
+                store: client.prepare(STORE).await?,
+                lock: client.prepare(LOCK).await?,
+                ledger: client.prepare(LEDGER).await?,
+                look: client.prepare(LOOK).await?,
+                client,
+            })
+        };
+        // Nothing was written yet, whatever went wrong.
+        open.await.map_err(|error: tokio_postgres::Error| Error::Unavailable(error.into()))
+    }
+
+    /// Stores the batch as if nothing in it had been there before. Says whether that was so; if
+    /// not, nothing was done.
+    async fn store_all(&self, batch: &Batch, judgement: &Judgement<'_>) -> Result<bool, Error> {
+        match self.store(batch, judgement).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
+            Err(error) => Err(write_error(error)),
+        }
+    }
+
+    /// Looks at what is there before storing the rest, all under the lane's lock.
+    async fn store_judged(
+        &self,
+        batch: &Batch,
+        judgement: &mut Judgement<'_>,
+    ) -> Result<(), Error> {
+        // Nothing is written before the look, so errors up to there are certain.
+        let certain = |error: tokio_postgres::Error| Error::Unavailable(error.into());
+        let firsts: Vec<usize> = judgement.new_events().collect();
+        let lane = i16::try_from(batch.lane).map_err(|error| Error::Refused(error.into()))?;
+        let (topics, ids): (Vec<&str>, Vec<&str>) = firsts
+            .iter()
+            .map(|&index| &batch.events[index].key)
+            .map(|key| (&*key.topic, &*key.event_id))
+            .unzip();
+
+        // Sent in one go. Each statement takes its snapshot when it runs, the later ones with the
+        // lock already held.
+        let lane: [&(dyn ToSql + Sync); 1] = [&lane];
+        let batch_id: [&(dyn ToSql + Sync); 1] = [&batch.id];
+        let keys: [&(dyn ToSql + Sync); 2] = [&topics, &ids];
+        let (begun, locked, ledger, look) = tokio::join! {
+            biased;
+            self.client.batch_execute("BEGIN"),
+            self.client.query_one(&self.lock, &lane),
+            self.client.query_opt(&self.ledger, &batch_id),
+            self.client.query_raw(&self.look, keys),
+        };
+        begun.map_err(certain)?;
+        locked.map_err(certain)?;
+        let applied = ledger.map_err(certain)?.map(|row| sequence_range(&row));
+        let stored = look.map_err(certain)?;
+        find(stored, &firsts, applied.clone(), judgement).await.map_err(certain)?;
+
+        if applied.is_some() {
+            return self.client.batch_execute("ROLLBACK").await.map_err(certain);
+        }
+        let (written, committed) = tokio::join! {
+            biased;
+            self.store(batch, judgement),
+            self.client.batch_execute("COMMIT"),
+        };
+        // COMMIT of a failed transaction is answered without an error, so its own answer counts
+        // only after the statement's.
+        written.map_err(write_error)?;
+        committed.map_err(write_error)
+    }
+
+    async fn store(
+        &self,
+        batch: &Batch,
+        judgement: &Judgement<'_>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let rows = Columns::of(batch, judgement);
+        let tallies = Tallies::of(judgement.counters());
+        let row = self
+            .client
+            .query_one(
+                &self.store,
+                &[
+                    &batch.id,
+                    &(batch.lane as i16),
+                    &(rows.topics.len() as i32),
+                    &OffsetDateTime::from(batch.received_at),
+                    &rows.topics,
+                    &rows.event_ids,
+                    &rows.places,
+                    &rows.timestamps,
+                    &rows.sources,
+                    &rows.payloads,
+                    &tallies.topics,
+                    &tallies.received,
+                    &tallies.unique_processed,
+                    &tallies.conflicts,
+                ],
+            )
+            .await?;
+        row.try_get::<_, i64>(0).map(drop)
+    }
+}
+
+/// Judges the new events at `firsts` by the rows that were found for them, one row in memory at a
+/// time: originals may be far larger than what was sent.
+async fn find(
+    rows: RowStream,
+    firsts: &[usize],
+    applied: Option<Range<i64>>,
+    judgement: &mut Judgement<'_>,
+) -> Result<(), tokio_postgres::Error> {
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.next().await.transpose()? {
+        let place: i64 = row.try_get(0)?;
+        let seq: i64 = row.try_get(1)?;
+        if applied.as_ref().is_some_and(|ours| ours.contains(&seq)) {
+            continue;
+        }
+        let original = Original {
+            timestamp: row.try_get::<_, Option<OffsetDateTime>>(2)?.map(Into::into),
+            source: row.try_get(3)?,
+            payload: row.try_get(4)?,
+            received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
+        };
+        judgement.found(firsts[place as usize - 1], &original);
+    }
+    Ok(())
+}
+
+fn sequence_range(row: &Row) -> Range<i64> {
+    let first: i64 = row.get(0);
+    first..first + i64::from(row.get::<_, i32>(1))
+}
+
+/// The new events of a batch as columns, sorted by key: rows that lie together in the index come
+/// together.
+struct Columns<'a> {
+    topics: Vec<&'a str>,
+    event_ids: Vec<&'a str>,
+    /// Place in order of arrival, from 0.
+    places: Vec<i64>,
+    timestamps: Vec<Option<OffsetDateTime>>,
+    sources: Vec<&'a str>,
+    payloads: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a Batch, judgement: &Judgement<'_>) -> Self {
+        let mut rows: Vec<_> =
+            judgement.new_events().map(|index| &batch.events[index]).zip(0_i64..).collect();
+        rows.sort_unstable_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        Self {
+            topics: rows.iter().map(|(event, _)| &*event.key.topic).collect(),
+            event_ids: rows.iter().map(|(event, _)| &*event.key.event_id).collect(),
+            places: rows.iter().map(|(_, place)| *place).collect(),
+            timestamps: rows.iter().map(|(event, _)| event.timestamp.map(Into::into)).collect(),
+            sources: rows.iter().map(|(event, _)| &*event.source).collect(),
+            payloads: rows.iter().map(|(event, _)| event.payload.as_str()).collect(),
+        }
+    }
+}
+
+/// What is added to the counters, as columns.
+struct Tallies<'a> {
+    topics: Vec<&'a str>,
+    received: Vec<i64>,
+    unique_processed: Vec<i64>,
+    conflicts: Vec<i64>,
+}
+
+impl<'a> Tallies<'a> {
+    fn of(counters: BTreeMap<&'a str, Counters>) -> Self {
+        Self {
+            received: counters.values().map(|topic| topic.received).collect(),
+            unique_processed: counters.values().map(|topic| topic.unique_processed).collect(),
+            conflicts: counters.values().map(|topic| topic.conflicts).collect(),
+            topics: counters.into_keys().collect(),
+        }
+    }
+}

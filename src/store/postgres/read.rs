@@ -1,0 +1,193 @@
+//! Reading: listings, look-ups and counters. Each is one statement, hence one snapshot.
+
+use deadpool_postgres::Object;
+use time::OffsetDateTime;
+use tokio_postgres::{Error, Row, types::ToSql};
+
+use super::{Found, ListQuery, Page, Stats};
+use crate::{
+    event::{Event, EventKey, Name, Payload, Position},
+    store::{Counters, TopicStats},
+};
+
+/// A statement's text and its values, made piece by piece. Only fixed text goes into the former.
+#[derive(Default)]
+struct Sql<'a> {
+    text: String,
+    values: Vec<&'a (dyn ToSql + Sync)>,
+}
+
+impl<'a> Sql<'a> {
+    fn text(&mut self, text: &'static str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    fn value(&mut self, value: &'a (dyn ToSql + Sync)) -> &mut Self {
+        self.values.push(value);
+        self.text.push_str(&format!("${}", self.values.len()));
+        self
+    }
+}
+
+/// Lists a page. The database cuts it to its bytes, so that a page of large payloads is not carried
+/// over to be thrown away.
+pub(super) async fn list(connection: &Object, query: &ListQuery) -> Result<Page, Error> {
+    let filter = &query.filter;
+    let order = match filter.oldest_first {
+        true => "received_at, lane, seq",
+        false => "received_at DESC, lane DESC, seq DESC",
+    };
+    let limit = query.limit as i64;
+    let one_more = limit + 1;
+    let max_bytes = query.max_bytes as i64;
+    let after: Option<(OffsetDateTime, i16, i64)> =
+        query.after.map(|at| (at.received_at.into(), at.position.lane as i16, at.position.seq));
+    let start_time = filter.start_time.map(OffsetDateTime::from);
+    let end_time = filter.end_time.map(OffsetDateTime::from);
+
+    let mut sql = Sql::default();
+    sql.text("WITH candidates AS (SELECT * FROM processed_events WHERE true");
+    if let Some(topic) = &filter.topic {
+        sql.text(" AND topic = ").value(topic);
+    }
+    if let Some(source) = &filter.source {
+        sql.text(" AND source = ").value(source);
+    }
+    if let Some(start) = &start_time {
+        sql.text(" AND received_at >= ").value(start);
+    }
+    if let Some(end) = &end_time {
+        sql.text(" AND received_at < ").value(end);
+    }
+    if let Some((received_at, lane, seq)) = &after {
+        sql.text(" AND (received_at, lane, seq) ")
+            .text(if filter.oldest_first { "> (" } else { "< (" })
+            .value(received_at)
+            .text(", ")
+            .value(lane)
+            .text(", ")
+            .value(seq)
+            .text(")");
+    }
+    sql.text(" ORDER BY ").text(order).text(" LIMIT ").value(&one_more);
+    sql.text(
+        "), measured AS (
+             SELECT *, row_number() OVER placed AS place,
+                    sum(octet_length(payload::text)) OVER placed AS bytes,
+                    count(*) OVER () AS candidates
+             FROM candidates WINDOW placed AS (ORDER BY ",
+    )
+    .text(order)
+    .text(
+        ")
+         )
+         SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
+                candidates
+         FROM measured WHERE place <= ",
+    )
+    .value(&limit)
+    .text(" AND (place = 1 OR bytes <= ")
+    .value(&max_bytes)
+    .text(") ORDER BY place");
+
+    let statement = connection.prepare_cached(&sql.text).await?;
+    let rows = connection.query(&statement, &sql.values).await?;
+    let candidates: i64 = rows.first().map_or(Ok(0), |row| row.try_get(8))?;
+    Ok(Page {
+        more: candidates > rows.len() as i64,
+        events: rows.iter().map(event).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Looks keys up, cut to `max_bytes` by the database like a page.
+pub(super) async fn get(
+    connection: &Object,
+    keys: &[EventKey],
+    max_bytes: usize,
+) -> Result<Found, Error> {
+    let sql = "
+        WITH measured AS (
+            SELECT e.*, k.place, row_number() OVER (ORDER BY k.place) AS number,
+                   sum(octet_length(e.payload::text)) OVER (ORDER BY k.place) AS bytes,
+                   count(*) OVER () AS candidates
+            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, place)
+            JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id
+        )
+        SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
+               candidates, place
+        FROM measured WHERE number = 1 OR bytes <= $3 ORDER BY place";
+    let (topics, ids): (Vec<&str>, Vec<&str>) =
+        keys.iter().map(|key| (&*key.topic, &*key.event_id)).unzip();
+    let statement = connection.prepare_cached(sql).await?;
+    let rows = connection.query(&statement, &[&topics, &ids, &(max_bytes as i64)]).await?;
+
+    let mut found = Found { events: Vec::with_capacity(rows.len()), reached: keys.len() };
+    for row in &rows {
+        let place: i64 = row.try_get(9)?;
+        found.events.push((place as usize - 1, event(row)?));
+    }
+    if let Some(last) = rows.last()
+        && last.try_get::<_, i64>(8)? > rows.len() as i64
+    {
+        found.reached = last.try_get::<_, i64>(9)? as usize;
+    }
+    Ok(found)
+}
+
+fn event(row: &Row) -> Result<Event, Error> {
+    let received_at = row.try_get::<_, OffsetDateTime>(7)?.into();
+    let timestamp: Option<OffsetDateTime> = row.try_get(4)?;
+    Ok(Event {
+        key: EventKey {
+            topic: Name::stored(row.try_get(0)?),
+            event_id: Name::stored(row.try_get(1)?),
+        },
+        timestamp: timestamp.map_or(received_at, Into::into),
+        source: Name::stored(row.try_get(5)?),
+        payload: Payload::stored(row.try_get(6)?),
+        received_at,
+        position: Position { lane: row.try_get::<_, i16>(2)? as u16, seq: row.try_get(3)? },
+    })
+}
+
+pub(super) async fn stats(
+    connection: &Object,
+    topic: Option<&str>,
+    max_topics: usize,
+) -> Result<Stats, Error> {
+    // The sums are on every row, so that one snapshot holds both. One row at least is asked for.
+    let sql = "
+        SELECT topic, received, unique_processed, duplicate_dropped, conflicts, last_received_at,
+               sum(received) OVER ()::bigint, sum(unique_processed) OVER ()::bigint,
+               sum(duplicate_dropped) OVER ()::bigint, sum(conflicts) OVER ()::bigint,
+               count(*) OVER ()
+        FROM audit_stats WHERE $1::text IS NULL OR topic = $1
+        ORDER BY received DESC, topic LIMIT $2";
+    let statement = connection.prepare_cached(sql).await?;
+    let rows = connection.query(&statement, &[&topic, &(max_topics.max(1) as i64)]).await?;
+    let Some(first) = rows.first() else { return Ok(Stats::default()) };
+    Ok(Stats {
+        totals: counters(first, 6)?,
+        topics_active: first.try_get(10)?,
+        topics: rows.iter().take(max_topics).map(topic_stats).collect::<Result<_, _>>()?,
+    })
+}
+
+fn topic_stats(row: &Row) -> Result<TopicStats, Error> {
+    Ok(TopicStats {
+        topic: row.try_get(0)?,
+        counters: counters(row, 1)?,
+        last_received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
+    })
+}
+
+/// Four counters from four columns, beginning at `first`.
+fn counters(row: &Row, first: usize) -> Result<Counters, Error> {
+    Ok(Counters {
+        received: row.try_get(first)?,
+        unique_processed: row.try_get(first + 1)?,
+        duplicate_dropped: row.try_get(first + 2)?,
+        conflicts: row.try_get(first + 3)?,
+    })
+}

@@ -1,0 +1,151 @@
+//! The embedded store: one SQLite file, one writer thread, some readers beside it. What it does not
+//! have is concurrency between writers; SQLite has none.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tracing::info;
+use uuid::Uuid;
+
+use super::{
+    Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store, chain,
+    judge::{Judgement, Original},
+};
+use crate::event::{EventKey, Outcome};
+
+mod read;
+mod write;
+
+mod migrations {
+    refinery::embed_migrations!("src/store/sqlite/migrations");
+}
+
+/// A store in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    id: Uuid,
+    writer: write::Writer,
+    readers: Arc<read::Readers>,
+    /// Held as long as the store is open, so that no second service writes to the file.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`, making it and its folder if they are not there.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let unreachable = |reason: String| OpenError::Unreachable {
+            database: format!("sqlite:{}", path.display()),
+            reason,
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                unreachable(format!("cannot make the folder {}: {error}", folder.display()))
+            })?;
+        }
+        let lock = lock(path).map_err(unreachable)?;
+        let mut connection = Connection::open(path).map_err(|error| unreachable(chain(&error)))?;
+        configure(&connection).map_err(|error| unreachable(chain(&error)))?;
+        migrate(&mut connection, path)?;
+        let id = connection
+            .query_row("SELECT store_id FROM store_identity", [], |row| row.get::<_, Uuid>(0))
+            .map_err(|error| unreachable(chain(&error)))?;
+        let writer = write::Writer::spawn(connection)
+            .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
+        Ok(Self { id, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
+    }
+}
+
+/// Takes the lock file beside the database.
+fn lock(path: &Path) -> Result<File, String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file =
+        File::create(&name).map_err(|error| format!("cannot write {}: {error}", name.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err("another event-aggregator is using it; stop that one, or name another file with \
+                 --database-url sqlite:PATH"
+                .to_owned())
+        }
+        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", name.display())),
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    // FULL: the log is flushed before a commit returns, so what was acknowledged survives a power
+    // cut.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.busy_timeout(crate::limits::LOCK_TIMEOUT)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let runner = migrations::migrations::runner();
+    match runner.run(connection) {
+        Ok(report) => {
+            for migration in report.applied_migrations() {
+                info!(%migration, "migrated");
+            }
+            Ok(())
+        }
+        Err(error) => Err(super::migration_failed(
+            &error,
+            runner.get_migrations(),
+            format!("sqlite:{}", path.display()),
+        )),
+    }
+}
+
+fn store_error(error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(Code::ConstraintViolation | Code::TooBig | Code::TypeMismatch) => {
+            Error::Refused(error.into())
+        }
+        Some(Code::OperationInterrupted) => Error::Timeout(error.into()),
+        Some(Code::SystemIoFailure) => Error::Unknown(error.into()),
+        _ => Error::Unavailable(error.into()),
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn lanes(&self) -> u16 {
+        1
+    }
+
+    async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        self.writer.commit(batch).await
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        self.readers.run(move |connection| read::list(connection, &query)).await
+    }
+
+    async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
+        self.readers.run(move |connection| read::get(connection, &keys, max_bytes)).await
+    }
+
+    async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
+        self.readers.run(move |connection| read::stats(connection, topic, max_topics)).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.readers.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading: a few connections beside the writer, each working in a blocking task.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, ToSql, params};
+use tokio::sync::Semaphore;
+
+use super::{Error, Found, ListQuery, Page, Stats, store_error, write::Micros};
+use crate::{
+    event::{Event, EventKey, Name, Payload, Position},
+    limits::{READ_CONNECTION_WAIT, READ_CONNECTIONS, STATEMENT_TIMEOUT},
+    store::{Counters, TopicStats},
+};
+
+/// Connections that only read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
+        }
+    }
+
+    /// Runs `read` on a connection of its own, for [`STATEMENT_TIMEOUT`] at most.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit =
+            tokio::time::timeout(READ_CONNECTION_WAIT, self.permits.clone().acquire_owned())
+                .await
+                .map_err(|_| Error::Unavailable("all readers are busy".into()))?
+                .map_err(|closed| Error::Unavailable(closed.into()))?;
+        let readers = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => readers.connect()?,
+            };
+            let deadline = Instant::now() + STATEMENT_TIMEOUT;
+            connection.progress_handler(10_000, Some(move || Instant::now() > deadline))?;
+            let result = read(&mut connection);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        });
+        task.await.map_err(|error| Error::Unavailable(error.into()))?.map_err(store_error)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(crate::limits::LOCK_TIMEOUT)?;
+        Ok(connection)
+    }
+}
+
+/// Topics with fewer events than this are looked up by key and sorted; larger ones are picked from
+/// all events in order of time. SQLite would always do the former, and sort millions.
+const SMALL_TOPIC_EVENTS: i64 = 10_000;
+
+const EVENT_COLUMNS: &str = "seq, topic, event_id, occurred_at, source, payload, received_at";
+
+pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Page> {
+    let filter = &query.filter;
+    let mut sql = format!("SELECT {EVENT_COLUMNS} FROM processed_events WHERE true");
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut narrow = |condition: &str, value: Vec<Box<dyn ToSql>>| {
+        sql.push_str(" AND ");
+        sql.push_str(condition);
+        values.extend(value);
+    };
+    if let Some(topic) = &filter.topic {
+        let small = topic_events(connection, topic)? < SMALL_TOPIC_EVENTS;
+        // The plus keeps SQLite from using the index on the key.
+        narrow(if small { "topic = ?" } else { "+topic = ?" }, vec![Box::new(topic.clone())]);
+    }
+    if let Some(source) = &filter.source {
+        narrow("source = ?", vec![Box::new(source.clone())]);
+    }
+    if let Some(start) = filter.start_time {
+        narrow("received_at >= ?", vec![Box::new(Micros(start))]);
+    }
+    if let Some(end) = filter.end_time {
+        narrow("received_at < ?", vec![Box::new(Micros(end))]);
+    }
+    if let Some(place) = query.after {
+        let behind = match filter.oldest_first {
+            true => "(received_at, seq) > (?, ?)",
+            false => "(received_at, seq) < (?, ?)",
+        };
+        narrow(behind, vec![Box::new(Micros(place.received_at)), Box::new(place.position.seq)]);
+    }
+    sql.push_str(match filter.oldest_first {
+        true => " ORDER BY received_at, seq LIMIT ?",
+        false => " ORDER BY received_at DESC, seq DESC LIMIT ?",
+    });
+    values.push(Box::new(query.limit as i64 + 1));
+
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut page = Page::default();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let event = event(row)?;
+        bytes += event.payload.as_str().len();
+        let full = bytes > query.max_bytes && !page.events.is_empty();
+        if full || page.events.len() == query.limit {
+            page.more = true;
+            break;
+        }
+        page.events.push(event);
+    }
+    Ok(page)
+}
+
+fn topic_events(connection: &Connection, topic: &str) -> Result<i64> {
+    let events = connection
+        .prepare_cached("SELECT unique_processed FROM audit_stats WHERE topic = ?1")?
+        .query_row([topic], |row| row.get(0))
+        .optional()?;
+    Ok(events.unwrap_or(0))
+}
+
+pub(super) fn get(
+    connection: &mut Connection,
+    keys: &[EventKey],
+    max_bytes: usize,
+) -> Result<Found> {
+    let snapshot = connection.transaction()?;
+    let mut statement = snapshot.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM processed_events WHERE topic = ?1 AND event_id = ?2"
+    ))?;
+    let mut found = Found::default();
+    let mut bytes = 0;
+    for (index, key) in keys.iter().enumerate() {
+        let stored = statement.query_row([&*key.topic, &*key.event_id], event).optional()?;
+        if let Some(event) = stored {
+            bytes += event.payload.as_str().len();
+            if bytes > max_bytes && !found.events.is_empty() {
+                break;
+            }
+            found.events.push((index, event));
+        }
+        found.reached = index + 1;
+    }
+    Ok(found)
+}
+
+fn event(row: &Row<'_>) -> Result<Event> {
+    let received_at = row.get::<_, Micros>(6)?.0;
+    Ok(Event {
+        key: EventKey { topic: Name::stored(row.get(1)?), event_id: Name::stored(row.get(2)?) },
+        timestamp: row.get::<_, Option<Micros>>(3)?.map_or(received_at, |at| at.0),
+        source: Name::stored(row.get(4)?),
+        payload: Payload::stored(row.get(5)?),
+        received_at,
+        position: Position { lane: 0, seq: row.get(0)? },
+    })
+}
+
+pub(super) fn stats(
+    connection: &mut Connection,
+    topic: Option<String>,
+    max_topics: usize,
+) -> Result<Stats> {
+    let snapshot = connection.transaction()?;
+    let mut stats = snapshot
+        .prepare_cached(
+            "SELECT coalesce(sum(received), 0), coalesce(sum(unique_processed), 0),
+                    coalesce(sum(duplicate_dropped), 0), coalesce(sum(conflicts), 0), count(*)
+             FROM audit_stats WHERE ?1 IS NULL OR topic = ?1",
+        )?
+        .query_row(params![topic], |row| {
+            Ok(Stats { totals: counters(row, 0)?, topics_active: row.get(4)?, topics: Vec::new() })
+        })?;
+    stats.topics = snapshot
+        .prepare_cached(
+            "SELECT topic, received, unique_processed, duplicate_dropped, conflicts,
+                    last_received_at
+             FROM audit_stats WHERE ?1 IS NULL OR topic = ?1
+             ORDER BY received DESC, topic LIMIT ?2",
+        )?
+        .query_map(params![topic, i64::try_from(max_topics).unwrap_or(i64::MAX)], |row| {
+            Ok(TopicStats {
+                topic: row.get(0)?,
+                counters: counters(row, 1)?,
+                last_received_at: row.get::<_, Micros>(5)?.0,
+            })
+        })?
+        .collect::<Result<_>>()?;
+    Ok(stats)
+}
+
+/// Four counters from four columns, beginning at `first`.
+fn counters(row: &Row<'_>, first: usize) -> Result<Counters> {
+    Ok(Counters {
+        received: row.get(first)?,
+        unique_processed: row.get(first + 1)?,
+        duplicate_dropped: row.get(first + 2)?,
+        conflicts: row.get(first + 3)?,
+    })
+}

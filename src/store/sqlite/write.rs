@@ -1,0 +1,230 @@
+//! The writer thread: owns the one writing connection and commits batches one after the other.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use rusqlite::{
+    Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior, params,
+    types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::{Batch, Error, Judgement, Original, store_error};
+use crate::{
+    event::{NewEvent, Outcome, Timestamp},
+    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION},
+};
+
+/// A handle to the writer thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+struct Job {
+    batch: Arc<Batch>,
+    reply: oneshot::Sender<Result<Vec<Outcome>, Error>>,
+}
+
+impl Writer {
+    pub(super) fn spawn(connection: Connection) -> io::Result<Self> {
+        // One job at a time: the queue is in front of the store, not in it.
+        let (jobs, queue) = mpsc::channel(1);
+        let thread = thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(move || work(connection, queue))?;
+        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        let gone = || Error::Unavailable("the SQLite writer has stopped".into());
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (reply, outcomes) = oneshot::channel();
+        jobs.ok_or_else(gone)?.send(Job { batch, reply }).await.map_err(|_| gone())?;
+        outcomes.await.map_err(|_| gone())?
+    }
+
+    /// Lets the thread finish what it has and waits for it.
+    pub(super) async fn close(&self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(|| thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                error!("the SQLite writer did not end well");
+            }
+        }
+    }
+}
+
+fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    let mut pruned: Option<Instant> = None;
+    while let Some(job) = queue.blocking_recv() {
+        let result = commit(&mut connection, &job.batch).map_err(store_error);
+        // Nobody waits any more if the lane task is gone; the batch is committed all the same.
+        let _ = job.reply.send(result);
+
+        if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
+            if let Err(error) = prune(&connection, job.batch.received_at) {
+                warn!(%error, "cannot prune the batch ledger; trying again later");
+            }
+            pruned = Some(Instant::now());
+        }
+    }
+    // Leaves one tidy file behind: without readers, closing also removes the log.
+    if let Err((_, error)) = connection.close() {
+        warn!(%error, "cannot close the SQLite file cleanly");
+    }
+}
+
+fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut judgement = Judgement::new(batch);
+    let applied = applied(&transaction, batch)?;
+    if applied.is_none() {
+        store(&transaction, batch, &mut judgement)?;
+        transaction.commit()?;
+    } else {
+        // An earlier try was committed although its answer was lost: what it stored counts as new.
+        let firsts: Vec<usize> = judgement.new_events().collect();
+        for index in firsts {
+            let stored = original(&transaction, &batch.events[index])?;
+            if let Some((seq, original)) = stored
+                && !applied.as_ref().is_some_and(|ours| ours.contains(&seq))
+            {
+                judgement.found(index, &original);
+            }
+        }
+    }
+    Ok(judgement.into_outcomes())
+}
+
+/// The sequence numbers that an earlier try of this batch gave to its events, if there was one.
+fn applied(transaction: &Transaction<'_>, batch: &Batch) -> Result<Option<std::ops::Range<i64>>> {
+    transaction
+        .prepare_cached("SELECT first_seq, events FROM batch_ledger WHERE batch_id = ?1")?
+        .query_row([batch.id], |row| {
+            let first: i64 = row.get(0)?;
+            Ok(first..first + row.get::<_, i64>(1)?)
+        })
+        .optional()
+}
+
+fn store(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+    judgement: &mut Judgement<'_>,
+) -> Result<()> {
+    let head: i64 = transaction
+        .prepare_cached("SELECT head FROM lanes WHERE lane = ?1")?
+        .query_row([batch.lane], |row| row.get(0))?;
+    let received_at = Micros(batch.received_at);
+
+    let mut seq = head;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO processed_events
+             (seq, topic, event_id, occurred_at, source, payload, received_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (topic, event_id) DO NOTHING",
+    )?;
+    let candidates: Vec<usize> = judgement.new_events().collect();
+    for index in candidates {
+        let event = &batch.events[index];
+        let inserted = insert.execute(params![
+            seq + 1,
+            &*event.key.topic,
+            &*event.key.event_id,
+            event.timestamp.map(Micros),
+            &*event.source,
+            event.payload.as_str(),
+            received_at,
+        ])?;
+        if inserted == 1 {
+            seq += 1;
+        } else if let Some((_, original)) = original(transaction, event)? {
+            judgement.found(index, &original);
+        }
+    }
+
+    transaction
+        .prepare_cached("UPDATE lanes SET head = ?2 WHERE lane = ?1")?
+        .execute(params![batch.lane, seq])?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![batch.id, batch.lane, head + 1, seq - head, received_at])?;
+    let mut count = transaction.prepare_cached(
+        "INSERT INTO audit_stats AS s (topic, received, unique_processed, duplicate_dropped,
+                                       conflicts, last_received_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (topic) DO UPDATE SET
+             received = s.received + excluded.received,
+             unique_processed = s.unique_processed + excluded.unique_processed,
+             duplicate_dropped = s.duplicate_dropped + excluded.duplicate_dropped,
+             conflicts = s.conflicts + excluded.conflicts,
+             last_received_at = max(s.last_received_at, excluded.last_received_at)",
+    )?;
+    for (topic, counters) in judgement.counters() {
+        count.execute(params![
+            topic,
+            counters.received,
+            counters.unique_processed,
+            counters.duplicate_dropped,
+            counters.conflicts,
+            received_at,
+        ])?;
+    }
+    Ok(())
+}
+
+/// What is stored under the event's key.
+fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i64, Original)>> {
+    transaction
+        .prepare_cached(
+            "SELECT seq, occurred_at, source, payload, received_at
+             FROM processed_events WHERE topic = ?1 AND event_id = ?2",
+        )?
+        .query_row([&*event.key.topic, &*event.key.event_id], |row| {
+            let original = Original {
+                timestamp: row.get::<_, Option<Micros>>(1)?.map(|at| at.0),
+                source: row.get(2)?,
+                payload: row.get(3)?,
+                received_at: row.get::<_, Micros>(4)?.0,
+            };
+            Ok((row.get(0)?, original))
+        })
+        .optional()
+}
+
+fn prune(connection: &Connection, now: Timestamp) -> Result<()> {
+    let before = now.as_micros() - LEDGER_RETENTION.as_micros() as i64;
+    connection
+        .prepare_cached("DELETE FROM batch_ledger WHERE committed_at < ?1")?
+        .execute([before])?;
+    Ok(())
+}
+
+/// A time as it is stored: microseconds since 1970.
+#[derive(Clone, Copy)]
+pub(super) struct Micros(pub(super) Timestamp);
+
+impl ToSql for Micros {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(self.0.as_micros().into())
+    }
+}
+
+impl FromSql for Micros {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let micros = value.as_i64()?;
+        Timestamp::from_micros(micros).map(Self).ok_or(FromSqlError::OutOfRange(micros))
+    }
+}
