@@ -85,7 +85,7 @@ impl Output {
 fn table<H: Into<comfy_table::Cell>>(header: impl IntoIterator<Item = H>) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table
-        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(comfy_table::presets::ASCII_MARKDOWN)
         .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
         .set_header(header);
     table

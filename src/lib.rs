@@ -12,5 +12,5 @@ pub mod ingest;
 mod json;
 pub mod limits;
 pub mod page;
-mod proto;
+pub mod proto;
 pub mod store;

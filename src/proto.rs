@@ -1,8 +1,7 @@
-//! The code generated from the contract. Only the gRPC edge and the clients of the command line see
-//! it.
+//! The code generated from the contract. Inside the program only the gRPC edge and the clients of
+//! the command line see it.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
-
+#[allow(missing_docs, clippy::all)]
 pub mod v1 {
     tonic::include_proto!("event_aggregator.v1");
 }

@@ -1,6 +1,6 @@
 //! `serve`: runs the service until it is told to stop.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -23,7 +23,11 @@ impl Serve {
             .with_default_directive(tracing::Level::INFO.into())
             .from_env()
             .context("RUST_LOG cannot be read")?;
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
 
         let app = App::start(&self.config).await?;
         print_banner(&self.config, &app);

@@ -146,6 +146,8 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        // The last connection to close tidies the log away, and that must be the writer's.
+        self.readers.close();
         self.writer.close().await;
     }
 }

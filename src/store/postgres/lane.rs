@@ -199,7 +199,7 @@ impl Session {
                 &[
                     &batch.id,
                     &(batch.lane as i16),
-                    &(rows.topics.len() as i32),
+                    &(rows.topics.len() as i64),
                     &OffsetDateTime::from(batch.received_at),
                     &rows.topics,
                     &rows.event_ids,
@@ -246,7 +246,7 @@ async fn find(
 
 fn sequence_range(row: &Row) -> Range<i64> {
     let first: i64 = row.get(0);
-    first..first + i64::from(row.get::<_, i32>(1))
+    first..first + row.get::<_, i64>(1)
 }
 
 /// The new events of a batch as columns, sorted by key: rows that lie together in the index come

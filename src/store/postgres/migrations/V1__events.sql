@@ -48,7 +48,7 @@ CREATE TABLE batch_ledger (
     batch_id        uuid PRIMARY KEY,
     lane            smallint NOT NULL,
     first_seq       bigint NOT NULL,
-    events          integer NOT NULL,
+    events          bigint NOT NULL,
     committed_at    timestamptz NOT NULL DEFAULT now()
 );
 
