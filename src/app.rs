@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Database},
     grpc::{self, EventAggregator, SERVICE_NAME},
     ingest::Ingest,
-    limits::{COMMIT_TIMEOUT, DRAIN_TIMEOUT, HEALTH_INTERVAL},
+    limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     store::{self, Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
@@ -70,6 +70,7 @@ impl App {
         let stopping = CancellationToken::new();
         let service = EventAggregator::new(ingest.clone(), Arc::clone(&store), stopping.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
+        tell(&health, ServingStatus::Serving).await;
         let router = grpc::router(service, health_service)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Ok(Self { address, incoming, router, ingest, store, health, stopping })
@@ -104,7 +105,7 @@ impl App {
                 Ok(())
             }
         };
-        if timeout(COMMIT_TIMEOUT, ingest.drain()).await.is_err() {
+        if timeout(FLUSH_TIMEOUT, ingest.drain()).await.is_err() {
             warn!("events still waiting for the store are given up; none of them was acknowledged");
         }
         store.close().await;
@@ -122,10 +123,10 @@ async fn open(database: &Database) -> Result<Arc<dyn Store>, store::OpenError> {
 
 /// Keeps the health service saying whether the store answers.
 async fn watch(store: Arc<dyn Store>, health: HealthReporter) {
-    let mut healthy = None;
+    let mut healthy = true;
     loop {
         let answer = store.ping().await;
-        if healthy.replace(answer.is_ok()) != Some(answer.is_ok()) {
+        if std::mem::replace(&mut healthy, answer.is_ok()) != answer.is_ok() {
             if let Err(error) = &answer {
                 warn!(error = store::chain(error), "the store does not answer");
             }

@@ -125,9 +125,12 @@ pub const MIGRATION_WAIT: Duration = Duration::from_secs(120);
 /// How often the health service asks the store.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a stopping service waits for calls in progress. Container runtimes kill after 30 s at
-/// the earliest where it matters, Docker after 10 s unless told otherwise.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a stopping service waits for calls in progress.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long it then waits for the store to take what is left. Together with [`DRAIN_TIMEOUT`] less
+/// than the 30 s after which Kubernetes kills.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a caller is told to wait before it tries again.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);

@@ -1,15 +1,19 @@
 //! `health`: the check of a container.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
+use tonic::Request;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use super::client::{Refused, Server};
 use crate::grpc::SERVICE_NAME;
+
+/// How long a healthy service takes to answer, and much more.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Health {
@@ -21,6 +25,8 @@ impl Health {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut client = HealthClient::new(self.server.channel().await?);
         let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+        let mut request = Request::new(request);
+        request.set_timeout(DEADLINE);
         let response = client.check(request).await;
         // Container runtimes know 0 and 1 only.
         let status = match response {

@@ -1,6 +1,9 @@
 //! `serve`: runs the service until it is told to stop.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -25,26 +28,33 @@ impl Serve {
             .context("RUST_LOG cannot be read")?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
             .init();
 
-        let app = App::start(&self.config).await?;
-        print_banner(&self.config, &app);
-        app.run(stop_signal()?).await?;
+        let mut stop = Box::pin(stop_signal()?);
+        let app = tokio::select! {
+            app = App::start(&self.config) => app?,
+            // Nothing was taken in yet.
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
+        };
+        // Whoever does not read this wants the service all the same.
+        let _ = print_banner(&self.config, &app);
+        app.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Says what is running, and what to type next.
-fn print_banner(config: &Config, app: &App) {
+fn print_banner(config: &Config, app: &App) -> io::Result<()> {
     let mut address = app.address();
     let listening = address;
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let event = r#"{"events":[{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}]}"#;
-    println!(
+    writeln!(
+        io::stdout(),
         "event-aggregator {version} is listening on {listening}
 events are kept in {database}
 
@@ -59,7 +69,7 @@ or 20,000 simulated ones, and see what was kept:
 ",
         version = env!("CARGO_PKG_VERSION"),
         database = config.database(),
-    );
+    )
 }
 
 /// Is done when the process is asked to stop. Asked again, it stops at once.

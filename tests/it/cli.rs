@@ -1,0 +1,175 @@
+//! The commands that talk to a service, as a person or a script runs them.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{harness::*, process::program};
+
+async fn run(server: &TestServer, arguments: &[&str]) -> Output {
+    run_with_input(server, arguments, "").await
+}
+
+async fn run_with_input(server: &TestServer, arguments: &[&str], input: &str) -> Output {
+    let mut command = program();
+    command.args(arguments).env("EVENT_AGGREGATOR_ADDR", server.address.to_string());
+    let input = input.to_owned();
+    let run = move || {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("spawn");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(input.as_bytes()).expect("write");
+        drop(stdin);
+        child.wait_with_output().expect("output")
+    };
+    tokio::task::spawn_blocking(run).await.expect("run")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8")
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", stderr(output));
+    serde_json::from_str(stdout(output)).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulation_is_counted_exactly() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let server = TestServer::start(backend).await;
+        let simulate = ["publish", "--simulate", "20000", "--duplicates", "0.3", "--topics", "5"];
+        let output = run(&server, &simulate).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+        for (result, events) in [("accepted", "14000"), ("duplicate", "6000"), ("sent", "20000")] {
+            let row = stdout(&output).lines().find(|row| row.contains(result)).expect(result);
+            assert!(row.contains(events), "{row}");
+        }
+
+        let stats = json(&run(&server, &["stats"]).await);
+        assert_eq!(stats["received"], 20_000);
+        assert_eq!(stats["unique_processed"], 14_000);
+        assert_eq!(stats["duplicate_dropped"], 6_000);
+        assert_eq!(stats["conflicts"], 0);
+        assert_eq!(stats["topics_active"], 5);
+        assert_eq!(stats["topics"].as_array().expect("topics").len(), 5);
+        assert_eq!(stats["since_start"]["received"], 20_000);
+        assert_eq!(server.stored().await, 14_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_can_be_published_elsewhere() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let lines = concat!(
+        r#"{"topic":"t","event_id":"1","source":"s","payload":{ "n" : 9007199254740993 }}"#,
+        "\n\n",
+        r#"{"topic":"t","event_id":"2","timestamp":"9999-12-31T23:59:59.5Z","source":"s"}"#,
+        "\n",
+    );
+    let output = run_with_input(&server, &["publish", "--file", "-", "-o", "json"], lines).await;
+    assert_eq!(json(&output)["accepted"], 2);
+
+    let listed = run(&server, &["list", "--oldest-first"]).await;
+    assert_eq!(stdout(&listed).lines().count(), 2);
+    assert!(stdout(&listed).contains(r#""payload":{ "n" : 9007199254740993 }"#));
+    assert!(stdout(&listed).contains(r#""timestamp":"9999-12-31T23:59:59.5Z""#));
+
+    let other = TestServer::start(Backend::Postgres).await;
+    for (result, count) in [("accepted", 2), ("duplicate", 2)] {
+        let publish = ["publish", "--file", "-", "-o", "json"];
+        let output = run_with_input(&other, &publish, stdout(&listed)).await;
+        assert_eq!(json(&output)[result], count);
+    }
+    let file = server.database.path("events.ndjson");
+    std::fs::write(&file, &listed.stdout).expect("write");
+    let publish = ["publish", "-o", "json", "--file", file.to_str().expect("UTF-8")];
+    assert_eq!(json(&run(&other, &publish).await)["duplicate"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_lines_are_told_and_cost_the_others_nothing() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let lines = concat!(
+        "not json\n",
+        r#"{"topic":"t","event_id":"1","source":"s"}"#,
+        "\n",
+        r#"{"topic":"t","event_id":"2"}"#,
+        "\n",
+        r#"{"topic":"t","event_id":"3","source":"s","payloda":{}}"#,
+        "\n",
+        r#"{"topic":"t","event_id":"4","source":"s","timestamp":"today"}"#,
+        "\n",
+    );
+    let output = run_with_input(&server, &["publish", "--file", "-"], lines).await;
+    assert_eq!(output.status.code(), Some(1));
+    for text in
+        ["line 1 ", "line 3 was rejected: source", "line 4 ", "payloda", "line 5 ", "RFC 3339"]
+    {
+        assert!(stderr(&output).contains(text), "{text}: {}", stderr(&output));
+    }
+    assert!(!stderr(&output).contains("line 2 "));
+    assert_eq!(server.stored().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_hints_are_for_people() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let empty = run(&server, &["stats", "-o", "table"]).await;
+    assert!(stdout(&empty).contains("publish --simulate"));
+    let empty = run(&server, &["list", "-o", "table"]).await;
+    assert!(stderr(&empty).contains("publish --simulate") && stdout(&empty).is_empty());
+
+    run(&server, &["publish", "--simulate", "100"]).await;
+    let table = run(&server, &["stats", "-o", "table"]).await;
+    assert!(stdout(&table).contains("| all"), "{}", stdout(&table));
+    let table = run(&server, &["list", "-o", "table", "-n", "3"]).await;
+    assert_eq!(stdout(&table).matches("simulator").count(), 3);
+    assert_eq!(stdout(&run(&server, &["list", "-n", "0"]).await).lines().count(), 70);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_the_service_decide_the_exit_code() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let healthy = run(&server, &["health"]).await;
+    assert_eq!((healthy.status.code(), stdout(&healthy)), (Some(0), "serving\n"));
+
+    let refused = run(&server, &["list", "--topic", " "]).await;
+    assert_eq!(refused.status.code(), Some(64 + 3), "64 and INVALID_ARGUMENT");
+    assert!(stderr(&refused).contains("topic must not"), "{}", stderr(&refused));
+
+    let address = server.address.to_string();
+    server.stop().await;
+    for command in [&["health"][..], &["stats"], &["list"], &["publish", "--simulate", "1"]] {
+        let output = program().args(command).args(["--addr", &address]).output().expect("run");
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(stderr(&output).contains("event-aggregator serve"), "{}", stderr(&output));
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn wrong_usage_is_explained() {
+    for (arguments, text) in [
+        (&["publish"][..], "--simulate"),
+        (&["publish", "--simulate", "1", "--file", "x"], "cannot be used with"),
+        (&["publish", "--simulate", "1", "--duplicates", "2"], "from 0 to 1"),
+        (&["list", "--since", "yesterday"], "RFC 3339"),
+        (&["lst"], "list"),
+        (&[], "Usage"),
+    ] {
+        let output = program().args(arguments).output().expect("run");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    }
+    let missing = program().args(["publish", "--file", "/no/such/file"]).output().expect("run");
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("/no/such/file"));
+}

@@ -1,0 +1,34 @@
+//! What a service does, whatever its store: each check is one function, and one test per store.
+
+/// Makes a test of each check on each store.
+macro_rules! on_both_stores {
+    ($($check:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $check() {
+                    super::$check(crate::harness::Backend::Sqlite).await;
+                }
+            )+
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $check() {
+                    super::$check(crate::harness::Backend::Postgres).await;
+                }
+            )+
+        }
+    };
+}
+
+mod concurrency;
+mod list;
+mod lookup;
+mod payload;
+mod publish;
+mod restart;
+mod stats;
+mod store;
+mod stream;
+mod validation;

@@ -1,0 +1,118 @@
+//! Payloads: given back as they came, in the form that was asked for.
+
+use event_aggregator::proto::v1::{Event, ListEventsRequest, PayloadFormat, event::Content};
+use prost::Message;
+use prost_types::{Struct, Value, value::Kind};
+
+use crate::harness::*;
+
+on_both_stores!(
+    text_is_given_back_exactly,
+    structures_are_the_default_form,
+    a_structure_and_its_text_are_the_same_event,
+    what_a_structure_would_change_comes_as_text,
+    an_absent_payload_is_an_empty_object,
+    whatever_was_taken_fits_a_client_that_reads_it,
+);
+
+fn as_json() -> ListEventsRequest {
+    ListEventsRequest { payload_format: PayloadFormat::Json.into(), ..Default::default() }
+}
+
+async fn text_is_given_back_exactly(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let texts = [
+        "{}",
+        " {\t\"b\" : 1 ,\r\n \"a\" : 2 } ",
+        r#"{"a":1,"a":2}"#,
+        r#"{"n":9007199254740993,"m":18446744073709551617,"x":1.10,"y":1E+2,"z":-0}"#,
+        r#"{"s":"\u00e9\/\ud83d\ude00 é","":{"deep":[[[]]]}}"#,
+        r#"{"wide":1e308,"tiny":5e-324,"long":3.14159265358979323846264338327950288}"#,
+    ];
+    let events = texts.iter().zip(0..).map(|(text, id)| event_with("t", &format!("{id}"), text));
+    assert_eq!(publish(&mut client, events.collect()).await.unique_processed, texts.len() as i64);
+    let mut listed = list_all(&mut client, as_json()).await;
+    listed.sort_by_key(|event| event.event_id.clone());
+    assert_eq!(listed.iter().map(payload_text).collect::<Vec<_>>(), texts);
+}
+
+fn text(text: &str) -> Value {
+    Value { kind: Some(Kind::StringValue(text.to_owned())) }
+}
+
+fn number(number: f64) -> Value {
+    Value { kind: Some(Kind::NumberValue(number)) }
+}
+
+async fn structures_are_the_default_form(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event_with("t", "1", r#"{"a":"ü","b":1.5,"b":2}"#)]).await;
+    let listed = list_all(&mut client, Default::default()).await;
+    let fields = [("a".to_owned(), text("ü")), ("b".to_owned(), number(2.0))].into();
+    assert_eq!(listed[0].content, Some(Content::Payload(Struct { fields })));
+}
+
+async fn a_structure_and_its_text_are_the_same_event(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let fields =
+        [("n".to_owned(), number(9_007_199_254_740_992.0)), ("s".to_owned(), text("\"\n"))];
+    let structure = Event {
+        content: Some(Content::Payload(Struct { fields: fields.into() })),
+        ..event("t", "1")
+    };
+    publish(&mut client, vec![structure]).await;
+    let listed = list_all(&mut client, as_json()).await;
+    assert_eq!(payload_text(&listed[0]), r#"{"n":9007199254740992,"s":"\"\n"}"#);
+    let same = event_with("t", "1", r#"{"s":"\"\n","n":9007199254740992}"#);
+    assert_eq!(publish(&mut client, vec![same]).await.conflicts, 0);
+}
+
+async fn what_a_structure_would_change_comes_as_text(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let exact = r#"{"n":9007199254740993}"#;
+    publish(&mut client, vec![event_with("t", "1", exact)]).await;
+    let listed = list_all(&mut client, Default::default()).await;
+    assert_eq!(payload_text(&listed[0]), exact);
+}
+
+async fn an_absent_payload_is_an_empty_object(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    let listed = list_all(&mut client, as_json()).await;
+    assert_eq!(payload_text(&listed[0]), "{}");
+    assert_eq!(publish(&mut client, vec![event_with("t", "1", "{}")]).await.conflicts, 0);
+}
+
+async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    // As a structure this is five times as large as its text.
+    let large = format!(r#"{{"x":[{}1]}}"#, "1,".repeat((1 << 19) - 8));
+    for id in 0..6 {
+        publish(&mut client, vec![event_with("t", &id.to_string(), &large)]).await;
+    }
+    for format in [PayloadFormat::Struct, PayloadFormat::Json] {
+        let mut request = ListEventsRequest {
+            page_size: 1_000,
+            payload_format: format.into(),
+            ..Default::default()
+        };
+        let mut events = 0;
+        loop {
+            let page = client.list_events(request.clone()).await.expect("page").into_inner();
+            assert!(page.encoded_len() < 4 << 20);
+            assert!(!page.events.is_empty());
+            events += page.events.len();
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        assert_eq!(events, 6);
+    }
+}

@@ -1,0 +1,263 @@
+//! What every test stands on: databases of its own, services in this process on a real socket, and
+//! short ways to write events.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use event_aggregator::{
+    app::App,
+    config::{Config, Database},
+    proto::v1::{
+        Event, GetStatsRequest, GetStatsResponse, ListEventsRequest, PublishRequest,
+        PublishResponse, PublishStatus, event::Content,
+        event_aggregator_service_client::EventAggregatorServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+use crate::postgres_server;
+
+pub type Client = EventAggregatorServiceClient<Channel>;
+
+/// Which store a test runs on.
+#[derive(Debug, Clone, Copy)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// An empty database that goes away with its test.
+pub struct TestDatabase {
+    pub url: Database,
+    folder: TempDir,
+    /// The PostgreSQL database to drop, if nobody else does.
+    drop: Option<String>,
+}
+
+impl TestDatabase {
+    pub async fn new(backend: Backend) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (url, drop) = match backend {
+            Backend::Sqlite => (Database::Sqlite(folder.path().join("events.db")), None),
+            Backend::Postgres => {
+                let name = format!("event_aggregator_test_{}", uuid::Uuid::new_v4().simple());
+                admin(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")).await;
+                let (server, parameters) = match postgres_server::url().split_once('?') {
+                    Some((server, parameters)) => (server, format!("?{parameters}")),
+                    None => (postgres_server::url(), String::new()),
+                };
+                let (server, _) = server.rsplit_once('/').expect("a URL with a database");
+                let url = format!("{server}/{name}{parameters}");
+                (Database::Postgres(url), postgres_server::is_shared().then_some(name))
+            }
+        };
+        Self { url, folder, drop }
+    }
+
+    /// The URL as it is given to a process.
+    pub fn url_text(&self) -> String {
+        match &self.url {
+            Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Database::Postgres(url) => url.clone(),
+        }
+    }
+
+    /// A place for files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The number that `sql` selects, asked past the service.
+    pub async fn number(&self, sql: &str) -> i64 {
+        match &self.url {
+            Database::Sqlite(path) => rusqlite::Connection::open(path)
+                .expect("open")
+                .query_row(sql, [], |row| row.get(0))
+                .expect(sql),
+            Database::Postgres(url) => {
+                connect(url).await.query_one(sql, &[]).await.expect(sql).get(0)
+            }
+        }
+    }
+
+    /// Runs `sql` past the service.
+    pub async fn execute(&self, sql: &str) {
+        match &self.url {
+            Database::Sqlite(path) => {
+                rusqlite::Connection::open(path).expect("open").execute_batch(sql).expect(sql);
+            }
+            Database::Postgres(url) => connect(url).await.batch_execute(sql).await.expect(sql),
+        }
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Some(name) = self.drop.take() else { return };
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+            runtime.expect("runtime").block_on(admin(&sql));
+        });
+        dropping.join().expect("drop the database");
+    }
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    client
+}
+
+async fn admin(sql: &str) {
+    connect(postgres_server::url()).await.batch_execute(sql).await.expect(sql);
+}
+
+/// A service in this process, on a port of its own.
+pub struct TestServer {
+    pub database: TestDatabase,
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+}
+
+impl TestServer {
+    pub async fn start(backend: Backend) -> Self {
+        Self::on(TestDatabase::new(backend).await).await
+    }
+
+    pub async fn on(database: TestDatabase) -> Self {
+        let (address, stop, running) = launch(&database).await;
+        Self { database, address, stop, running }
+    }
+
+    /// Stops the service as SIGTERM would, and gives its database back.
+    pub async fn stop(self) -> TestDatabase {
+        self.stop.send(()).expect("running");
+        self.running.await.expect("stopped");
+        self.database
+    }
+
+    pub async fn restart(self) -> Self {
+        Self::on(self.stop().await).await
+    }
+
+    pub async fn client(&self) -> Client {
+        connect_to(self.address).await
+    }
+
+    /// How many events are stored, asked past the service.
+    pub async fn stored(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM processed_events").await
+    }
+}
+
+/// Starts another service on a database that may be in use by others.
+pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let config = Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        database_url: Some(database.url.clone()),
+        data_dir: PathBuf::new(),
+    };
+    let app = App::start(&config).await.expect("start");
+    let address = app.address();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(async move {
+        app.run(async { drop(stopped.await) }).await.expect("run");
+    });
+    (address, stop, running)
+}
+
+pub async fn connect_to(address: SocketAddr) -> Client {
+    Client::new(channel_to(address).await)
+}
+
+pub async fn channel_to(address: SocketAddr) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+    endpoint.connect().await.expect("connect")
+}
+
+/// An event with an empty payload.
+pub fn event(topic: &str, event_id: &str) -> Event {
+    Event {
+        topic: topic.to_owned(),
+        event_id: event_id.to_owned(),
+        source: "test".to_owned(),
+        ..Event::default()
+    }
+}
+
+/// An event with a payload as text.
+pub fn event_with(topic: &str, event_id: &str, payload: &str) -> Event {
+    Event { content: Some(Content::PayloadJson(payload.to_owned())), ..event(topic, event_id) }
+}
+
+pub async fn try_publish(
+    client: &mut Client,
+    events: Vec<Event>,
+) -> Result<PublishResponse, Status> {
+    let request = PublishRequest { events, allow_partial: false };
+    client.publish(request).await.map(tonic::Response::into_inner)
+}
+
+pub async fn publish(client: &mut Client, events: Vec<Event>) -> PublishResponse {
+    try_publish(client, events).await.expect("publish")
+}
+
+/// Publishes and tells the verdicts.
+pub async fn verdicts(client: &mut Client, events: Vec<Event>) -> Vec<PublishStatus> {
+    let response = publish(client, events).await;
+    response.results.iter().map(|result| result.status()).collect()
+}
+
+pub async fn stats(client: &mut Client) -> GetStatsResponse {
+    client.get_stats(GetStatsRequest::default()).await.expect("stats").into_inner()
+}
+
+/// Received, unique, duplicates, conflicts.
+pub async fn counters(client: &mut Client) -> [i64; 4] {
+    let stats = stats(client).await;
+    [stats.received, stats.unique_processed, stats.duplicate_dropped, stats.conflicts]
+}
+
+/// All events of a listing, page by page.
+pub async fn list_all(client: &mut Client, mut request: ListEventsRequest) -> Vec<Event> {
+    let mut events = Vec::new();
+    loop {
+        let page = client.list_events(request.clone()).await.expect("list").into_inner();
+        events.extend(page.events);
+        if page.next_page_token.is_empty() {
+            return events;
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+pub fn ids(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.event_id.as_str()).collect()
+}
+
+pub fn payload_text(event: &Event) -> &str {
+    match &event.content {
+        Some(Content::PayloadJson(text)) => text,
+        other => panic!("not text: {other:?}"),
+    }
+}
+
+/// The fields that an INVALID_ARGUMENT names, after checking that it is a proper one.
+pub fn fields_at_fault(status: &Status) -> Vec<String> {
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(!reason(status).is_empty());
+    let details = status.get_details_bad_request().expect("BadRequest");
+    details.field_violations.into_iter().map(|violation| violation.field).collect()
+}
+
+/// The reason of an error.
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info().expect("ErrorInfo");
+    assert_eq!(info.domain, "event_aggregator.v1");
+    info.reason
+}

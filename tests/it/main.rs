@@ -1,0 +1,13 @@
+//! Everything that is tested from outside: one binary, so that it is linked once and all tests share
+//! one PostgreSQL server.
+
+// Nothing is public in a test.
+#![allow(unreachable_pub)]
+
+mod cli;
+mod conformance;
+mod contract;
+mod harness;
+mod postgres_server;
+mod process;
+mod python;

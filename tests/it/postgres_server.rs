@@ -1,0 +1,112 @@
+//! A PostgreSQL server for the tests: the one that TEST_DATABASE_URL names, or else a private one
+//! made of the programs on this machine.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+/// PostgreSQL refuses to run as root, so root runs it as nobody.
+const NOBODY: u32 = 65_534;
+
+/// The URL of a database on the server, under whose name others can be made.
+pub fn url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
+        Ok(url) => url,
+        Err(_) => start(),
+    })
+}
+
+/// Whether databases outlive the tests unless they are dropped.
+pub fn is_shared() -> bool {
+    std::env::var_os("TEST_DATABASE_URL").is_some()
+}
+
+fn start() -> String {
+    let programs = programs().expect(
+        "the tests need PostgreSQL: install it (apt-get install postgresql), or name a server \
+         with TEST_DATABASE_URL=postgres://user:password@host/database",
+    );
+    let folder = tempfile::Builder::new()
+        .prefix("event-aggregator-postgres-")
+        .tempdir()
+        .expect("temporary folder")
+        .keep();
+    let root = is_root();
+    if root {
+        chown(&folder, Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
+    let as_nobody = |program: &Path| {
+        let mut command = Command::new(program);
+        command.current_dir(&folder);
+        if root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+
+    let output = as_nobody(&programs.join("initdb"))
+        .args(["--no-sync", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8"])
+        .args(["-D", "data"])
+        .output()
+        .expect("initdb");
+    assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+
+    // The shell holds the other end of our pipe: when this process ends, however it does, the
+    // server is stopped and its folder removed.
+    let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
+                  echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
+    let socket = folder.to_str().expect("UTF-8");
+    let settings = format!(
+        "-k {socket} -c listen_addresses= -c max_connections=300 -c fsync=off \
+         -c full_page_writes=off"
+    );
+    let mut shell = as_nobody(Path::new("/bin/sh"))
+        .args(["-c", script, "sh"])
+        .arg(programs.join("pg_ctl"))
+        .arg(settings)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("sh");
+    let mut started = String::new();
+    let stdout = shell.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut started).expect("read");
+    assert_eq!(started, "\n", "PostgreSQL does not start");
+    std::mem::forget(shell);
+
+    let host = socket.replace('/', "%2F");
+    format!("postgres://postgres@{host}/postgres")
+}
+
+/// The folder with the server's programs.
+fn programs() -> Option<PathBuf> {
+    let named = Command::new("pg_config").arg("--bindir").output().ok();
+    let named = named.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let mut folders: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
+    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|version| version.path().join("bin"))
+        .collect();
+    installed.sort();
+    folders.extend(installed.into_iter().rev());
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    folders
+        .into_iter()
+        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().expect("id");
+    output.stdout.trim_ascii() == b"0"
+}

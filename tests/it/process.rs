@@ -1,0 +1,267 @@
+//! The real program as processes: starting, failing to start, stopping, being killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use event_aggregator::proto::v1::Event;
+
+use crate::harness::*;
+
+/// The program, without what this environment tells it.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_event-aggregator"));
+    for variable in [
+        "DATABASE_URL",
+        "EVENT_AGGREGATOR_ADDR",
+        "EVENT_AGGREGATOR_DATA_DIR",
+        "EVENT_AGGREGATOR_LISTEN",
+        "RUST_LOG",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A service as a process, killed with its test.
+pub struct Service {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Service {
+    pub fn start(database_url: &str) -> Self {
+        Self::run(
+            program()
+                .args(["serve", "--listen", "127.0.0.1:0"])
+                .args(["--database-url", database_url]),
+        )
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("spawn");
+        let stdout = child.stdout.take().expect("piped");
+        let banner = BufReader::new(stdout).lines().next().expect("a banner").expect("text");
+        let address = banner.rsplit(' ').next().expect("an address").parse();
+        Self { address: address.unwrap_or_else(|_| panic!("{banner}")), child }
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+    }
+
+    /// The exit code.
+    fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("wait").code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn events(count: usize) -> Vec<Event> {
+    (0..count).map(|n| event(&format!("t{}", n % 9), &n.to_string())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_well() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        for signal in ["TERM", "INT"] {
+            let database = TestDatabase::new(backend).await;
+            let mut service = Service::start(&database.url_text());
+            let mut client = connect_to(service.address).await;
+            publish(&mut client, events(100)).await;
+            service.signal(signal);
+            assert_eq!(service.wait(), Some(0), "{backend:?} {signal}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_it_is_killed() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let database = TestDatabase::new(backend).await;
+        let mut acknowledged = 0;
+        let all = events(4_000);
+        for _ in 0..3 {
+            let mut service = Service::start(&database.url_text());
+            let mut client = connect_to(service.address).await;
+            let (enough, mut counted) = tokio::sync::mpsc::channel(1);
+            let batches: Vec<Vec<Event>> = all.chunks(20).map(<[Event]>::to_vec).collect();
+            let publishing = tokio::spawn(async move {
+                let mut unique = 0;
+                for (n, batch) in batches.into_iter().enumerate() {
+                    match try_publish(&mut client, batch).await {
+                        Ok(response) => unique += response.unique_processed,
+                        Err(_) => break,
+                    }
+                    if n == 100 {
+                        let _ = enough.try_send(());
+                    }
+                }
+                unique
+            });
+            counted.recv().await;
+            service.signal("KILL");
+            acknowledged += publishing.await.expect("publishing");
+            service.wait();
+        }
+
+        let service = Service::start(&database.url_text());
+        let mut client = connect_to(service.address).await;
+        let [received, unique, duplicates, _] = counters(&mut client).await;
+        assert_eq!(received, unique + duplicates);
+        assert_eq!(unique, database.number("SELECT count(*) FROM processed_events").await);
+        // At most one batch per kill was stored and not acknowledged.
+        assert!((acknowledged..=acknowledged + 60).contains(&unique), "{acknowledged} {unique}");
+        for batch in all.chunks(1_000) {
+            publish(&mut client, batch.to_vec()).await;
+        }
+        assert_eq!(counters(&mut client).await[1], 4_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_at_once_on_an_empty_database() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let url = database.url_text();
+    let services: Vec<_> = (0..3)
+        .map(|_| {
+            let url = url.clone();
+            tokio::task::spawn_blocking(move || Service::start(&url))
+        })
+        .collect();
+    let mut publishing = Vec::new();
+    for service in services {
+        let service = service.await.expect("started");
+        publishing.push(tokio::spawn(async move {
+            let mut client = connect_to(service.address).await;
+            let mut unique = 0;
+            for batch in events(5_000).chunks(100) {
+                unique += publish(&mut client, batch.to_vec()).await.unique_processed;
+            }
+            (unique, service)
+        }));
+    }
+    let mut unique = 0;
+    let mut running = Vec::new();
+    for publishing in publishing {
+        let (stored, service) = publishing.await.expect("no error");
+        unique += stored;
+        running.push(service);
+    }
+    assert_eq!(unique, 5_000);
+    let mut client = connect_to(running[0].address).await;
+    assert_eq!(counters(&mut client).await, [15_000, 5_000, 10_000, 0]);
+    let gapless = "SELECT count(*) FROM lanes l
+                   WHERE head <> (SELECT count(*) FROM processed_events e WHERE e.lane = l.lane)";
+    assert_eq!(database.number(gapless).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_cut_change_no_count() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let server = TestServer::on(database).await;
+    let mut client = server.client().await;
+    let publishing = tokio::spawn(async move {
+        let mut totals = [0; 3];
+        for batch in events(20_000).chunks(50) {
+            let response = publish(&mut client, batch.to_vec()).await;
+            totals[0] += response.received;
+            totals[1] += response.unique_processed;
+            totals[2] += response.duplicate_dropped;
+        }
+        totals
+    });
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while !publishing.is_finished() {
+        server.database.number(cut).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Each event was sent once, so each is new and nothing is repeated.
+    assert_eq!(publishing.await.expect("no error"), [20_000, 20_000, 0]);
+    assert_eq!(server.stored().await, 20_000);
+    let sums = "SELECT sum(received)::bigint FROM audit_stats";
+    assert_eq!(server.database.number(sums).await, 20_000);
+}
+
+/// Runs a command that fails, and checks that it says why on one line.
+fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
+    let output: Output = program().args(arguments).output().expect("run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let error: Vec<&str> =
+        stderr.lines().filter(|line| !line.contains(" INFO ") && !line.is_empty()).collect();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    for text in expected {
+        assert!(stderr.contains(text), "{text}: {stderr}");
+    }
+    assert!(!stderr.contains("backtrace") && !stderr.contains("panicked"), "{stderr}");
+    assert!(code == 2 || error.len() == 1, "more than one line: {stderr}");
+}
+
+#[test]
+fn what_cannot_start_says_why_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let taken = taken.local_addr().expect("address").to_string();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::write(path("file"), "").expect("write");
+    std::fs::write(path("text"), "this is no database, and longer than its header".repeat(9))
+        .expect("write");
+    let free = ["serve", "--listen", "127.0.0.1:0"];
+    let with = |more: &[&str]| [&free[..], more].concat().join("\u{1f}");
+    let run = |arguments: String, code, expected: &[&str]| {
+        fails(&arguments.split('\u{1f}').collect::<Vec<_>>(), code, expected);
+    };
+
+    fails(&["serve", "--lisen", "x"], 2, &["--lisen", "--listen"]);
+    fails(&["serve", "--listen", "here"], 2, &["--listen"]);
+    let in_use = ["serve", "--listen", &taken, "--data-dir", &path("a")];
+    fails(&in_use, 1, &["cannot listen on", &taken, "--listen"]);
+    run(with(&["--data-dir", &path("file/below")]), 1, &["cannot make the folder", "file/below"]);
+    run(with(&["--data-dir", "/proc/nowhere"]), 1, &["cannot make the folder"]);
+    let text = format!("sqlite:{}", path("text"));
+    run(with(&["--database-url", &text]), 1, &["cannot open the database", "not a database"]);
+    run(with(&["--database-url", "mysql://h/d"]), 2, &["postgres://"]);
+    let nowhere = "postgres://me:s3cret@127.0.0.1:1/d";
+    run(with(&["--database-url", nowhere]), 1, &["postgres://127.0.0.1:1/d", "refused"]);
+    let output = program().args(with(&["--database-url", nowhere]).split('\u{1f}')).output();
+    assert!(!format!("{output:?}").contains("s3cret"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_use_is_refused() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let url = database.url_text();
+    let _service = Service::start(&url);
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    fails(&arguments, 1, &["another event-aggregator is using it"]);
+}
+
+#[test]
+fn an_unknown_database_is_refused_at_once() {
+    let (server, _) = crate::postgres_server::url().rsplit_once('/').expect("a database");
+    let arguments =
+        ["serve", "--listen", "127.0.0.1:0", "--database-url", &format!("{server}/nowhere")];
+    fails(&arguments, 1, &["does not exist"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_database_named_is_a_file_in_the_data_folder() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let data = folder.path().join("a/b");
+    let service =
+        Service::run(program().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data));
+    publish(&mut connect_to(service.address).await, events(1)).await;
+    assert!(data.join("events.db").exists());
+}
