@@ -62,12 +62,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// How results are printed.
+/// How results are printed: for people, or for programs as one JSON object or one per line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people
     Table,
-    /// For programs: one JSON object, or one per line
     Json,
 }
 

@@ -13,6 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{app::App, config::Config, grpc::SERVICE_NAME};
 
+/// What migrations tell about themselves is told in one line already.
+const DEFAULT_LOG: &str = "info,refinery_core=warn";
+
 #[derive(Debug, Args)]
 #[command(after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.")]
 pub(super) struct Serve {
@@ -22,10 +25,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = EnvFilter::builder()
-            .with_default_directive(tracing::Level::INFO.into())
-            .from_env()
-            .context("RUST_LOG cannot be read")?;
+        let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
+        let filter = EnvFilter::try_new(log).context("RUST_LOG cannot be read")?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)
@@ -52,6 +53,7 @@ fn print_banner(config: &Config, app: &App) -> io::Result<()> {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
+    let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"events":[{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}]}"#;
     writeln!(
         io::stdout(),
@@ -64,8 +66,8 @@ Publish an event, twice: the second time it is a duplicate.
 
 or 20,000 simulated ones, and see what was kept:
 
-  event-aggregator publish --addr {address} --simulate 20000 --duplicates 0.3
-  event-aggregator stats --addr {address}
+  {program} publish --addr {address} --simulate 20000 --duplicates 0.3
+  {program} stats --addr {address}
 ",
         version = env!("CARGO_PKG_VERSION"),
         database = config.database(),
