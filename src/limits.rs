@@ -79,8 +79,9 @@ pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// further.
 pub const STREAM_REQUESTS_IN_FLIGHT: usize = 64;
 
-/// How long a batch is tried again while the store is away. Producers wait as long for their answer,
-/// and then are told to send again. Restarting a database takes less.
+/// How long a batch is tried again while the store is away; the last try may begin just before. It is
+/// as long as producers wait for their answer, and then they are told to send again. Restarting a
+/// database takes less.
 pub const COMMIT_RETRY: Duration = Duration::from_secs(60);
 
 /// First and longest pause between two tries of a batch.

@@ -61,6 +61,11 @@ impl List {
             true => ListOrder::OldestFirst,
             false => ListOrder::NewestFirst,
         };
+        let names = self.topic.is_some() || self.source.is_some();
+        let hint = match names || self.since.is_some() || self.until.is_some() {
+            true => "No events match.",
+            false => "No events yet. Try: event-aggregator publish --simulate 20000",
+        };
         let mut request = ListEventsRequest {
             topic: self.topic.unwrap_or_default(),
             source: self.source.unwrap_or_default(),
@@ -86,7 +91,7 @@ impl List {
             request.page_token = page.next_page_token;
         }
         if listed == 0 {
-            eprintln!("No events. Try: event-aggregator publish --simulate 20000");
+            eprintln!("{hint}");
         }
         Ok(ExitCode::SUCCESS)
     }

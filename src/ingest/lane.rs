@@ -1,7 +1,10 @@
 //! A lane: a serial commit queue. Its task takes what has queued, commits it as one batch, answers
 //! everyone who waits for it, and begins again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::mpsc;
@@ -94,13 +97,13 @@ async fn commit_batch(store: &dyn Store, batch: Arc<Batch>) -> Result<Vec<Outcom
     let backoff = ExponentialBuilder::default()
         .with_min_delay(COMMIT_BACKOFF.0)
         .with_max_delay(COMMIT_BACKOFF.1)
-        .with_total_delay(Some(COMMIT_RETRY))
         .without_max_times()
         .with_jitter();
+    let deadline = Instant::now() + COMMIT_RETRY;
     let (lane, events) = (batch.lane, batch.events.len());
     (|| store.commit(Arc::clone(&batch)))
         .retry(backoff)
-        .when(store::Error::is_retryable)
+        .when(|error| error.is_retryable() && Instant::now() < deadline)
         .notify(|error, pause| {
             let cause = store::chain(error);
             warn!(lane, events, error = cause, ?pause, "commit failed; trying again");

@@ -1,7 +1,10 @@
 //! Sending over one PublishStream, and again over the next if it breaks: what was not answered is
 //! sent again, which is safe because the service knows events by their keys.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use indicatif::ProgressBar;
@@ -25,6 +28,9 @@ const REQUEST_BYTES: usize = 2 << 20;
 
 /// Requests that wait for their answer at a time.
 const REQUESTS_IN_FLIGHT: usize = 16;
+
+/// How long an interruption may last. Services try for a minute before they give up on their store.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Rejected events that are told one by one.
 const SHOWN_REJECTS: usize = 10;
@@ -117,7 +123,7 @@ struct Unanswered {
     lines: Vec<u64>,
 }
 
-/// Sends everything that comes out of `outgoing`. Rides out interruptions of some 30 s.
+/// Sends everything that comes out of `outgoing`.
 pub(super) async fn all(
     server: &Server,
     mut outgoing: mpsc::Receiver<Outgoing>,
@@ -126,12 +132,12 @@ pub(super) async fn all(
     let mut tally = Tally::default();
     let mut unanswered = VecDeque::new();
     let mut client = server.connect().await?;
-    let patience = ExponentialBuilder::default()
+    let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(2))
-        .with_total_delay(Some(Duration::from_secs(30)))
         .without_max_times();
-    let mut pauses = patience.build();
+    let mut pauses = backoff.build();
+    let mut last_answer = Instant::now();
     loop {
         let answered = tally.sent();
         let broken =
@@ -142,13 +148,14 @@ pub(super) async fn all(
                 Err(status) => status,
             };
         if tally.sent() > answered {
-            pauses = patience.build();
+            pauses = backoff.build();
+            last_answer = Instant::now();
         }
-        let Some(pause) = pauses.next().filter(|_| may_recover(&broken)) else {
+        if !may_recover(&broken) || last_answer.elapsed() > PATIENCE {
             return Err(Refused(broken).into());
-        };
+        }
         progress.suspend(|| eprintln!("interrupted ({}); trying again", broken.message()));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         tally.reconnects += 1;
     }
 }

@@ -35,6 +35,9 @@ async fn text_is_given_back_exactly(backend: Backend) {
     let mut listed = list_all(&mut client, as_json()).await;
     listed.sort_by_key(|event| event.event_id.clone());
     assert_eq!(listed.iter().map(payload_text).collect::<Vec<_>>(), texts);
+    // Also for people who look at the database.
+    let shown = server.database.number("SELECT count(payload) FROM events").await;
+    assert_eq!(shown, texts.len() as i64);
 }
 
 fn text(text: &str) -> Value {
