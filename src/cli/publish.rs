@@ -67,8 +67,8 @@ struct Outgoing {
     event: Event,
 }
 
-/// Events between whoever reads or makes them and the sender.
-const CHANNEL_EVENTS: usize = 4_096;
+/// Events between whoever reads or makes them and the sender. Each may have a megabyte.
+const CHANNEL_EVENTS: usize = 500;
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {

@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{app::App, config::Config, grpc::SERVICE_NAME};
 
-/// What migrations tell about themselves is told in one line already.
-const DEFAULT_LOG: &str = "info,refinery_core=warn";
+/// Migrations are told in one line already.
+const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 #[derive(Debug, Args)]
 #[command(after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.")]

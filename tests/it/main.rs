@@ -11,3 +11,4 @@ mod harness;
 mod postgres_server;
 mod process;
 mod python;
+mod tidy;

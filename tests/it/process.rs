@@ -131,6 +131,38 @@ async fn nothing_acknowledged_is_lost_when_it_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_rides_out_a_killed_service() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let database = TestDatabase::new(backend).await;
+        let url = database.url_text();
+        let mut service = Service::start(&url);
+        let address = service.address.to_string();
+        let publisher = program()
+            .args(["publish", "--simulate", "100000", "-o", "json", "--addr", &address])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spawn");
+        let mut client = connect_to(service.address).await;
+        while counters(&mut client).await[0] < 5_000 {}
+        service.signal("KILL");
+        service.wait();
+        let service = Service::run(
+            program().args(["serve", "--listen", &address]).args(["--database-url", &url]),
+        );
+
+        let output = publisher.wait_with_output().expect("output");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("interrupted"), "{stderr}");
+        let [received, unique, duplicates, conflicts] =
+            counters(&mut connect_to(service.address).await).await;
+        assert_eq!([unique, conflicts], [70_000, 0]);
+        assert!(received >= 100_000 && received == unique + duplicates);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_at_once_on_an_empty_database() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let url = database.url_text();

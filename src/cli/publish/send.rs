@@ -160,7 +160,8 @@ pub(super) async fn all(
     }
 }
 
-/// Sends over one stream until everything is answered, or the stream breaks.
+/// Sends over one stream until everything is answered, or the stream breaks. Begins with what was
+/// sent over another and not answered there.
 async fn one_stream(
     client: &mut Client,
     outgoing: &mut mpsc::Receiver<Outgoing>,
@@ -168,29 +169,28 @@ async fn one_stream(
     tally: &mut Tally,
     progress: &ProgressBar,
 ) -> Result<(), Status> {
-    let (requests, stream) = mpsc::channel(REQUESTS_IN_FLIGHT * 2);
+    let (requests, stream) = mpsc::channel(1);
     let mut responses = client.publish_stream(ReceiverStream::new(stream)).await?.into_inner();
-    let closed = |_| Status::unavailable("the stream was closed");
-    for waiting in &*unanswered {
-        requests.send(waiting.request.clone()).await.map_err(closed)?;
-    }
+    let mut sent = 0;
     let mut ended = false;
     let mut events = Vec::with_capacity(REQUEST_EVENTS);
     loop {
         tokio::select! {
+            // If the stream is broken there is no slot, and the responses will say why.
+            Ok(slot) = requests.reserve(), if sent < unanswered.len() => {
+                slot.send(unanswered[sent].request.clone());
+                sent += 1;
+            }
             received = outgoing.recv_many(&mut events, REQUEST_EVENTS),
                 if !ended && unanswered.len() < REQUESTS_IN_FLIGHT =>
             {
                 ended = received == 0;
-                for request in into_requests(events.drain(..)) {
-                    let sent = requests.send(request.request.clone()).await;
-                    unanswered.push_back(request);
-                    sent.map_err(closed)?;
-                }
+                unanswered.extend(into_requests(events.drain(..)));
             }
             response = responses.message(), if !unanswered.is_empty() => {
                 let response = response?.ok_or_else(closed_early)?;
                 if let Some(request) = unanswered.pop_front() {
+                    sent -= 1;
                     progress.inc(request.lines.len() as u64);
                     tally.add(&request, response);
                 }

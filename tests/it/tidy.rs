@@ -1,0 +1,73 @@
+//! The rules of ARCHITECTURE.md that a machine can check.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which part of the program may not speak of what.
+const NEVER: &[(&str, &[&str])] = &[
+    ("limits.rs", &["crate::", "serde", "prost", "tokio"]),
+    (
+        "event.rs",
+        &["crate::store", "crate::ingest", "crate::proto", "serde", "prost", "tokio", "rusqlite"],
+    ),
+    ("json.rs", &["crate::store", "crate::ingest", "crate::proto", "prost", "tokio"]),
+    ("store", &["crate::ingest", "crate::grpc", "crate::proto", "crate::page", "prost", "tonic"]),
+    ("store/postgres", &["sqlite"]),
+    ("store/sqlite", &["postgres"]),
+    ("ingest", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres", "sqlite"]),
+    ("page.rs", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres", "sqlite"]),
+    ("grpc", &["crate::cli", "crate::app", "crate::config", "postgres", "sqlite", "println!"]),
+    ("app.rs", &["crate::cli", "println!"]),
+    ("cli", &["crate::store", "crate::ingest"]),
+];
+
+/// A file that is longer has more than one reason to exist.
+const MAX_LINES: usize = 400;
+
+fn sources() -> Vec<(String, String)> {
+    fn visit(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("folder") {
+            let path = entry.expect("entry").path();
+            match path.is_dir() {
+                true => visit(&path, files),
+                false => files.push(path),
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    visit(&root, &mut files);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    assert!(!files.is_empty());
+    let name = |path: &Path| path.strip_prefix(&root).expect("below").display().to_string();
+    files.iter().map(|path| (name(path), fs::read_to_string(path).expect("text"))).collect()
+}
+
+#[test]
+fn parts_know_only_what_they_may() {
+    for (name, text) in sources() {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for (number, line) in code.enumerate() {
+            for (part, never) in NEVER {
+                let module = name.strip_suffix(".rs").unwrap_or(&name);
+                let inside = name == *part || Path::new(module).starts_with(part);
+                // The module of a part may name the modules it is made of.
+                let names_parts = line.contains("mod ");
+                for word in never.iter().filter(|word| line.contains(**word)) {
+                    assert!(!inside || names_parts, "{name}, code line {number}: {word}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_lives_there_and_stays_short() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name} has no module docs");
+        let lines = text.lines().count();
+        assert!(lines <= MAX_LINES, "{name} has {lines} lines");
+    }
+}
