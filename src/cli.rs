@@ -4,6 +4,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod bench;
 mod client;
 mod health;
 mod list;
@@ -26,6 +27,8 @@ enum Command {
     Serve(serve::Serve),
     /// Send events to a service, from a file or made up
     Publish(publish::Publish),
+    /// Load a service, and measure how fast it answers
+    Bench(bench::Bench),
     /// List stored events
     List(list::List),
     /// Show how many events came in, and how many of them were repeated
@@ -40,6 +43,7 @@ impl Cli {
         let done = match self.command {
             Command::Serve(serve) => serve.run().await,
             Command::Publish(publish) => publish.run().await,
+            Command::Bench(bench) => bench.run().await,
             Command::List(list) => list.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Health(health) => health.run().await,
@@ -76,6 +80,14 @@ impl Output {
             true => Self::Table,
             false => Self::Json,
         })
+    }
+}
+
+/// A part of a whole, as an argument.
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err("must be a number from 0 to 1".to_owned()),
     }
 }
 

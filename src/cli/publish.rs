@@ -28,7 +28,7 @@ pub(super) struct Publish {
     input: Input,
 
     /// What part of the simulated events repeats an earlier one, from 0 to 1
-    #[arg(long, default_value_t = 0.3, value_parser = part, value_name = "PART")]
+    #[arg(long, default_value_t = 0.3, value_parser = super::part, value_name = "PART")]
     duplicates: f64,
 
     /// How many topics to simulate
@@ -51,13 +51,6 @@ struct Input {
     /// Send the events in this file, one JSON object a line; - reads standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-}
-
-fn part(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
-        _ => Err("must be a number from 0 to 1".to_owned()),
-    }
 }
 
 /// An event on its way, with the line it came from.

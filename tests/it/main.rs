@@ -7,6 +7,7 @@
 mod cli;
 mod conformance;
 mod contract;
+mod faults;
 mod harness;
 mod postgres_server;
 mod process;

@@ -12,8 +12,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use postgres_types::ToSql;
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState, types::ToSql};
+use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState};
 use tokio_stream::StreamExt;
 
 use super::{Batch, Error, Judgement, Original, open, write_error};

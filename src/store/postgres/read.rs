@@ -1,8 +1,9 @@
 //! Reading: listings, look-ups and counters. Each is one statement, hence one snapshot.
 
 use deadpool_postgres::Object;
+use postgres_types::ToSql;
 use time::OffsetDateTime;
-use tokio_postgres::{Error, Row, types::ToSql};
+use tokio_postgres::{Error, Row};
 
 use super::{Found, ListQuery, Page, Stats};
 use crate::{

@@ -1,0 +1,177 @@
+//! `bench`: loads a service and tells how fast it answers.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use self::{
+    generator::Generator,
+    load::{Load, Report},
+};
+use super::{Output, client::Server, table};
+
+mod generator;
+mod load;
+
+#[derive(Debug, Args)]
+#[command(after_help = "The events stay in the store: point this at one that may be thrown away.
+
+Latency is from when a request was due to when its answer came, over whole requests.")]
+pub(super) struct Bench {
+    #[command(flatten)]
+    server: Server,
+
+    /// Send this many events
+    #[arg(long, default_value_t = 1_000_000, conflicts_with = "duration", value_name = "N")]
+    events: u64,
+
+    /// Send events for so many seconds instead
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+
+    /// Connections, each with a stream of its own
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000),
+          value_name = "N")]
+    clients: u32,
+
+    /// Events in one request
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000),
+          value_name = "N")]
+    batch: u32,
+
+    /// Requests that each client sends ahead of their answers
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000),
+          value_name = "N")]
+    in_flight: u32,
+
+    /// Call Publish instead of streaming with PublishStream
+    #[arg(long)]
+    unary: bool,
+
+    /// What part of the events repeats an earlier one, from 0 to 1
+    #[arg(long, default_value_t = 0.0, value_parser = super::part, value_name = "PART")]
+    duplicates: f64,
+
+    /// How event ids are made: random, or rising with time
+    #[arg(long, value_enum, default_value = "uuid4")]
+    ids: Ids,
+
+    /// How many topics
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..),
+          value_name = "N")]
+    topics: u32,
+
+    /// Bytes of each payload
+    #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(16..=1_000_000),
+          value_name = "N")]
+    payload_bytes: u32,
+
+    /// In which form payloads are sent
+    #[arg(long, value_enum, default_value = "json")]
+    payload: PayloadForm,
+
+    /// Events per second at most, over all clients; by default as many as go
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ids {
+    Uuid4,
+    Uuid7,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PayloadForm {
+    Json,
+    Struct,
+}
+
+impl Bench {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        if self.rate.is_some_and(|rate| rate <= 0.0) {
+            bail!("--rate must be more than 0");
+        }
+        let mut clients = JoinSet::new();
+        let begun = Instant::now();
+        for number in 0..self.clients {
+            let share = self.events / u64::from(self.clients)
+                + u64::from(u64::from(number) < self.events % u64::from(self.clients));
+            let load = Load {
+                client: self.server.connect().await?,
+                generator: Generator::new(&self),
+                events: if self.duration.is_some() { u64::MAX } else { share },
+                until: self.duration.map(|seconds| begun + Duration::from_secs_f64(seconds)),
+                batch: self.batch as usize,
+                in_flight: self.in_flight as usize,
+                pace: self.rate.map(|rate| {
+                    let requests = rate / f64::from(self.clients) / f64::from(self.batch);
+                    Duration::from_secs_f64(1.0 / requests)
+                }),
+            };
+            match self.unary {
+                true => clients.spawn(load.unary()),
+                false => clients.spawn(load.stream()),
+            };
+        }
+        let mut total = Report::new()?;
+        while let Some(report) = clients.join_next().await {
+            total.add(&report.context("a client failed")??)?;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        match self.output {
+            Output::Table => print_table(&total, seconds),
+            Output::Json => println!("{}", as_json(&total, seconds)),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
+
+fn millis(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    latency.value_at_quantile(quantile) as f64 / 1_000.0
+}
+
+fn print_table(report: &Report, seconds: f64) {
+    let mut rows = table(["", "per second", "total"]);
+    for (what, count) in [
+        ("events", report.events()),
+        ("accepted", report.accepted),
+        ("duplicates", report.duplicates),
+        ("requests", report.latency.len()),
+        ("bytes", report.bytes),
+    ] {
+        let rate = format!("{:.0}", count as f64 / seconds);
+        rows.add_row([what.to_owned(), rate, count.to_string()]);
+    }
+    println!("{rows}");
+    let quantiles =
+        QUANTILES.map(|(name, at)| format!("{name} {:.2}", millis(&report.latency, at)));
+    println!("{seconds:.2} s; latency in ms: {}", quantiles.join(", "));
+}
+
+fn as_json(report: &Report, seconds: f64) -> serde_json::Value {
+    let latency = QUANTILES.map(|(name, at)| (name.to_owned(), millis(&report.latency, at).into()));
+    json!({
+        "seconds": seconds,
+        "events": report.events(),
+        "accepted": report.accepted,
+        "duplicates": report.duplicates,
+        "requests": report.latency.len(),
+        "bytes": report.bytes,
+        "events_per_second": report.events() as f64 / seconds,
+        "latency_ms": serde_json::Map::from_iter(latency),
+    })
+}

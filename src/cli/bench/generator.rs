@@ -1,0 +1,95 @@
+//! Events for a load, made as cheaply as possible: the generator runs beside what it measures.
+
+use std::collections::BTreeMap;
+
+use prost_types::{Struct, Value, value::Kind};
+use uuid::Uuid;
+
+use super::{Bench, Ids, PayloadForm};
+use crate::proto::v1::{Event, event::Content};
+
+/// Repeats are drawn from this many of the latest events of the same client.
+const REMEMBERED: usize = 100_000;
+
+#[derive(Debug)]
+pub(super) struct Generator {
+    ids: Ids,
+    topics: Vec<String>,
+    content: Content,
+    duplicates: f64,
+    random: fastrand::Rng,
+    /// Topic and id of earlier events, if any are repeated.
+    remembered: Vec<(usize, Uuid)>,
+}
+
+impl Generator {
+    pub(super) fn new(bench: &Bench) -> Self {
+        let filler = "x".repeat(bench.payload_bytes as usize - r#"{"data":""}"#.len());
+        let content = match bench.payload {
+            PayloadForm::Json => Content::PayloadJson(format!(r#"{{"data":"{filler}"}}"#)),
+            PayloadForm::Struct => Content::Payload(structure(bench.payload_bytes as usize)),
+        };
+        Self {
+            ids: bench.ids,
+            topics: (0..bench.topics).map(|number| format!("bench-{number}")).collect(),
+            content,
+            duplicates: bench.duplicates,
+            random: fastrand::Rng::new(),
+            remembered: Vec::new(),
+        }
+    }
+
+    pub(super) fn events(&mut self, count: usize) -> Vec<Event> {
+        (0..count).map(|_| self.event()).collect()
+    }
+
+    fn event(&mut self) -> Event {
+        let repeat = self.duplicates > 0.0 && self.random.f64() < self.duplicates;
+        let (topic, id) = match repeat && !self.remembered.is_empty() {
+            true => self.remembered[self.random.usize(..self.remembered.len())],
+            false => self.fresh(),
+        };
+        Event {
+            topic: self.topics[topic].clone(),
+            event_id: id.simple().to_string(),
+            source: "bench".to_owned(),
+            content: Some(self.content.clone()),
+            ..Event::default()
+        }
+    }
+
+    fn fresh(&mut self) -> (usize, Uuid) {
+        let id = match self.ids {
+            Ids::Uuid4 => {
+                uuid::Builder::from_random_bytes(self.random.u128(..).to_ne_bytes()).into_uuid()
+            }
+            Ids::Uuid7 => Uuid::now_v7(),
+        };
+        let key = (self.random.usize(..self.topics.len()), id);
+        if self.duplicates > 0.0 {
+            match self.remembered.len() < REMEMBERED {
+                true => self.remembered.push(key),
+                false => {
+                    let place = self.random.usize(..REMEMBERED);
+                    self.remembered[place] = key;
+                }
+            }
+        }
+        key
+    }
+}
+
+/// A structure of small fields, some text and some numbers, that is about so long as JSON.
+fn structure(bytes: usize) -> Struct {
+    const FIELD: usize = r#""field_00":"value 00","#.len();
+    let fields: BTreeMap<String, Value> = (0..bytes.div_ceil(FIELD))
+        .map(|number| {
+            let kind = match number % 3 {
+                0 => Kind::NumberValue(number as f64 + 0.5),
+                _ => Kind::StringValue(format!("value {number:02}")),
+            };
+            (format!("field_{number:02}"), Value { kind: Some(kind) })
+        })
+        .collect();
+    Struct { fields }
+}

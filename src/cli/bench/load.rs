@@ -1,0 +1,163 @@
+//! What one client of a load does, and what it measures.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use prost::Message;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::generator::Generator;
+use crate::{
+    cli::client::{Client, Refused},
+    proto::v1::{PublishRequest, PublishStreamRequest},
+};
+
+/// A client's part of the load.
+pub(super) struct Load {
+    pub(super) client: Client,
+    pub(super) generator: Generator,
+    pub(super) events: u64,
+    pub(super) until: Option<Instant>,
+    pub(super) batch: usize,
+    pub(super) in_flight: usize,
+    /// Time from one request to the next.
+    pub(super) pace: Option<Duration>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) accepted: u64,
+    pub(super) duplicates: u64,
+    pub(super) bytes: u64,
+    /// Microseconds per request.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl Report {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let latency = Histogram::new(3).context("histogram")?;
+        Ok(Self { accepted: 0, duplicates: 0, bytes: 0, latency })
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.accepted + self.duplicates
+    }
+
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.bytes += other.bytes;
+        self.latency.add(&other.latency).context("histogram")
+    }
+
+    fn answered(&mut self, due: Instant, unique: i64, duplicates: i64) {
+        self.accepted += unique as u64;
+        self.duplicates += duplicates as u64;
+        let micros = due.elapsed().as_micros();
+        self.latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+    }
+}
+
+/// When requests are due, and when there are no more of them.
+struct Schedule {
+    left: u64,
+    until: Option<Instant>,
+    pace: Option<Duration>,
+    next: Instant,
+}
+
+impl Schedule {
+    fn new(load: &Load) -> Self {
+        Self { left: load.events, until: load.until, pace: load.pace, next: Instant::now() }
+    }
+
+    /// Waits for the next request. Says when it was due and how many events it has.
+    async fn due(&mut self, batch: usize) -> Option<(Instant, usize)> {
+        if self.pace.is_some() {
+            tokio::time::sleep_until(self.next.into()).await;
+        }
+        let now = Instant::now();
+        if self.left == 0 || self.until.is_some_and(|until| now >= until) {
+            return None;
+        }
+        let events = self.left.min(batch as u64);
+        self.left -= events;
+        // A late request counts from when it was due, or a slow service would slow its measure.
+        let Some(pace) = self.pace else { return Some((now, events as usize)) };
+        let due = self.next;
+        self.next += pace;
+        Some((due, events as usize))
+    }
+}
+
+impl Load {
+    pub(super) async fn stream(mut self) -> anyhow::Result<Report> {
+        let mut report = Report::new()?;
+        let mut schedule = Schedule::new(&self);
+        let (requests, outgoing) = mpsc::channel(1);
+        let stream = ReceiverStream::new(outgoing);
+        let responses = self.client.publish_stream(stream).await.map_err(Refused)?;
+        let mut responses = responses.into_inner();
+        let mut waiting: VecDeque<Instant> = VecDeque::with_capacity(self.in_flight);
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                due = schedule.due(self.batch), if !ended && waiting.len() < self.in_flight => {
+                    let Some((due, events)) = due else {
+                        ended = true;
+                        continue;
+                    };
+                    let request = PublishStreamRequest {
+                        events: self.generator.events(events),
+                        request_id: String::new(),
+                    };
+                    report.bytes += request.encoded_len() as u64;
+                    waiting.push_back(due);
+                    // If the stream is broken, the responses will say why.
+                    let _ = requests.send(request).await;
+                }
+                response = responses.message(), if !waiting.is_empty() => {
+                    let response = response.map_err(Refused)?.context("the stream ended early")?;
+                    if let Some(due) = waiting.pop_front() {
+                        report.answered(due, response.unique_processed, response.duplicate_dropped);
+                    }
+                }
+                else => return Ok(report),
+            }
+        }
+    }
+
+    pub(super) async fn unary(mut self) -> anyhow::Result<Report> {
+        let mut report = Report::new()?;
+        let mut schedule = Schedule::new(&self);
+        let mut calls = JoinSet::new();
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                due = schedule.due(self.batch), if !ended && calls.len() < self.in_flight => {
+                    let Some((due, events)) = due else {
+                        ended = true;
+                        continue;
+                    };
+                    let events = self.generator.events(events);
+                    let request = PublishRequest { events, allow_partial: false };
+                    report.bytes += request.encoded_len() as u64;
+                    let mut client = self.client.clone();
+                    calls.spawn(async move { (due, client.publish(request).await) });
+                }
+                Some(answered) = calls.join_next() => {
+                    let (due, response) = answered.context("a call failed")?;
+                    let response = response.map_err(Refused)?.into_inner();
+                    report.answered(due, response.unique_processed, response.duplicate_dropped);
+                }
+                else => return Ok(report),
+            }
+        }
+    }
+}
