@@ -63,6 +63,10 @@ pub(super) struct Bench {
     #[arg(long, value_enum, default_value = "uuid4")]
     ids: Ids,
 
+    /// Makes the same random ids in every run with the same seed: the second run is all duplicates
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
     /// How many topics
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..),
           value_name = "N")]
@@ -110,7 +114,7 @@ impl Bench {
                 + u64::from(u64::from(number) < self.events % u64::from(self.clients));
             let load = Load {
                 client: self.server.connect().await?,
-                generator: Generator::new(&self),
+                generator: Generator::new(&self, number.into()),
                 events: if self.duration.is_some() { u64::MAX } else { share },
                 until: self.duration.map(|seconds| begun + Duration::from_secs_f64(seconds)),
                 batch: self.batch as usize,

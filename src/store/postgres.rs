@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+pub use lane::STORE;
+
 mod lane;
 mod open;
 mod read;

@@ -18,7 +18,7 @@ pub fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     URL.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
         Ok(url) => url,
-        Err(_) => start(),
+        Err(_) => start("-c fsync=off -c full_page_writes=off"),
     })
 }
 
@@ -27,7 +27,8 @@ pub fn is_shared() -> bool {
     std::env::var_os("TEST_DATABASE_URL").is_some()
 }
 
-fn start() -> String {
+/// Starts a server that lives as long as this process, and returns the URL of a database on it.
+pub fn start(settings: &str) -> String {
     let programs = programs().expect(
         "the tests need PostgreSQL: install it (apt-get install postgresql), or name a server \
          with TEST_DATABASE_URL=postgres://user:password@host/database",
@@ -62,10 +63,7 @@ fn start() -> String {
     let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
                   echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
     let socket = folder.to_str().expect("UTF-8");
-    let settings = format!(
-        "-k {socket} -c listen_addresses= -c max_connections=300 -c fsync=off \
-         -c full_page_writes=off"
-    );
+    let settings = format!("-k {socket} -c listen_addresses= -c max_connections=300 {settings}");
     let mut shell = as_nobody(Path::new("/bin/sh"))
         .args(["-c", script, "sh"])
         .arg(programs.join("pg_ctl"))

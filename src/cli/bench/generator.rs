@@ -23,7 +23,7 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    pub(super) fn new(bench: &Bench) -> Self {
+    pub(super) fn new(bench: &Bench, client: u64) -> Self {
         let filler = "x".repeat(bench.payload_bytes as usize - r#"{"data":""}"#.len());
         let content = match bench.payload {
             PayloadForm::Json => Content::PayloadJson(format!(r#"{{"data":"{filler}"}}"#)),
@@ -34,7 +34,10 @@ impl Generator {
             topics: (0..bench.topics).map(|number| format!("bench-{number}")).collect(),
             content,
             duplicates: bench.duplicates,
-            random: fastrand::Rng::new(),
+            random: match bench.seed {
+                Some(seed) => fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003) + client),
+                None => fastrand::Rng::new(),
+            },
             remembered: Vec::new(),
         }
     }

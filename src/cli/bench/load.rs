@@ -29,6 +29,9 @@ pub(super) struct Load {
     pub(super) pace: Option<Duration>,
 }
 
+/// Answers that take longer count as this long.
+const LONGEST_MICROS: u64 = 600_000_000;
+
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -41,7 +44,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let latency = Histogram::new(3).context("histogram")?;
+        let latency = Histogram::new_with_max(LONGEST_MICROS, 3).context("histogram")?;
         Ok(Self { accepted: 0, duplicates: 0, bytes: 0, latency })
     }
 

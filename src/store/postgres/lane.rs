@@ -20,8 +20,9 @@ use tokio_stream::StreamExt;
 use super::{Batch, Error, Judgement, Original, open, write_error};
 use crate::{event::Outcome, store::Counters};
 
-/// Stores events that are new, and counts. Gives the events the next numbers of the lane.
-const STORE: &str = "
+/// The statement that stores events that are new, and counts. Gives the events the next numbers of
+/// the lane. Public so that a benchmark can drive it without the service.
+pub const STORE: &str = "
     WITH lane AS (
         UPDATE lanes SET head = head + $3 WHERE lane = $2 RETURNING head - $3 AS base
     ), fence AS (

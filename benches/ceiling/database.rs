@@ -1,0 +1,38 @@
+//! A PostgreSQL database for one measurement, on a server that flushes its commits.
+
+use std::sync::OnceLock;
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::postgres_server;
+
+pub struct TestDatabase {
+    pub url: String,
+}
+
+impl TestDatabase {
+    /// An empty database. It stays behind: the server goes with the process, and of one that
+    /// TEST_DATABASE_URL names this makes no more than a few.
+    pub async fn new() -> Self {
+        static SERVER: OnceLock<String> = OnceLock::new();
+        let server = SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
+            Ok(url) => url,
+            Err(_) => postgres_server::start("-c max_wal_size=8GB -c shared_buffers=512MB"),
+        });
+        let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
+        let client = connect(server).await;
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create");
+        let (place, _) = server.rsplit_once('/').expect("a database");
+        Self { url: format!("{place}/{name}") }
+    }
+
+    pub async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    client
+}

@@ -1,0 +1,152 @@
+//! Compares the service with what its databases can do without it, interleaved in one run: machines
+//! are noisy, and only ratios within a run mean something.
+//!
+//! The service is the real binary, loaded by its own `bench` command; the comparisons are driven
+//! from here, with all their data made beforehand. Each measurement begins with an empty database.
+
+#![allow(unreachable_pub)]
+
+use std::collections::BTreeMap;
+
+use clap::Parser;
+
+mod database;
+mod direct;
+#[allow(dead_code)]
+#[path = "../../tests/it/postgres_server.rs"]
+mod postgres_server;
+mod service;
+mod sqlite;
+
+use database::TestDatabase;
+
+#[derive(Parser)]
+struct Arguments {
+    /// How often each measurement is repeated
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// Events in each measurement of batches
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+
+    /// Only measurements whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
+
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const STREAM: &str = "service: stream, batches of 500";
+const STRUCT: &str = "service: stream, payloads as structures";
+const AGAIN: &str = "service: stream, all duplicates";
+const UNARY: &str = "service: unary, one event, 256 in flight";
+const LONE: &str = "service: unary, one event, alone (p50 ms)";
+const STATEMENT: &str = "direct: the same statement, batches of 4,096";
+const NAIVE: &str = "direct: naive statement, batches of 4,096";
+const ROWS: &str = "direct: one row a commit, 16 connections";
+const ROW: &str = "direct: one row a commit, alone (p50 ms)";
+const SQLITE: &str = "SQLite: service, stream, batches of 500";
+const SQLITE_RAW: &str = "SQLite: direct, same schema, batches of 4,096";
+
+/// What is compared with what.
+const RATIOS: [(&str, &str); 8] = [
+    (STREAM, STATEMENT),
+    (STREAM, NAIVE),
+    (STATEMENT, NAIVE),
+    (STRUCT, STREAM),
+    (AGAIN, STREAM),
+    (UNARY, ROWS),
+    (LONE, ROW),
+    (SQLITE, SQLITE_RAW),
+];
+
+type Samples = BTreeMap<&'static str, Vec<f64>>;
+
+#[tokio::main]
+async fn main() {
+    let arguments = Arguments::parse();
+    let mut samples = Samples::new();
+    for round in 1..=arguments.rounds {
+        eprintln!("round {round} of {}", arguments.rounds);
+        run(&arguments, &mut samples).await;
+    }
+    report(&samples);
+}
+
+async fn run(arguments: &Arguments, samples: &mut Samples) {
+    let events = arguments.events;
+    let wanted = |name: &str| name.contains(&arguments.only);
+    let mut add = |name, value| samples.entry(name).or_default().push(value);
+
+    if wanted(STREAM) || wanted(AGAIN) {
+        let service = service::start(&TestDatabase::new().await.url);
+        let stream = ["--seed", "1", "--events", &events.to_string()];
+        add(STREAM, service.bench(&stream, "/events_per_second"));
+        add(AGAIN, service.bench(&stream, "/events_per_second"));
+    }
+    if wanted(STATEMENT) {
+        add(STATEMENT, direct::same_statement(&TestDatabase::new().await, events).await);
+    }
+    if wanted(NAIVE) {
+        add(NAIVE, direct::naive_statement(&TestDatabase::new().await, events).await);
+    }
+    if wanted(STRUCT) {
+        let service = service::start(&TestDatabase::new().await.url);
+        let structures = ["--payload", "struct", "--events", &events.to_string()];
+        add(STRUCT, service.bench(&structures, "/events_per_second"));
+    }
+    if wanted(UNARY) {
+        let service = service::start(&TestDatabase::new().await.url);
+        let events = (events / 4).to_string();
+        let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
+        let unary = [&unary[..], &["--events", &events]].concat();
+        add(UNARY, service.bench(&unary, "/events_per_second"));
+    }
+    if wanted(ROWS) {
+        add(ROWS, direct::single_rows(&TestDatabase::new().await, events / 20, 16).await.rate);
+    }
+    if wanted(LONE) {
+        let service = service::start(&TestDatabase::new().await.url);
+        let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
+        let lone = [&lone[..], &["--events", "2000"]].concat();
+        add(LONE, service.bench(&lone, "/latency_ms/p50"));
+    }
+    if wanted(ROW) {
+        add(ROW, direct::single_rows(&TestDatabase::new().await, 2_000, 1).await.p50_millis);
+    }
+    if wanted(SQLITE) {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
+        let events = events.to_string();
+        add(SQLITE, service.bench(&["--events", &events], "/events_per_second"));
+    }
+    if wanted(SQLITE_RAW) {
+        add(SQLITE_RAW, sqlite::direct(events));
+    }
+}
+
+/// Median, lowest and highest.
+fn spread(values: &[f64]) -> [f64; 3] {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    [values[values.len() / 2], values[0], values[values.len() - 1]]
+}
+
+fn report(samples: &Samples) {
+    println!("{:<50} {:>10} {:>10} {:>10}", "events per second", "median", "lowest", "highest");
+    for (name, values) in samples {
+        let digits = if name.contains("ms") { 3 } else { 0 };
+        let [median, lowest, highest] = spread(values);
+        println!("{name:<50} {median:>10.digits$} {lowest:>10.digits$} {highest:>10.digits$}");
+    }
+    println!("\n{:<101} {:>6} {:>6} {:>6}", "ratio, round by round", "median", "lowest", "highest");
+    for (one, other) in RATIOS {
+        let (Some(ones), Some(others)) = (samples.get(one), samples.get(other)) else { continue };
+        let ratios: Vec<f64> = ones.iter().zip(others).map(|(one, other)| one / other).collect();
+        let [median, lowest, highest] = spread(&ratios);
+        println!("{one:<49} / {other:<49} {median:>6.2} {lowest:>6.2} {highest:>6.2}");
+    }
+}
