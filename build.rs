@@ -19,6 +19,7 @@ fn main() -> Result<()> {
         .wrap_err("cannot write the descriptor set")?;
 
     tonic_prost_build::configure()
+        .codec_path("crate::grpc::ContractCodec")
         .extern_path(".google.rpc", "::tonic_types::pb")
         .compile_fds(compiler.file_descriptor_set())
         .into_diagnostic()

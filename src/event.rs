@@ -137,7 +137,8 @@ impl Timestamp {
         }
         seconds
             .checked_mul(1_000_000)
-            .and_then(|micros| Self::from_micros(micros + i64::from(nanos / 1_000)))
+            .and_then(|micros| micros.checked_add(i64::from(nanos / 1_000)))
+            .and_then(Self::from_micros)
             .ok_or_else(|| Violation::new(field, "must be in the years 1 to 9999"))
     }
 
@@ -306,6 +307,7 @@ mod tests {
             (253_402_300_800, 0, "t"),
             (-62_135_596_801, 999_999_999, "t"),
             (i64::MIN, 0, "t"),
+            (i64::MAX / 1_000_000, 999_999_999, "t"),
             (0, -1, "t.nanos"),
             (0, i32::MAX, "t.nanos"),
         ] {

@@ -28,6 +28,9 @@ use crate::{
     store::Store,
 };
 
+pub use codec::ContractCodec;
+
+mod codec;
 mod convert;
 mod publish;
 mod query;

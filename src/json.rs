@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, fmt};
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::{MAX_NUMBER_BYTES, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH};
+use crate::limits::{
+    MAX_NUMBER_BYTES, MAX_NUMBER_EXPONENT, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_SAFE_INTEGER,
+};
 
 /// Checks that `text` is a JSON object within the bounds of [`crate::limits`] that both stores and
 /// every common JSON reader can hold. The error says what is wrong, for the person who sent it.
@@ -112,6 +114,10 @@ fn check_numbers(text: &str) -> Result<(), String> {
         let whole = number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
         if !whole && !Decimal::of(number).is_zero() && number.parse() == Ok(0.0) {
             return Err("has a number too small for a 64-bit float".to_owned());
+        }
+        let exponent = number.split_once(['e', 'E']).map_or(Ok(0), |(_, text)| text.parse::<i64>());
+        if !exponent.is_ok_and(|exponent| exponent.abs() <= MAX_NUMBER_EXPONENT) {
+            return Err(format!("has a number with an exponent beyond {MAX_NUMBER_EXPONENT}"));
         }
     }
     Ok(())
@@ -221,7 +227,6 @@ impl Decimal {
 
 /// The whole numbers in a valid JSON text that a 64-bit float would change.
 pub(crate) fn has_unsafe_integer(text: &str) -> bool {
-    use crate::limits::MAX_SAFE_INTEGER;
     numbers(text).any(|number| {
         // Only a number that is long or has an exponent can be beyond 2^53.
         if number.len() < 16 && !number.contains(['e', 'E']) {
@@ -257,7 +262,7 @@ mod tests {
             "{}",
             " {\"a\" : [1, -2.5e3, true, null, \"\\u00e9\\ud83d\\ude00\"]} ",
             "{\"a\":1,\"a\":2}",
-            "{\"n\":9007199254740993,\"m\":1e308,\"z\":0e999,\"t\":5e-324}",
+            "{\"n\":9007199254740993,\"m\":1e308,\"z\":0e400,\"t\":5e-324}",
             "{\"text\":\"1e999 is only text, \\\" too\"}",
         ] {
             assert_eq!(check_object(text), Ok(()), "{text}");
@@ -279,6 +284,9 @@ mod tests {
             ("{\"a\":1e400}", "out of range"),
             ("{\"a\":-1e-400}", "too small"),
             ("{\"a\":1e-99999999999999999999}", "too small"),
+            ("{\"a\":0e9999999999}", "exponent"),
+            ("{\"a\":0e-401}", "exponent"),
+            ("{\"a\":0e99999999999999999999}", "exponent"),
             ("{\"a\":\"\\u0000\"}", "u0000"),
             ("{\"\\u0000\":1}", "u0000"),
             ("{\"a\":\"\\ud800\"}", "hex escape"),

@@ -19,6 +19,10 @@ pub const MAX_PAYLOAD_DEPTH: usize = 24;
 /// back unchanged (`-5e-324` written out) needs fewer; anything longer only costs readers memory.
 pub const MAX_NUMBER_BYTES: usize = 400;
 
+/// The largest exponent that a number in a payload may be written with, on either side of zero. What
+/// exceeds it is beyond a 64-bit float, except for zeros, which PostgreSQL would write out in full.
+pub const MAX_NUMBER_EXPONENT: i64 = 400;
+
 /// Whole numbers up to this one are exact in a 64-bit float, hence in a `Struct`.
 pub const MAX_SAFE_INTEGER: u64 = 1 << 53;
 
@@ -31,6 +35,10 @@ pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Bytes of one gRPC message. Above [`MAX_REQUEST_BYTES`], so that a request somewhat too large gets
 /// an answer that names the bound instead of a transport error.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Fields at the top level of one gRPC message, each item of a repeated one counted. Some more than
+/// [`MAX_REQUEST_EVENTS`], so that those too many can still be rejected one by one.
+pub const MAX_MESSAGE_ITEMS: usize = 4_096;
 
 /// Events on a page when the caller names no size.
 pub const DEFAULT_PAGE_EVENTS: usize = 50;
@@ -50,8 +58,8 @@ pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (64 << 10);
 pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
 
 /// Field violations named in one error. Errors travel in HTTP/2 trailers, of which gRPC clients take
-/// 8 KiB.
-pub const MAX_VIOLATIONS: usize = 40;
+/// 8 KiB; the longest violations have some 200 bytes, which become a third more on the way.
+pub const MAX_VIOLATIONS: usize = 20;
 
 /// Topics in an answer of GetStats when the caller names no number.
 pub const DEFAULT_STATS_TOPICS: usize = 100;

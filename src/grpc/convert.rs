@@ -89,10 +89,11 @@ pub(super) fn key(key: &EventKey) -> pb::EventKey {
 
 /// Events of one response for the wire, which together fit it: as text they always do, and a
 /// payload is a structure as long as there is room for that.
-pub(super) fn events(events: Vec<Event>, format: PayloadFormat) -> Vec<pb::Event> {
+/// `others` is how many bytes the response has beside them.
+pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -> Vec<pb::Event> {
     let as_text: usize =
         events.iter().map(|event| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
-    let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text);
+    let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
     events
         .into_iter()
         .map(|event| {

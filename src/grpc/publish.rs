@@ -46,12 +46,15 @@ pub(super) fn stream(
     stopping: CancellationToken,
 ) -> BoxStream<PublishStreamResponse> {
     let (in_flight, responses) = mpsc::channel(STREAM_REQUESTS_IN_FLIGHT);
-    tokio::spawn(read(ingest, requests, in_flight, stopping));
-    Box::pin(ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
+    let reading = tokio::spawn(read(ingest, requests, in_flight, stopping));
+    let responses = ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
         let (request_id, in_flight): (String, InFlight) = request?;
         let response = in_flight.response().await?;
         Ok(stream_response(request_id, response))
-    }))
+    });
+    // A stream may end well only if it was read to its end.
+    let end = tokio_stream::once(reading).then(|reading| reading);
+    Box::pin(responses.chain(end.filter_map(|end| end.err().map(|_| Err(status::internal())))))
 }
 
 /// Reads a stream until it ends, the service stops, or the caller is gone. What was submitted until

@@ -1,5 +1,6 @@
 //! ListEvents, GetStats and BatchGetEvents.
 
+use prost::Message;
 use tonic::Status;
 
 use super::{
@@ -16,8 +17,9 @@ use crate::{
     proto::{
         timestamp,
         v1::{
-            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
-            ListEventsRequest, ListEventsResponse, ListOrder, PayloadFormat, TopicStats,
+            BatchGetEventsRequest, BatchGetEventsResponse, EventKey, GetStatsRequest,
+            GetStatsResponse, ListEventsRequest, ListEventsResponse, ListOrder, PayloadFormat,
+            TopicStats,
         },
     },
     store::{self, Filter, ListQuery, Place, Store},
@@ -70,7 +72,7 @@ pub(super) async fn list_events(
         Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
         _ => String::new(),
     };
-    Ok(ListEventsResponse { events: convert::events(listed.events, format), next_page_token })
+    Ok(ListEventsResponse { events: convert::events(listed.events, format, 0), next_page_token })
 }
 
 pub(super) async fn get_stats(
@@ -145,15 +147,15 @@ pub(super) async fn batch_get_events(
         missing[*index] = false;
     }
     let events = found.events.into_iter().map(|(_, event)| event).collect();
-    Ok(BatchGetEventsResponse {
-        events: convert::events(events, format),
-        missing: keys
-            .iter()
-            .zip(missing)
-            .filter(|(_, missing)| *missing)
-            .map(|(key, _)| convert::key(key))
-            .collect(),
-    })
+    let missing: Vec<EventKey> = keys
+        .iter()
+        .zip(missing)
+        .filter(|(_, missing)| *missing)
+        .map(|(key, _)| convert::key(key))
+        .collect();
+    let others = BatchGetEventsResponse { events: Vec::new(), missing };
+    let events = convert::events(events, format, others.encoded_len());
+    Ok(BatchGetEventsResponse { events, ..others })
 }
 
 /// A name to filter by; empty means all.

@@ -101,7 +101,8 @@ fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("STORE_UNAVAILABLE"))
 }
 
-fn internal() -> Status {
+/// INTERNAL.
+pub(super) fn internal() -> Status {
     let message = "the service has a fault; its log says more";
     Status::with_error_details(Code::Internal, message, info("INTERNAL"))
 }

@@ -10,6 +10,7 @@ on_both_stores!(
     text_is_given_back_exactly,
     structures_are_the_default_form,
     a_structure_and_its_text_are_the_same_event,
+    numbers_of_a_structure_come_back_as_they_were,
     what_a_structure_would_change_comes_as_text,
     an_absent_payload_is_an_empty_object,
     whatever_was_taken_fits_a_client_that_reads_it,
@@ -71,6 +72,18 @@ async fn a_structure_and_its_text_are_the_same_event(backend: Backend) {
     assert_eq!(payload_text(&listed[0]), r#"{"n":9007199254740992,"s":"\"\n"}"#);
     let same = event_with("t", "1", r#"{"s":"\"\n","n":9007199254740992}"#);
     assert_eq!(publish(&mut client, vec![same]).await.conflicts, 0);
+}
+
+async fn numbers_of_a_structure_come_back_as_they_were(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let mut random = fastrand::Rng::with_seed(1);
+    let fields = (0..1_000).map(|n| (n.to_string(), number(random.f64() * 1_000.0))).collect();
+    let content = Some(Content::Payload(Struct { fields }));
+    publish(&mut client, vec![Event { content: content.clone(), ..event("t", "1") }]).await;
+    let listed = list_all(&mut client, Default::default()).await;
+    assert_eq!(listed[0].content, content);
+    assert_eq!(publish(&mut client, listed).await.conflicts, 0);
 }
 
 async fn what_a_structure_would_change_comes_as_text(backend: Backend) {

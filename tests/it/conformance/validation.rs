@@ -16,6 +16,7 @@ on_both_stores!(
     the_largest_names_and_payloads_are_taken,
     reads_refuse_bad_arguments,
     many_faults_do_not_overflow_the_answer,
+    what_cannot_be_read_is_refused_like_the_rest,
 );
 
 fn with_struct(key: &str, kind: Option<Kind>) -> Event {
@@ -61,6 +62,7 @@ async fn every_bad_field_is_named(backend: Backend) {
         (at(-62_135_596_801, 0), "timestamp"),
         (at(253_402_300_800, 0), "timestamp"),
         (at(i64::MAX, 0), "timestamp"),
+        (at(i64::MAX / 1_000_000, 999_999_999), "timestamp"),
         (at(i64::MIN, 0), "timestamp"),
         (text(""), "payload_json"),
         (text("[]"), "payload_json"),
@@ -75,6 +77,7 @@ async fn every_bad_field_is_named(backend: Backend) {
         (text("{\"a\":1} // x"), "payload_json"),
         (text("{\"a\":1e400}"), "payload_json"),
         (text("{\"a\":1e-400}"), "payload_json"),
+        (text("{\"a\":0e-20000}"), "payload_json"),
         (text("{\"a\":\"\\u0000\"}"), "payload_json"),
         (text("{\"a\":\"\0\"}"), "payload_json"),
         (text("{\"\\u0000\":1}"), "payload_json"),
@@ -226,10 +229,27 @@ async fn reads_refuse_bad_arguments(backend: Backend) {
 async fn many_faults_do_not_overflow_the_answer(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    let bad = vec![Event { content: None, ..Event::default() }; 1_000];
-    let status = try_publish(&mut client, bad).await.expect_err("bad");
-    assert_eq!(fields_at_fault(&status).len(), 40);
-    assert!(status.message().contains("and 2999 more"), "{}", status.message());
-    // What gRPC clients take by default, in base64.
-    assert!(status.details().len() * 4 / 3 + status.message().len() < 8 * 1_024);
+    let empty = Event { content: None, ..Event::default() };
+    let number = with_struct("n", Some(Kind::NumberValue(1e300)));
+    for (bad, faults) in [(empty, 3_000), (number, 1_000), (at(0, -1), 1_000)] {
+        let status = try_publish(&mut client, vec![bad; 1_000]).await.expect_err("bad");
+        assert_eq!(fields_at_fault(&status).len(), 20);
+        let more = format!("and {} more", faults - 1);
+        assert!(status.message().contains(&more), "{}", status.message());
+        // What gRPC clients take by default, in base64.
+        assert!((status.details().len() + status.message().len()) * 4 / 3 < 7 * 1_024);
+    }
+}
+
+async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let deep = with_struct("deep", Some(nested_list(60)));
+    let status = try_publish(&mut client, vec![deep]).await.expect_err("too deep to be read");
+    assert_eq!(fields_at_fault(&status), ["message"]);
+
+    let status = try_publish(&mut client, vec![Event::default(); 5_000]).await.expect_err("items");
+    assert_eq!(fields_at_fault(&status), ["message"]);
+    assert_eq!(reason(&status), "REQUEST_TOO_LARGE");
+    assert_eq!(server.stored().await, 0);
 }

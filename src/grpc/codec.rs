@@ -1,0 +1,81 @@
+//! Reading messages: as prost does, but what cannot be read, or would take far more memory than its
+//! bytes, is refused with an error that says so, as any other bad input is.
+
+use std::marker::PhantomData;
+
+use prost::{
+    DecodeError, Message,
+    bytes::Buf,
+    encoding::{DecodeContext, decode_key, skip_field},
+};
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::{ProstCodec, ProstEncoder};
+
+use super::status;
+use crate::{event::Violation, limits::MAX_MESSAGE_ITEMS};
+
+/// The codec of all calls.
+#[derive(Debug)]
+pub struct ContractCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for ContractCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for ContractCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ContractDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ContractDecoder(PhantomData)
+    }
+}
+
+/// Reads one message after the other.
+#[derive(Debug)]
+pub struct ContractDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> Decoder for ContractDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let unreadable = |error: DecodeError| {
+            let fault = format!("cannot be read: {error}");
+            status::invalid(&[Violation::new("message", fault)])
+        };
+        // An empty event takes two bytes on the wire and some two hundred in memory.
+        let items = items(message.chunk()).map_err(unreadable)?;
+        if items > MAX_MESSAGE_ITEMS {
+            let fault = format!("holds {items} items; at most {MAX_MESSAGE_ITEMS} are read");
+            return Err(status::too_large(Violation::new("message", fault)));
+        }
+        U::decode(message).map(Some).map_err(unreadable)
+    }
+}
+
+/// How many fields a message has at its top level, each item of a repeated one counted.
+fn items(mut message: &[u8]) -> Result<usize, DecodeError> {
+    let mut items = 0;
+    while message.has_remaining() {
+        let (tag, wire_type) = decode_key(&mut message)?;
+        skip_field(wire_type, tag, &mut message, DecodeContext::default())?;
+        items += 1;
+    }
+    Ok(items)
+}
