@@ -21,12 +21,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", listen_advice(.source))]
+    #[error("cannot listen on {address}: {reason}{}", listen_advice(.reason))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The store cannot be used.
     #[error(transparent)]
@@ -61,7 +61,7 @@ impl App {
     /// Binds the address and opens the store.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let address = config.listen;
-        let failed = |source| Error::Listen { address, source };
+        let failed = |reason| Error::Listen { address, reason };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
 
@@ -76,6 +76,11 @@ impl App {
         Ok(Self { address, incoming, router, ingest, store, health, stopping })
     }
 
+    /// Where events are kept, without secrets.
+    pub fn store_location(&self) -> &str {
+        self.store.location()
+    }
+
     /// Where the service listens, with the port that was chosen if port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -85,13 +90,17 @@ impl App {
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { incoming, router, ingest, store, health, stopping, .. } = self;
-        let watching = tokio::spawn(watch(Arc::clone(&store), health.clone()));
+        let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {
             shutdown.await;
             info!("stopping");
             watching.abort();
             tell(&health, ServingStatus::NotServing).await;
+            // Whoever watches health has been told, and would keep the service waiting.
+            for service in SERVICES {
+                health.clone().clear_service_status(service).await;
+            }
             stopping.cancel();
         };
         let too_long = async {
@@ -105,11 +114,14 @@ impl App {
                 Ok(())
             }
         };
-        if timeout(FLUSH_TIMEOUT, ingest.drain()).await.is_err() {
-            warn!("events still waiting for the store are given up; none of them was acknowledged");
+        let close = async {
+            ingest.drain().await;
+            store.close().await;
+        };
+        match timeout(FLUSH_TIMEOUT, close).await {
+            Ok(()) => info!("stopped"),
+            Err(_) => warn!("stopped without the store; nothing that it owes was acknowledged"),
         }
-        store.close().await;
-        info!("stopped");
         Ok(served?)
     }
 }
@@ -121,11 +133,14 @@ async fn open(database: &Database) -> Result<Arc<dyn Store>, store::OpenError> {
     })
 }
 
-/// Keeps the health service saying whether the store answers.
-async fn watch(store: Arc<dyn Store>, health: HealthReporter) {
+/// Keeps the health service saying whether the store answers, and takes what it is given.
+async fn watch(store: Arc<dyn Store>, ingest: Ingest, health: HealthReporter) {
     let mut healthy = true;
     loop {
-        let answer = store.ping().await;
+        let answer = match ingest.is_flowing() {
+            true => store.ping().await,
+            false => Err(store::Error::Unavailable("it takes no events".into())),
+        };
         if std::mem::replace(&mut healthy, answer.is_ok()) != answer.is_ok() {
             if let Err(error) = &answer {
                 warn!(error = store::chain(error), "the store does not answer");
@@ -143,9 +158,12 @@ async fn watch(store: Arc<dyn Store>, health: HealthReporter) {
     }
 }
 
-/// Sets the health of the service, and of the server as a whole.
+/// Whose health is told: that of the server as a whole, and that of the service.
+const SERVICES: [&str; 2] = ["", SERVICE_NAME];
+
+/// Sets the health of all.
 async fn tell(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE_NAME] {
+    for service in SERVICES {
         health.set_service_status(service, status).await;
     }
 }

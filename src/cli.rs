@@ -1,6 +1,9 @@
 //! The command line: what can be typed, and what the program exits with.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -61,9 +64,7 @@ impl Cli {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// How results are printed: for people, or for programs as one JSON object or one per line.
@@ -76,11 +77,17 @@ enum Output {
 impl Output {
     /// What was asked for, or else what suits whoever reads the output.
     fn or_suitable(asked: Option<Self>) -> Self {
-        asked.unwrap_or(match std::io::stdout().is_terminal() {
+        asked.unwrap_or(match io::stdout().is_terminal() {
             true => Self::Table,
             false => Self::Json,
         })
     }
+}
+
+/// Prints results. Fails if nobody can take them, instead of panicking as `println!` does.
+fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
 }
 
 /// A part of a whole, as an argument.
@@ -96,7 +103,7 @@ fn table<H: Into<comfy_table::Cell>>(header: impl IntoIterator<Item = H>) -> com
     let mut table = comfy_table::Table::new();
     table
         .load_style(comfy_table::presets::ASCII_MARKDOWN)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
+        .set_content_arrangement(comfy_table::ContentArrangement::Disabled)
         .set_header(header);
     table
 }

@@ -5,10 +5,13 @@
 //! Callers only wait here. The lane tasks own the writing, so a caller that goes away changes
 //! nothing about what is stored and counted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     event::{NewEvent, Outcome},
@@ -60,8 +63,18 @@ pub struct ProcessCounters {
 pub struct Ingest {
     lanes: Arc<[mpsc::Sender<Submission>]>,
     room: Arc<Semaphore>,
-    counters: Arc<Mutex<ProcessCounters>>,
+    shared: Arc<Shared>,
     tasks: TaskTracker,
+}
+
+/// What the lane tasks and all handles have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    counters: Mutex<ProcessCounters>,
+    /// Lanes whose batch the store has not taken yet although it was tried.
+    stuck: AtomicUsize,
+    /// Cancelled when nothing more will be taken in.
+    closing: CancellationToken,
 }
 
 /// What a lane answers: one outcome per event.
@@ -80,18 +93,18 @@ struct Submission {
 impl Ingest {
     /// Starts one task per lane of the store.
     pub fn start(store: &Arc<dyn Store>) -> Self {
-        let counters = Arc::new(Mutex::new(ProcessCounters::default()));
+        let shared = Arc::new(Shared::default());
         let tasks = TaskTracker::new();
         let lanes = (0..store.lanes())
             .map(|lane| {
                 let (submissions, queue) = mpsc::channel(LANE_QUEUE_REQUESTS);
                 let store = Arc::clone(store);
-                tasks.spawn(lane::run(lane, store, queue, Arc::clone(&counters)));
+                tasks.spawn(lane::run(lane, store, queue, Arc::clone(&shared)));
                 submissions
             })
             .collect();
         tasks.close();
-        Self { lanes, room: Arc::new(Semaphore::new(QUEUE_BYTES)), counters, tasks }
+        Self { lanes, room: Arc::new(Semaphore::new(QUEUE_BYTES)), shared, tasks }
     }
 
     /// Puts the events of one request into the queues of their lanes. Once this has returned they
@@ -148,20 +161,29 @@ impl Ingest {
 
     /// Counts events that were found invalid and never submitted.
     pub fn count_rejected(&self, events: usize) {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner).rejected += events as i64;
+        self.shared.counters().rejected += events as i64;
     }
 
     /// What this process has counted since it started.
     pub fn counters(&self) -> ProcessCounters {
-        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.counters()
     }
 
-    /// Waits until everything that was submitted is stored, which takes that all other handles are
-    /// dropped.
-    pub async fn drain(self) {
-        let Self { lanes, tasks, .. } = self;
-        drop(lanes);
-        tasks.wait().await;
+    /// Whether the store takes what is committed, or last did.
+    pub fn is_flowing(&self) -> bool {
+        self.shared.stuck.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes nothing more in, and waits until everything that was submitted is stored.
+    pub async fn drain(&self) {
+        self.shared.closing.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    fn counters(&self) -> MutexGuard<'_, ProcessCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Page tokens: where the next page of a listing begins, as text that callers hand back unread.
 //!
 //! A token names the place in the listing's order, not an offset, so pages neither repeat nor skip
-//! events when new ones arrive in between. It also carries what it is good for: the store and the
+//! events that were there when the listing began, whatever arrives meanwhile. It also carries what it is good for: the store and the
 //! filter, and a checksum against damage.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

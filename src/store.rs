@@ -2,12 +2,19 @@
 //! them in the same transaction. Backends live in sibling modules, each with its own SQL and
 //! migrations; what they share is how a batch is judged ([`judge`]).
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{
+    error::Error as StdError,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp};
+use crate::{
+    event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp},
+    limits::LEDGER_RETENTION,
+};
 
 mod judge;
 pub mod postgres;
@@ -18,6 +25,9 @@ pub mod sqlite;
 pub trait Store: Send + Sync {
     /// Which database this is, over all its restarts and all instances of the service.
     fn id(&self) -> Uuid;
+
+    /// Where it is, for people, without secrets.
+    fn location(&self) -> &str;
 
     /// How many lanes it has: serial commit queues, fixed when the database was created.
     fn lanes(&self) -> u16;
@@ -49,7 +59,7 @@ pub trait Store: Send + Sync {
 /// Events that are committed together. All their topics belong to one lane.
 #[derive(Debug)]
 pub struct Batch {
-    /// Tells tries of this batch from other batches.
+    /// Tells tries of this batch from other batches. Version 7: the time is in it.
     pub id: Uuid,
     /// The lane.
     pub lane: u16,
@@ -225,6 +235,13 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The id of batches that were made when the ledger's retention began. Those before are forgotten.
+fn ledger_horizon() -> Uuid {
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = age.saturating_sub(LEDGER_RETENTION).as_millis();
+    uuid::Builder::from_unix_timestamp_millis(millis as u64, &[0; 10]).into_uuid()
 }
 
 /// Makes an [`OpenError`] of a migration that failed.

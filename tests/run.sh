@@ -5,25 +5,44 @@ set -eu
 cd "$(dirname "$0")/.."
 
 as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        return 1
+    fi
 }
 
 install() {
-    if ! command -v apt-get >/dev/null; then
-        echo "tests/run.sh: please install $* (there is no apt-get here to do it)" >&2
+    echo "tests/run.sh: installing $*" >&2
+    if ! {
+        command -v apt-get >/dev/null && as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -y -qq --no-install-recommends "$@" >&2
+    }; then
+        echo "tests/run.sh: that did not work; please install $* yourself" >&2
         exit 1
     fi
-    echo "tests/run.sh: installing $*" >&2
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
+# The service needs version 15 or newer.
 has_postgres() {
-    [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null ||
-        ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+    [ -n "${TEST_DATABASE_URL:-}" ] && return
+    for initdb in /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"; do
+        [ -x "$initdb" ] || continue
+        version=$("$initdb" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+        [ "$version" -ge 15 ] && return
+    done
+    return 1
 }
 
 has_postgres || install postgresql
+if ! has_postgres; then
+    echo "tests/run.sh: the tests need PostgreSQL 15 or newer, or a server of it, named by" >&2
+    echo "TEST_DATABASE_URL=postgres://user:password@host/database" >&2
+    exit 1
+fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3 python3-venv
 
 exec cargo test --locked "$@"

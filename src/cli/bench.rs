@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use serde_json::json;
@@ -15,7 +15,7 @@ use self::{
     generator::Generator,
     load::{Load, Report},
 };
-use super::{Output, client::Server, table};
+use super::{Output, client::Server, print, table};
 
 mod generator;
 mod load;
@@ -33,7 +33,7 @@ pub(super) struct Bench {
     events: u64,
 
     /// Send events for so many seconds instead
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_parser = positive, value_name = "SECONDS")]
     duration: Option<f64>,
 
     /// Connections, each with a stream of its own
@@ -82,12 +82,19 @@ pub(super) struct Bench {
     payload: PayloadForm,
 
     /// Events per second at most, over all clients; by default as many as go
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = positive, value_name = "N")]
     rate: Option<f64>,
 
     /// How to print the result
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (1e-3..=1e9).contains(&number) => Ok(number),
+        _ => Err("must be a number from 0.001 to 1,000,000,000".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,9 +111,6 @@ enum PayloadForm {
 
 impl Bench {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        if self.rate.is_some_and(|rate| rate <= 0.0) {
-            bail!("--rate must be more than 0");
-        }
         let mut clients = JoinSet::new();
         let begun = Instant::now();
         for number in 0..self.clients {
@@ -135,8 +139,8 @@ impl Bench {
         }
         let seconds = begun.elapsed().as_secs_f64();
         match self.output {
-            Output::Table => print_table(&total, seconds),
-            Output::Json => println!("{}", as_json(&total, seconds)),
+            Output::Table => print(as_table(&total, seconds))?,
+            Output::Json => print(as_json(&total, seconds))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -148,7 +152,7 @@ fn millis(latency: &Histogram<u64>, quantile: f64) -> f64 {
     latency.value_at_quantile(quantile) as f64 / 1_000.0
 }
 
-fn print_table(report: &Report, seconds: f64) {
+fn as_table(report: &Report, seconds: f64) -> String {
     let mut rows = table(["", "per second", "total"]);
     for (what, count) in [
         ("events", report.events()),
@@ -160,10 +164,9 @@ fn print_table(report: &Report, seconds: f64) {
         let rate = format!("{:.0}", count as f64 / seconds);
         rows.add_row([what.to_owned(), rate, count.to_string()]);
     }
-    println!("{rows}");
     let quantiles =
         QUANTILES.map(|(name, at)| format!("{name} {:.2}", millis(&report.latency, at)));
-    println!("{seconds:.2} s; latency in ms: {}", quantiles.join(", "));
+    format!("{rows}\n{seconds:.2} s; latency in ms: {}", quantiles.join(", "))
 }
 
 fn as_json(report: &Report, seconds: f64) -> serde_json::Value {

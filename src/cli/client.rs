@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tonic::{
     Code, Status,
@@ -38,12 +38,14 @@ impl Server {
 
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
-        let url = match self.addr.contains("://") {
-            true => self.addr.clone(),
-            false => format!("http://{}", self.addr),
-        };
-        let endpoint: Endpoint = Endpoint::from_shared(url)
-            .map_err(|_| anyhow!("{} is no address; write host:port", self.addr))?
+        let address = self.addr.strip_prefix("http://").unwrap_or(&self.addr);
+        if self.addr.starts_with("https://") {
+            bail!("TLS is not supported yet; write http://host:port");
+        }
+        let endpoint: Endpoint = Some(address)
+            .filter(|address| !address.contains('/') && address.contains(':'))
+            .and_then(|address| Endpoint::from_shared(format!("http://{address}")).ok())
+            .with_context(|| format!("{} is no address; write host:port", self.addr))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true);
         endpoint.connect().await.map_err(|error| {
@@ -72,9 +74,12 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// An error answer of a service, for a person.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", describe(.0))]
-pub(super) struct Refused(#[from] pub(super) Status);
+pub(super) struct Refused(pub(super) Status);
 
 fn describe(status: &Status) -> String {
+    if std::error::Error::source(status).is_some() {
+        return "the connection broke, or what is at this address is no gRPC service".to_owned();
+    }
     let mut text = status.message().to_owned();
     if text.is_empty() {
         text = status.code().description().to_owned();

@@ -36,7 +36,7 @@ impl Health {
         if status != ServingStatus::Serving {
             bail!("the service is not serving: its store does not answer, or it is stopping");
         }
-        println!("serving");
+        super::print("serving")?;
         Ok(ExitCode::SUCCESS)
     }
 }

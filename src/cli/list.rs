@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::bail;
 use clap::Args;
 
 use super::{
@@ -55,6 +56,11 @@ pub(super) struct List {
 
 impl List {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since > until
+        {
+            bail!("--until must not be before --since");
+        }
         let mut client = self.server.connect().await?;
         let output = Output::or_suitable(self.output);
         let order = match self.oldest_first {
@@ -124,7 +130,7 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
 }
 
 fn short_payload(event: &Event) -> String {
-    const CHARACTERS: usize = 120;
+    const CHARACTERS: usize = 40;
     let Some(Content::PayloadJson(text)) = &event.content else { return String::new() };
     match text.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,6 +1,6 @@
 //! Events as lines of JSON: what `list` prints and `publish --file` reads.
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -32,7 +32,14 @@ struct Line {
 
 /// Reads a line. Whether the event is valid is for the service to say.
 pub(super) fn read(line: &str) -> anyhow::Result<Event> {
-    let line: Line = serde_json::from_str(line)?;
+    // A byte order mark is not part of the first line.
+    let line = line.trim_start_matches('\u{feff}').trim();
+    if !line.starts_with('{') {
+        bail!("is not a JSON object");
+    }
+    let line: Line = serde_json::from_str(line).map_err(|error| {
+        anyhow!("is not an event: {}", error.to_string().replace(" at line 1 column", " at column"))
+    })?;
     let time = line.timestamp.map(|time| time.parse::<Timestamp>()).transpose();
     Ok(Event {
         topic: line.topic,

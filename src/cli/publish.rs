@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use self::{send::Tally, simulate::Simulation};
-use super::{Output, client::Server, table};
+use super::{Output, client::Server, print, table};
 use crate::proto::v1::Event;
 
 mod file;
@@ -70,9 +70,9 @@ impl Publish {
         let bar = match (&self.input.simulate, &self.input.file) {
             (Some(total), _) => {
                 progress.set_length(*total);
-                "{wide_bar} {pos}/{len} events  {per_sec}  {eta} left"
+                "{wide_bar} {human_pos} of {human_len} events, {eta} left"
             }
-            _ => "{spinner} {pos} events  {per_sec}",
+            _ => "{spinner} {human_pos} events in {elapsed}",
         };
         progress.set_style(ProgressStyle::with_template(bar).context("progress bar")?);
 
@@ -97,10 +97,14 @@ impl Publish {
         };
         progress.finish_and_clear();
 
-        tally.rejects.print();
+        tally.rejects.print("was rejected");
+        tally.conflict.print("conflicts with the stored event, which stays, in");
+        if tally.total() == 0 {
+            eprintln!("There were no events.");
+        }
         match self.output {
-            Output::Table => print_table(&tally, begun.elapsed().as_secs_f64()),
-            Output::Json => println!("{}", tally.as_json()),
+            Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,
+            Output::Json => print(tally.as_json())?,
         }
         let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
         if !exact {
@@ -113,21 +117,24 @@ impl Publish {
     }
 }
 
-fn print_table(tally: &Tally, seconds: f64) {
+fn as_table(tally: &Tally, seconds: f64) -> String {
     let mut rows = table(["result", "events"]);
     for (result, events) in [
         ("accepted", tally.accepted),
         ("duplicate", tally.duplicate),
-        ("conflict", tally.conflict),
+        ("conflict", tally.conflict.count),
         ("rejected", tally.rejects.count),
-        ("sent", tally.sent()),
+        ("total", tally.total()),
     ] {
         rows.add_row([result.to_owned(), events.to_string()]);
     }
-    println!("{rows}");
-    let rate = tally.sent() as f64 / seconds.max(f64::EPSILON);
-    println!("{seconds:.1} s, {rate:.0} events/s");
+    let rate = tally.total() as f64 / seconds.max(f64::EPSILON);
+    let mut text = format!("{rows}\n{seconds:.1} s, {rate:.0} events/s");
     if tally.reconnects > 0 {
-        println!("connected again {} times, and sent again what was unanswered", tally.reconnects);
+        let times = tally.reconnects;
+        text.push_str(&format!(
+            "\nconnected again {times} times, and sent again what was unanswered"
+        ));
     }
+    text
 }

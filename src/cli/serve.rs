@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -26,7 +26,8 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
-        let filter = EnvFilter::try_new(log).context("RUST_LOG cannot be read")?;
+        let filter = EnvFilter::try_new(log)
+            .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)
@@ -40,14 +41,14 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         // Whoever does not read this wants the service all the same.
-        let _ = print_banner(&self.config, &app);
+        let _ = print_banner(&app);
         app.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Says what is running, and what to type next.
-fn print_banner(config: &Config, app: &App) -> io::Result<()> {
+fn print_banner(app: &App) -> io::Result<()> {
     let mut address = app.address();
     let listening = address;
     if address.ip().is_unspecified() {
@@ -70,7 +71,7 @@ or 20,000 simulated ones, and see what was kept:
   {program} stats --addr {address}
 ",
         version = env!("CARGO_PKG_VERSION"),
-        database = config.database(),
+        database = app.store_location(),
     )
 }
 

@@ -1,9 +1,6 @@
 //! `stats`: the counters.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
@@ -11,7 +8,7 @@ use serde_json::json;
 use super::{
     Output,
     client::{Refused, Server},
-    ndjson, table,
+    ndjson, print, table,
 };
 use crate::proto::v1::{GetStatsRequest, GetStatsResponse, TopicStats};
 
@@ -35,6 +32,7 @@ pub(super) struct ShowStats {
 
 impl ShowStats {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let narrowed = self.topic.is_some();
         let request = GetStatsRequest {
             topic: self.topic.unwrap_or_default(),
             max_topics: self.topics.into(),
@@ -42,15 +40,18 @@ impl ShowStats {
         let mut client = self.server.connect().await?;
         let stats = client.get_stats(request).await.map_err(Refused)?.into_inner();
         let text = match Output::or_suitable(self.output) {
-            Output::Table => as_table(&stats),
+            Output::Table => as_table(&stats, narrowed),
             Output::Json => as_json(&stats),
         };
-        writeln!(io::stdout(), "{text}")?;
+        print(text)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn as_table(stats: &GetStatsResponse) -> String {
+fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
+    if stats.topics.is_empty() && narrowed {
+        return "Nothing was received under this topic.".into();
+    }
     if stats.topics.is_empty() {
         return "Nothing was received yet. Try: event-aggregator publish --simulate 20000".into();
     }

@@ -2,17 +2,17 @@
 //! everyone who waits for it, and begins again.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Error, ProcessCounters, Submission, batch::Gathering};
+use super::{Error, Shared, Submission, batch::Gathering};
 use crate::{
     event::{Outcome, Timestamp},
     limits::{COMMIT_BACKOFF, COMMIT_RETRY},
@@ -25,21 +25,28 @@ pub(super) fn of(topic: &str, lanes: usize) -> u16 {
     (xxh3_64(topic.as_bytes()) % lanes as u64) as u16
 }
 
-/// Works until all handles to the queue are dropped and it is empty.
+/// Works until the queue is closed and empty.
 pub(super) async fn run(
     lane: u16,
     store: Arc<dyn Store>,
     mut queue: mpsc::Receiver<Submission>,
-    counters: Arc<Mutex<ProcessCounters>>,
+    shared: Arc<Shared>,
 ) {
     let mut left_over = None;
     loop {
         let first = match left_over.take() {
             Some(submission) => submission,
-            None => match queue.recv().await {
-                Some(submission) => submission,
-                None => return,
-            },
+            None => {
+                let received = tokio::select! {
+                    received = queue.recv() => received,
+                    () = shared.closing.cancelled(), if !queue.is_closed() => {
+                        queue.close();
+                        continue;
+                    }
+                };
+                let Some(submission) = received else { return };
+                submission
+            }
         };
         let mut batch = Gathering::new(first);
         while left_over.is_none()
@@ -47,18 +54,13 @@ pub(super) async fn run(
         {
             left_over = batch.add(next);
         }
-        commit(lane, &*store, batch.into_submissions(), &counters).await;
+        commit(lane, &*store, batch.into_submissions(), &shared).await;
     }
 }
 
 /// Commits submissions as one batch and answers them. If the store refuses the data, each is
 /// committed on its own, so that a fault in one costs the others nothing.
-async fn commit(
-    lane: u16,
-    store: &dyn Store,
-    mut submissions: Vec<Submission>,
-    counters: &Mutex<ProcessCounters>,
-) {
+async fn commit(lane: u16, store: &dyn Store, mut submissions: Vec<Submission>, shared: &Shared) {
     let sizes: Vec<usize> = submissions.iter().map(|submission| submission.events.len()).collect();
     let events = submissions.iter_mut().flat_map(|submission| submission.events.drain(..));
     let batch = Arc::new(Batch {
@@ -67,9 +69,11 @@ async fn commit(
         received_at: Timestamp::now(),
         events: events.collect(),
     });
-    match commit_batch(store, Arc::clone(&batch)).await {
+    match commit_batch(store, Arc::clone(&batch), shared).await {
         Ok(outcomes) => {
-            count(counters, &outcomes);
+            let mut counters = shared.counters();
+            outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
+            drop(counters);
             let mut outcomes = outcomes.into_iter();
             for (submission, size) in submissions.into_iter().zip(sizes) {
                 // Whoever waited may have gone away.
@@ -80,7 +84,7 @@ async fn commit(
             let mut events = batch.events.iter().cloned();
             for (mut submission, size) in submissions.into_iter().zip(sizes) {
                 submission.events = events.by_ref().take(size).collect();
-                Box::pin(commit(lane, store, vec![submission], counters)).await;
+                Box::pin(commit(lane, store, vec![submission], shared)).await;
             }
         }
         Err(error) => {
@@ -93,7 +97,11 @@ async fn commit(
 
 /// Commits one batch, trying again while the store is away: a batch is applied once however often
 /// it is tried.
-async fn commit_batch(store: &dyn Store, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+async fn commit_batch(
+    store: &dyn Store,
+    batch: Arc<Batch>,
+    shared: &Shared,
+) -> Result<Vec<Outcome>, Error> {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(COMMIT_BACKOFF.0)
         .with_max_delay(COMMIT_BACKOFF.1)
@@ -101,28 +109,33 @@ async fn commit_batch(store: &dyn Store, batch: Arc<Batch>) -> Result<Vec<Outcom
         .with_jitter();
     let deadline = Instant::now() + COMMIT_RETRY;
     let (lane, events) = (batch.lane, batch.events.len());
-    (|| store.commit(Arc::clone(&batch)))
+    let mut tries = 1_u32;
+    let result = (|| store.commit(Arc::clone(&batch)))
         .retry(backoff)
         .when(|error| error.is_retryable() && Instant::now() < deadline)
         .notify(|error, pause| {
+            if tries == 1 {
+                shared.stuck.fetch_add(1, Ordering::Relaxed);
+            }
+            tries += 1;
             let cause = store::chain(error);
             warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
         })
-        .await
-        .map_err(|error| {
-            error!(lane, events, error = store::chain(&error), "commit failed; giving up");
-            match error {
-                store::Error::Refused(_) => Error::Refused(Arc::new(error)),
-                _ => Error::Unavailable(Arc::new(error)),
-            }
-        })
-}
-
-fn count(counters: &Mutex<ProcessCounters>, outcomes: &[Outcome]) {
-    let mut counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
-    for outcome in outcomes {
-        counters.judged.add(outcome.verdict);
+        .await;
+    if tries > 1 {
+        shared.stuck.fetch_sub(1, Ordering::Relaxed);
     }
+    match &result {
+        Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
+        Ok(_) => (),
+        Err(error) => {
+            error!(lane, events, error = store::chain(error), "commit failed; giving up");
+        }
+    }
+    result.map_err(|error| match error {
+        store::Error::Refused(_) => Error::Refused(Arc::new(error)),
+        _ => Error::Unavailable(Arc::new(error)),
+    })
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ use uuid::Uuid;
 use super::{
     Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store, chain,
     judge::{Judgement, Original},
+    ledger_horizon,
 };
 use crate::{
     event::{EventKey, Outcome},
     limits::{
-        COMMIT_TIMEOUT, CONNECT_TIMEOUT, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION,
-        READ_CONNECTION_WAIT, READ_CONNECTIONS,
+        COMMIT_TIMEOUT, CONNECT_TIMEOUT, LEDGER_PRUNE_INTERVAL, READ_CONNECTION_WAIT,
+        READ_CONNECTIONS,
     },
 };
 
@@ -31,8 +32,11 @@ mod read;
 #[derive(Debug)]
 pub struct PostgresStore {
     id: Uuid,
+    location: String,
     lanes: Vec<Mutex<lane::Lane>>,
     readers: Pool,
+    /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
+    prober: Pool,
     pruning: JoinHandle<()>,
 }
 
@@ -44,24 +48,63 @@ impl PostgresStore {
         let opened = open::prepare(&config).await?;
         let lane_config = open::with_options(&config, "-c plan_cache_mode=force_generic_plan");
         let lanes = (0..opened.lanes).map(|_| Mutex::new(lane::Lane::new(lane_config.clone())));
-        let readers = readers(&config).map_err(|reason| OpenError::Unreachable {
-            database: open::describe(&config),
-            reason,
-        })?;
-        let pruning = tokio::spawn(prune(readers.clone()));
-        Ok(Self { id: opened.store_id, lanes: lanes.collect(), readers, pruning })
+        let location = open::describe(&config);
+        let pool = |connections| {
+            pool(&config, connections)
+                .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
+        };
+        let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
+        let pruning = tokio::spawn(prune(prober.clone()));
+        let (id, lanes) = (opened.store_id, lanes.collect());
+        Ok(Self { id, location, lanes, readers, prober, pruning })
     }
 
-    async fn reader(&self) -> Result<deadpool_postgres::Object, Error> {
-        self.readers.get().await.map_err(|error| Error::Unavailable(error.into()))
+    async fn reader(&self) -> Result<Reader, Error> {
+        let connection = self.readers.get().await;
+        connection.map(Reader::new).map_err(|error| Error::Unavailable(error.into()))
     }
 }
 
-fn readers(config: &Config) -> Result<Pool, String> {
+/// A connection that is given up, with what it is doing, if a read is abandoned half-way: the next
+/// one who borrowed it would have to wait for that.
+struct Reader {
+    connection: Option<deadpool_postgres::Object>,
+}
+
+impl Reader {
+    fn new(connection: deadpool_postgres::Object) -> Self {
+        Self { connection: Some(connection) }
+    }
+
+    async fn run<T>(
+        mut self,
+        read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        let Some(connection) = &self.connection else {
+            return Err(Error::Unavailable("the connection is gone".into()));
+        };
+        let result = read(connection).await.map_err(read_error);
+        // Done, so it goes back to the pool.
+        self.connection = None;
+        result
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.connection.take() {
+            let client = deadpool_postgres::Object::take(abandoned);
+            let cancel = client.cancel_token();
+            tokio::spawn(async move { cancel.cancel_query(NoTls).await });
+        }
+    }
+}
+
+fn pool(config: &Config, connections: usize) -> Result<Pool, String> {
     let config = open::with_options(config, "-c plan_cache_mode=force_custom_plan");
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     Pool::builder(Manager::from_config(config, NoTls, recycling))
-        .max_size(READ_CONNECTIONS)
+        .max_size(connections)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(READ_CONNECTION_WAIT))
         .create_timeout(Some(CONNECT_TIMEOUT))
@@ -72,13 +115,13 @@ fn readers(config: &Config) -> Result<Pool, String> {
 
 /// Keeps the ledger short, for ever.
 async fn prune(pool: Pool) {
-    let sql = "DELETE FROM batch_ledger WHERE committed_at < now() - make_interval(secs => $1)";
+    let sql = "DELETE FROM batch_ledger WHERE batch_id < $1";
     let mut interval = tokio::time::interval(LEDGER_PRUNE_INTERVAL);
     loop {
         interval.tick().await;
         let pruned = async {
             let connection = pool.get().await.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.execute(sql, &[&LEDGER_RETENTION.as_secs_f64()]).await.map_err(read_error)
+            connection.execute(sql, &[&ledger_horizon()]).await.map_err(read_error)
         };
         if let Err(error) = pruned.await {
             warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");
@@ -112,6 +155,10 @@ impl Store for PostgresStore {
         self.id
     }
 
+    fn location(&self) -> &str {
+        &self.location
+    }
+
     fn lanes(&self) -> u16 {
         self.lanes.len() as u16
     }
@@ -126,24 +173,28 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
-        read::list(&self.reader().await?, &query).await.map_err(read_error)
+        self.reader().await?.run(async |reader| read::list(reader, &query).await).await
     }
 
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
-        read::get(&self.reader().await?, &keys, max_bytes).await.map_err(read_error)
+        self.reader().await?.run(async |reader| read::get(reader, &keys, max_bytes).await).await
     }
 
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
-        read::stats(&self.reader().await?, topic.as_deref(), max_topics).await.map_err(read_error)
+        let topic = topic.as_deref();
+        self.reader().await?.run(async |reader| read::stats(reader, topic, max_topics).await).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.reader().await?.simple_query("SELECT 1").await.map(drop).map_err(read_error)
+        let connection = self.prober.get().await;
+        let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
+        connection.simple_query("SELECT 1").await.map(drop).map_err(read_error)
     }
 
     async fn close(&self) {
         self.pruning.abort();
         self.readers.close();
+        self.prober.close();
         for lane in &self.lanes {
             lane.lock().await.disconnect();
         }

@@ -13,7 +13,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store, chain,
+    Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store,
     judge::{Judgement, Original},
 };
 use crate::event::{EventKey, Outcome};
@@ -29,6 +29,7 @@ mod migrations {
 #[derive(Debug)]
 pub struct SqliteStore {
     id: Uuid,
+    location: String,
     writer: write::Writer,
     readers: Arc<read::Readers>,
     /// Held as long as the store is open, so that no second service writes to the file.
@@ -38,25 +39,31 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file at `path`, making it and its folder if they are not there.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let unreachable = |reason: String| OpenError::Unreachable {
-            database: format!("sqlite:{}", path.display()),
-            reason,
+        let location = format!("sqlite:{}", path.display());
+        let unreachable =
+            |reason: String| OpenError::Unreachable { database: location.clone(), reason };
+        let sql = |error: rusqlite::Error| {
+            unreachable(format!("{error}; is it a SQLite file that can be written?"))
         };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| {
-                unreachable(format!("cannot make the folder {}: {error}", folder.display()))
+                unreachable(format!(
+                    "cannot make the folder {}: {error}; name another with --data-dir or \
+                     --database-url",
+                    folder.display()
+                ))
             })?;
         }
         let lock = lock(path).map_err(unreachable)?;
-        let mut connection = Connection::open(path).map_err(|error| unreachable(chain(&error)))?;
-        configure(&connection).map_err(|error| unreachable(chain(&error)))?;
+        let mut connection = Connection::open(path).map_err(sql)?;
+        configure(&connection).map_err(sql)?;
         migrate(&mut connection, path)?;
         let id = connection
             .query_row("SELECT store_id FROM store_identity", [], |row| row.get::<_, Uuid>(0))
-            .map_err(|error| unreachable(chain(&error)))?;
+            .map_err(sql)?;
         let writer = write::Writer::spawn(connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
-        Ok(Self { id, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
+        Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
     }
 }
 
@@ -119,6 +126,10 @@ fn store_error(error: rusqlite::Error) -> Error {
 impl Store for SqliteStore {
     fn id(&self) -> Uuid {
         self.id
+    }
+
+    fn location(&self) -> &str {
+        &self.location
     }
 
     fn lanes(&self) -> u16 {

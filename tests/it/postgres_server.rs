@@ -85,17 +85,15 @@ pub fn start(settings: &str) -> String {
 
 /// The folder with the server's programs.
 fn programs() -> Option<PathBuf> {
-    let named = Command::new("pg_config").arg("--bindir").output().ok();
-    let named = named.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    let mut folders: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
-    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+    let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .flatten()
         .map(|version| version.path().join("bin"))
         .collect();
-    installed.sort();
-    folders.extend(installed.into_iter().rev());
+    // The newest first.
+    folders.sort();
+    folders.reverse();
     if let Some(path) = std::env::var_os("PATH") {
         folders.extend(std::env::split_paths(&path));
     }

@@ -4,7 +4,6 @@ use std::{
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Output, Stdio},
-    time::Duration,
 };
 
 use event_aggregator::proto::v1::Event;
@@ -216,9 +215,11 @@ async fn connections_that_are_cut_change_no_count() {
     });
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while !publishing.is_finished() {
+    // Each cut is answered by the next commit, so this ends however slow the machine is.
+    for cuts in 0..20 {
         server.database.number(cut).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let stored = server.stored().await;
+        while !publishing.is_finished() && server.stored().await < stored + 100 + cuts {}
     }
     // Each event was sent once, so each is new and nothing is repeated.
     assert_eq!(publishing.await.expect("no error"), [20_000, 20_000, 0]);
@@ -237,6 +238,7 @@ fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
     for text in expected {
         assert!(stderr.contains(text), "{text}: {stderr}");
     }
+    assert!(!stderr.contains("s3cret"), "{stderr}");
     assert!(!stderr.contains("backtrace") && !stderr.contains("panicked"), "{stderr}");
     assert!(code == 2 || error.len() == 1, "more than one line: {stderr}");
 }
@@ -264,11 +266,19 @@ fn what_cannot_start_says_why_in_one_line() {
     run(with(&["--data-dir", "/proc/nowhere"]), 1, &["cannot make the folder"]);
     let text = format!("sqlite:{}", path("text"));
     run(with(&["--database-url", &text]), 1, &["cannot open the database", "not a database"]);
-    run(with(&["--database-url", "mysql://h/d"]), 2, &["postgres://"]);
+    run(with(&["--database-url", "sqlite:"]), 2, &["names no file"]);
     let nowhere = "postgres://me:s3cret@127.0.0.1:1/d";
     run(with(&["--database-url", nowhere]), 1, &["postgres://127.0.0.1:1/d", "refused"]);
-    let output = program().args(with(&["--database-url", nowhere]).split('\u{1f}')).output();
-    assert!(!format!("{output:?}").contains("s3cret"), "{output:?}");
+    for url in [
+        "mysql://me:s3cret@h/d",
+        "postgresql+asyncpg://me:s3cret@h/d?x=y",
+        "postgres://me:p@s3cret/d@h/d",
+        "postgres://me:s3cret@h",
+        "postgres://",
+        "h/d",
+    ] {
+        run(with(&["--database-url", url]), 1, &["cannot open the database", "percent-encoded"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,22 +108,26 @@ impl Load {
         let responses = self.client.publish_stream(stream).await.map_err(Refused)?;
         let mut responses = responses.into_inner();
         let mut waiting: VecDeque<Instant> = VecDeque::with_capacity(self.in_flight);
+        let mut made = None;
         let mut ended = false;
         loop {
             tokio::select! {
-                due = schedule.due(self.batch), if !ended && waiting.len() < self.in_flight => {
-                    let Some((due, events)) = due else {
-                        ended = true;
-                        continue;
-                    };
-                    let request = PublishStreamRequest {
-                        events: self.generator.events(events),
-                        request_id: String::new(),
-                    };
-                    report.bytes += request.encoded_len() as u64;
-                    waiting.push_back(due);
-                    // If the stream is broken, the responses will say why.
-                    let _ = requests.send(request).await;
+                due = schedule.due(self.batch),
+                    if !ended && made.is_none() && waiting.len() < self.in_flight =>
+                {
+                    ended = due.is_none();
+                    made = due.map(|(due, events)| {
+                        waiting.push_back(due);
+                        let events = self.generator.events(events);
+                        PublishStreamRequest { events, request_id: String::new() }
+                    });
+                    report.bytes += made.as_ref().map_or(0, Message::encoded_len) as u64;
+                }
+                // If the stream is broken there is no slot, and the responses will say why.
+                Ok(slot) = requests.reserve(), if made.is_some() => {
+                    if let Some(request) = made.take() {
+                        slot.send(request);
+                    }
                 }
                 response = responses.message(), if !waiting.is_empty() => {
                     let response = response.map_err(Refused)?.context("the stream ended early")?;

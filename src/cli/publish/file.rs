@@ -1,49 +1,55 @@
 //! Events from a file or a pipe.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use anyhow::Context;
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader},
     sync::mpsc,
 };
 
-use super::{Outgoing, send::Rejects};
+use super::{Outgoing, send::Lines};
 use crate::{cli::ndjson, limits::MAX_REQUEST_BYTES};
 
-type Input = Box<dyn AsyncRead + Send + Unpin>;
+/// Bytes of a line. A longer one would not fit a request, whatever is in it.
+const MAX_LINE_BYTES: usize = MAX_REQUEST_BYTES / 2;
+
+pub(super) type Input = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 
 /// Opens a file, or standard input if the path is a dash.
-pub(super) async fn open(path: &Path) -> anyhow::Result<Lines<BufReader<Input>>> {
-    let input: Input = match path.to_str() {
+pub(super) async fn open(path: &Path) -> anyhow::Result<Input> {
+    let input: Box<dyn AsyncRead + Send + Unpin> = match path.to_str() {
         Some("-") => Box::new(tokio::io::stdin()),
         _ => Box::new(
             File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?,
         ),
     };
-    Ok(BufReader::with_capacity(1 << 16, input).lines())
+    Ok(BufReader::with_capacity(1 << 16, input))
 }
 
 /// Reads events until the end, or until nobody takes them any more. Returns the lines that are not
 /// events.
 pub(super) async fn read(
-    mut lines: Lines<BufReader<Input>>,
+    mut input: Input,
     events: mpsc::Sender<Outgoing>,
-) -> anyhow::Result<Rejects> {
-    let mut rejects = Rejects::default();
+) -> anyhow::Result<Lines> {
+    let mut rejects = Lines::default();
+    let mut text = Vec::new();
     let mut line = 0;
-    while let Some(text) = lines.next_line().await? {
+    while next_line(&mut input, &mut text).await? {
         line += 1;
-        if text.trim().is_empty() {
+        if text.trim_ascii().is_empty() {
             continue;
         }
-        // A longer one would not fit a request, whatever is in it.
-        let read = match text.len() <= MAX_REQUEST_BYTES / 2 {
-            true => ndjson::read(&text).map_err(|error| format!("is not an event: {error}")),
-            false => Err(format!("is {} bytes long", text.len())),
+        let event = match std::str::from_utf8(&text) {
+            _ if text.len() > MAX_LINE_BYTES => {
+                Err(format!("is longer than {MAX_LINE_BYTES} bytes"))
+            }
+            Ok(text) => ndjson::read(text).map_err(|error| error.to_string()),
+            Err(_) => Err("is not UTF-8".to_owned()),
         };
-        match read {
+        match event {
             Ok(event) => {
                 if events.send(Outgoing { line, event }).await.is_err() {
                     break;
@@ -53,4 +59,29 @@ pub(super) async fn read(
         }
     }
     Ok(rejects)
+}
+
+/// Reads the next line into `text`, of one that is too long only as much as shows that. Says whether
+/// there was one.
+async fn next_line(
+    input: &mut (impl AsyncBufRead + Unpin),
+    text: &mut Vec<u8>,
+) -> io::Result<bool> {
+    text.clear();
+    let mut any = false;
+    loop {
+        let read = input.fill_buf().await?;
+        if read.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = read.iter().position(|&byte| byte == b'\n');
+        let taken = end.unwrap_or(read.len());
+        let room = (MAX_LINE_BYTES + 1).saturating_sub(text.len());
+        text.extend_from_slice(&read[..taken.min(room)]);
+        input.consume(taken + usize::from(end.is_some()));
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
 }

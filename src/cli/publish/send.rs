@@ -32,38 +32,38 @@ const REQUESTS_IN_FLIGHT: usize = 16;
 /// How long an interruption may last. Services try for a minute before they give up on their store.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Rejected events that are told one by one.
-const SHOWN_REJECTS: usize = 10;
+/// Lines that are told one by one.
+const SHOWN_LINES: usize = 10;
 
 /// What became of the events.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) accepted: u64,
     pub(super) duplicate: u64,
-    pub(super) conflict: u64,
+    pub(super) conflict: Lines,
     pub(super) reconnects: u64,
-    pub(super) rejects: Rejects,
+    pub(super) rejects: Lines,
 }
 
-/// Lines that are not in the store.
+/// Lines that went another way than they were meant to.
 #[derive(Debug, Default)]
-pub(super) struct Rejects {
+pub(super) struct Lines {
     pub(super) count: u64,
-    /// The first of them, each with its reason.
+    /// The first of them, each with what happened.
     first: Vec<(u64, String)>,
 }
 
-impl Rejects {
+impl Lines {
     pub(super) fn add(&mut self, line: u64, reason: String) {
         self.count += 1;
-        if self.first.len() < SHOWN_REJECTS {
+        if self.first.len() < SHOWN_LINES {
             self.first.push((line, reason));
         }
     }
 
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self, what: &str) {
         for (line, reason) in &self.first {
-            eprintln!("line {line} was rejected: {reason}");
+            eprintln!("line {line} {what}: {reason}");
         }
         let more = self.count - self.first.len() as u64;
         if more > 0 {
@@ -73,19 +73,19 @@ impl Rejects {
 }
 
 impl Tally {
-    pub(super) fn sent(&self) -> u64 {
-        self.accepted + self.duplicate + self.conflict + self.rejects.count
+    pub(super) fn total(&self) -> u64 {
+        self.accepted + self.duplicate + self.conflict.count + self.rejects.count
     }
 
     /// Whether the service counted what a simulation sent. What had to be sent again may count as
     /// repeated.
     pub(super) fn is_exactly(&self, expected: Expected) -> bool {
-        let sent = self.sent() == expected.new + expected.repeated;
-        sent && self.conflict == 0 && (self.reconnects > 0 || self.accepted == expected.new)
+        let all = self.total() == expected.new + expected.repeated;
+        all && self.conflict.count == 0 && (self.reconnects > 0 || self.accepted == expected.new)
     }
 
     /// Adds lines that were not even sent.
-    pub(super) fn add_unsent(&mut self, rejects: Rejects) {
+    pub(super) fn add_unsent(&mut self, rejects: Lines) {
         self.rejects.count += rejects.count;
         self.rejects.first.extend(rejects.first);
         self.rejects.first.sort_by_key(|(line, _)| *line);
@@ -93,10 +93,10 @@ impl Tally {
 
     pub(super) fn as_json(&self) -> String {
         json!({
-            "sent": self.sent(),
+            "total": self.total(),
             "accepted": self.accepted,
             "duplicate": self.duplicate,
-            "conflict": self.conflict,
+            "conflict": self.conflict.count,
             "rejected": self.rejects.count,
             "reconnects": self.reconnects,
         })
@@ -108,13 +108,28 @@ impl Tally {
             match result.status() {
                 PublishStatus::Accepted => self.accepted += 1,
                 PublishStatus::Duplicate => self.duplicate += 1,
-                PublishStatus::Conflict => self.conflict += 1,
+                PublishStatus::Conflict => {
+                    self.conflict.add(*line, result.differing_fields.join(", "));
+                }
                 PublishStatus::Rejected | PublishStatus::Unspecified => {
-                    self.rejects.add(*line, result.error.unwrap_or_default().message);
+                    self.rejects.add(*line, reason(result.error.unwrap_or_default()));
                 }
             }
         }
     }
+}
+
+/// Why an event was rejected, with all its faults.
+fn reason(error: tonic_types::Status) -> String {
+    let faults = error.details.iter().filter(|any| any.type_url.ends_with("google.rpc.BadRequest"));
+    let faults: Vec<String> = faults
+        .filter_map(|any| tonic_types::pb::BadRequest::decode(&*any.value).ok())
+        .flat_map(|details| details.field_violations)
+        // A line has its payload under the shorter name.
+        .map(|fault| (fault.field.replace("payload_json", "payload"), fault.description))
+        .map(|(field, description)| format!("{field} {description}"))
+        .collect();
+    if faults.is_empty() { error.message } else { faults.join("; ") }
 }
 
 /// A request that was sent and not answered yet.
@@ -137,9 +152,9 @@ pub(super) async fn all(
         .with_max_delay(Duration::from_secs(2))
         .without_max_times();
     let mut pauses = backoff.build();
-    let mut last_answer = Instant::now();
+    let mut broken_since: Option<Instant> = None;
     loop {
-        let answered = tally.sent();
+        let answered = tally.total();
         let broken =
             match one_stream(&mut client, &mut outgoing, &mut unanswered, &mut tally, progress)
                 .await
@@ -147,14 +162,15 @@ pub(super) async fn all(
                 Ok(()) => return Ok(tally),
                 Err(status) => status,
             };
-        if tally.sent() > answered {
+        if tally.total() > answered {
             pauses = backoff.build();
-            last_answer = Instant::now();
+            broken_since = None;
         }
-        if !may_recover(&broken) || last_answer.elapsed() > PATIENCE {
+        let since = *broken_since.get_or_insert_with(Instant::now);
+        if !may_recover(&broken) || since.elapsed() > PATIENCE {
             return Err(Refused(broken).into());
         }
-        progress.suspend(|| eprintln!("interrupted ({}); trying again", broken.message()));
+        progress.suspend(|| eprintln!("interrupted ({}); trying again", Refused(broken)));
         tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         tally.reconnects += 1;
     }

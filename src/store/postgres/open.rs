@@ -26,13 +26,19 @@ pub(super) struct Opened {
 
 /// Reads a database URL and adds the settings that the service relies on.
 pub(super) fn config(url: &str) -> Result<Config, OpenError> {
-    let mut config: Config = url.parse().map_err(|error| OpenError::Unreachable {
-        database: "named by the URL".to_owned(),
-        reason: format!(
-            "the URL cannot be read ({}); it looks like postgres://user:password@host:5432/name",
-            chain(&error)
-        ),
-    })?;
+    // What is wrong with a URL is not told in detail: it may hold a password anywhere.
+    let mut config: Config = Some(url)
+        .filter(|url| url.starts_with("postgres://") || url.starts_with("postgresql://"))
+        // A second one stands in a password that is not encoded, and would be printed as a host.
+        .filter(|url| url.split('?').next().is_some_and(|url| url.matches('@').count() <= 1))
+        .and_then(|url| url.parse().ok())
+        .filter(|config: &Config| !config.get_hosts().is_empty() && config.get_dbname().is_some())
+        .ok_or_else(|| OpenError::Unreachable {
+            database: "named by the URL".to_owned(),
+            reason: "the URL must look like postgres://user:password@host:5432/database, with \
+                     other characters than letters and digits percent-encoded, or like sqlite:PATH"
+                .to_owned(),
+        })?;
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
@@ -135,6 +141,9 @@ fn advice(error: &tokio_postgres::Error) -> String {
         Some(reply) => reply.message().to_owned(),
         None => chain(error),
     };
+    if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
+        return format!("{text}; make it with: createdb");
+    }
     if text.contains("TLS") {
         return format!("{text}: connections with TLS are not supported yet; use sslmode=disable");
     }

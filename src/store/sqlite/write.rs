@@ -17,7 +17,8 @@ use tracing::{error, warn};
 use super::{Batch, Error, Judgement, Original, store_error};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION},
+    limits::LEDGER_PRUNE_INTERVAL,
+    store::ledger_horizon,
 };
 
 /// A handle to the writer thread.
@@ -71,7 +72,7 @@ fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
         let _ = job.reply.send(result);
 
         if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
-            if let Err(error) = prune(&connection, job.batch.received_at) {
+            if let Err(error) = prune(&connection) {
                 warn!(%error, "cannot prune the batch ledger; trying again later");
             }
             pruned = Some(Instant::now());
@@ -204,11 +205,10 @@ fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i
         .optional()
 }
 
-fn prune(connection: &Connection, now: Timestamp) -> Result<()> {
-    let before = now.as_micros() - LEDGER_RETENTION.as_micros() as i64;
+fn prune(connection: &Connection) -> Result<()> {
     connection
-        .prepare_cached("DELETE FROM batch_ledger WHERE committed_at < ?1")?
-        .execute([before])?;
+        .prepare_cached("DELETE FROM batch_ledger WHERE batch_id < ?1")?
+        .execute([ledger_horizon()])?;
     Ok(())
 }
 

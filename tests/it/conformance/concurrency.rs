@@ -66,7 +66,10 @@ async fn a_cancelled_call_is_stored_and_counted_at_most_once(backend: Backend) {
         let call = tokio::spawn(async move {
             client.publish(PublishRequest { events, allow_partial: false }).await
         });
-        tokio::task::yield_now().await;
+        // From before it is sent to after it is answered.
+        for _ in 0..id * 3 {
+            tokio::task::yield_now().await;
+        }
         call.abort();
         cancelled += i64::from(call.await.is_err());
     }
