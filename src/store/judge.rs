@@ -1,21 +1,19 @@
 //! How a batch is judged, the same for every backend: repeats inside the batch are folded onto
 //! their first occurrence, and what the backend finds stored is compared with what was sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{Batch, Counters};
 use crate::{
-    event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
+    event::{Difference, NewEvent, Outcome, Timestamp, Verdict},
     json,
 };
 
 /// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
 pub(super) struct Judgement<'a> {
     batch: &'a Batch,
-    /// For each event, the next one with the same key.
-    next: Vec<Option<usize>>,
-    /// The first event of each key, in order of arrival.
-    firsts: Vec<usize>,
+    /// All events, as indexes into the batch: by key, and those of one key by arrival.
+    by_key: Vec<usize>,
     outcomes: Vec<Outcome>,
 }
 
@@ -29,51 +27,48 @@ pub(super) struct Original {
 
 impl<'a> Judgement<'a> {
     pub(super) fn new(batch: &'a Batch) -> Self {
-        struct Group {
-            first: usize,
-            last: usize,
-        }
         let events = &batch.events;
-        let mut groups: HashMap<&EventKey, Group> = HashMap::with_capacity(events.len());
-        let mut next = vec![None; events.len()];
-        let mut firsts = Vec::with_capacity(events.len());
-        let mut outcomes = Vec::with_capacity(events.len());
-        for (index, event) in events.iter().enumerate() {
-            let verdict = match groups.get_mut(&event.key) {
-                None => {
-                    groups.insert(&event.key, Group { first: index, last: index });
-                    firsts.push(index);
-                    Verdict::Accepted
-                }
-                Some(group) => {
-                    next[group.last] = Some(index);
-                    group.last = index;
-                    compare(event, &events[group.first])
-                }
-            };
-            outcomes.push(Outcome { verdict, first_received_at: batch.received_at });
+        let mut by_key: Vec<usize> = (0..events.len()).collect();
+        // Sorting finds repeats, and rows that lie together in an index are best asked for together.
+        by_key.sort_unstable_by(|&a, &b| events[a].key.cmp(&events[b].key).then(a.cmp(&b)));
+        let new = Outcome { verdict: Verdict::Accepted, first_received_at: batch.received_at };
+        let mut outcomes = vec![new; events.len()];
+        for same in by_key.chunk_by(|&a, &b| events[a].key == events[b].key) {
+            for &repeat in &same[1..] {
+                outcomes[repeat].verdict = compare(&events[repeat], &events[same[0]]);
+            }
         }
-        Self { batch, next, firsts, outcomes }
+        Self { batch, by_key, outcomes }
     }
 
-    /// The first event of each key that counts as new, as indexes into the batch, in order of
-    /// arrival.
+    /// Places in [`Self::by_key`] of the first event of each key that counts as new.
+    pub(super) fn new_places(&self) -> impl Iterator<Item = usize> {
+        (0..self.by_key.len())
+            .filter(|&place| matches!(self.outcomes[self.by_key[place]].verdict, Verdict::Accepted))
+    }
+
+    /// The events that count as new, as indexes into the batch, sorted by key.
     pub(super) fn new_events(&self) -> impl Iterator<Item = usize> {
-        self.firsts
-            .iter()
-            .copied()
-            .filter(|&first| matches!(self.outcomes[first].verdict, Verdict::Accepted))
+        self.new_places().map(|place| self.by_key[place])
     }
 
-    /// Takes note that `original` is stored under the key of the new event at `first`.
-    pub(super) fn found(&mut self, first: usize, original: &Original) {
-        let mut member = Some(first);
-        while let Some(index) = member {
+    /// The event at a place.
+    pub(super) fn event(&self, place: usize) -> &'a NewEvent {
+        &self.batch.events[self.by_key[place]]
+    }
+
+    /// Takes note that `original` is stored under the key of the new event at `place`.
+    pub(super) fn found(&mut self, place: usize, original: &Original) {
+        let key = &self.event(place).key;
+        for &index in &self.by_key[place..] {
+            let event = &self.batch.events[index];
+            if event.key != *key {
+                break;
+            }
             self.outcomes[index] = Outcome {
-                verdict: compare_stored(&self.batch.events[index], original),
+                verdict: compare_stored(event, original),
                 first_received_at: original.received_at,
             };
-            member = self.next[index];
         }
     }
 
@@ -129,7 +124,7 @@ fn verdict(event: &NewEvent, timestamp: Option<Timestamp>, source: &str, payload
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Name, Payload};
+    use crate::event::{EventKey, Name, Payload};
     use uuid::Uuid;
 
     fn event(event_id: &str, payload: &str) -> NewEvent {

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-pub use lane::STORE;
+pub use lane::{JsonText, STORE};
 
 mod lane;
 mod open;
@@ -46,7 +46,7 @@ impl PostgresStore {
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         let config = open::config(url)?;
         let opened = open::prepare(&config).await?;
-        let lane_config = open::with_options(&config, "-c plan_cache_mode=force_generic_plan");
+        let lane_config = open::with_options(&config, LANE_OPTIONS);
         let lanes = (0..opened.lanes).map(|_| Mutex::new(lane::Lane::new(lane_config.clone())));
         let location = open::describe(&config);
         let pool = |connections| {
@@ -64,6 +64,11 @@ impl PostgresStore {
         connection.map(Reader::new).map_err(|error| Error::Unavailable(error.into()))
     }
 }
+
+/// Settings of lane sessions. Their statements are planned once, perhaps while the tables are empty,
+/// and must look keys up by index all the same when there are millions.
+const LANE_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+                            -c enable_hashjoin=off -c enable_mergejoin=off";
 
 /// A connection that is given up, with what it is doing, if a read is abandoned half-way: the next
 /// one who borrowed it would have to wait for that.

@@ -12,7 +12,8 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use postgres_types::ToSql;
+use bytes::BytesMut;
+use postgres_types::{IsNull, ToSql, Type};
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState};
 use tokio_stream::StreamExt;
@@ -32,11 +33,11 @@ pub const STORE: &str = "
     ), stored AS (
         INSERT INTO processed_events
             (topic, event_id, lane, seq, occurred_at, source, payload, received_at)
-        SELECT e.topic, e.event_id, $2, fence.first_seq + e.place, e.occurred_at, e.source,
-               e.payload::json, $4
+        SELECT e.topic, e.event_id, $2, fence.first_seq + e.number, e.occurred_at, e.source,
+               e.payload, $4
         FROM fence, unnest($5::text[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[],
-                           $10::text[])
-             AS e (topic, event_id, place, occurred_at, source, payload)
+                           $10::json[])
+             AS e (topic, event_id, number, occurred_at, source, payload)
     ), counted AS (
         INSERT INTO audit_stats AS s (topic, received, unique_processed, duplicate_dropped,
                                       conflicts, last_received_at)
@@ -57,10 +58,10 @@ const LOCK: &str = "SELECT head FROM lanes WHERE lane = $1 FOR UPDATE";
 
 const LEDGER: &str = "SELECT first_seq, events FROM batch_ledger WHERE batch_id = $1";
 
-/// Finds what is stored under some keys, with the place of each in the arrays, from 1.
+/// Finds what is stored under some keys, with the number of each in the arrays, from 1.
 const LOOK: &str = "
-    SELECT k.place, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, place)
+    SELECT k.number, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, number)
     JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id";
 
 /// One lane's way to the database.
@@ -147,11 +148,11 @@ impl Session {
     ) -> Result<(), Error> {
         // Nothing is written before the look, so errors up to there are certain.
         let certain = |error: tokio_postgres::Error| Error::Unavailable(error.into());
-        let firsts: Vec<usize> = judgement.new_events().collect();
+        let places: Vec<usize> = judgement.new_places().collect();
         let lane = i16::try_from(batch.lane).map_err(|error| Error::Refused(error.into()))?;
-        let (topics, ids): (Vec<&str>, Vec<&str>) = firsts
+        let (topics, ids): (Vec<&str>, Vec<&str>) = places
             .iter()
-            .map(|&index| &batch.events[index].key)
+            .map(|&place| &judgement.event(place).key)
             .map(|key| (&*key.topic, &*key.event_id))
             .unzip();
 
@@ -171,7 +172,7 @@ impl Session {
         locked.map_err(certain)?;
         let applied = ledger.map_err(certain)?.map(|row| sequence_range(&row));
         let stored = look.map_err(certain)?;
-        find(stored, &firsts, applied.clone(), judgement).await.map_err(certain)?;
+        find(stored, &places, applied.clone(), judgement).await.map_err(certain)?;
 
         if applied.is_some() {
             return self.client.batch_execute("ROLLBACK").await.map_err(certain);
@@ -205,7 +206,7 @@ impl Session {
                     &OffsetDateTime::from(batch.received_at),
                     &rows.topics,
                     &rows.event_ids,
-                    &rows.places,
+                    &rows.numbers,
                     &rows.timestamps,
                     &rows.sources,
                     &rows.payloads,
@@ -220,17 +221,17 @@ impl Session {
     }
 }
 
-/// Judges the new events at `firsts` by the rows that were found for them, one row in memory at a
+/// Judges the new events at `places` by the rows that were found for them, one row in memory at a
 /// time: originals may be far larger than what was sent.
 async fn find(
     rows: RowStream,
-    firsts: &[usize],
+    places: &[usize],
     applied: Option<Range<i64>>,
     judgement: &mut Judgement<'_>,
 ) -> Result<(), tokio_postgres::Error> {
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.next().await.transpose()? {
-        let place: i64 = row.try_get(0)?;
+        let number: i64 = row.try_get(0)?;
         let seq: i64 = row.try_get(1)?;
         if applied.as_ref().is_some_and(|ours| ours.contains(&seq)) {
             continue;
@@ -241,7 +242,7 @@ async fn find(
             payload: row.try_get(4)?,
             received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
         };
-        judgement.found(firsts[place as usize - 1], &original);
+        judgement.found(places[number as usize - 1], &original);
     }
     Ok(())
 }
@@ -251,32 +252,55 @@ fn sequence_range(row: &Row) -> Range<i64> {
     first..first + row.get::<_, i64>(1)
 }
 
-/// The new events of a batch as columns, sorted by key: rows that lie together in the index come
-/// together.
+/// The new events of a batch as columns, sorted by key.
 struct Columns<'a> {
     topics: Vec<&'a str>,
     event_ids: Vec<&'a str>,
-    /// Place in order of arrival, from 0.
-    places: Vec<i64>,
+    /// Number in order of arrival, from 0.
+    numbers: Vec<i64>,
     timestamps: Vec<Option<OffsetDateTime>>,
     sources: Vec<&'a str>,
-    payloads: Vec<&'a str>,
+    payloads: Vec<JsonText<'a>>,
 }
 
 impl<'a> Columns<'a> {
     fn of(batch: &'a Batch, judgement: &Judgement<'_>) -> Self {
-        let mut rows: Vec<_> =
-            judgement.new_events().map(|index| &batch.events[index]).zip(0_i64..).collect();
-        rows.sort_unstable_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        let new: Vec<usize> = judgement.new_events().collect();
+        let mut numbers = vec![0; batch.events.len()];
+        new.iter().for_each(|&index| numbers[index] = 1);
+        // Each new event gets the number of new ones before it.
+        let mut before = 0;
+        for number in &mut numbers {
+            before += std::mem::replace(number, before);
+        }
+        let events = || new.iter().map(|&index| &batch.events[index]);
         Self {
-            topics: rows.iter().map(|(event, _)| &*event.key.topic).collect(),
-            event_ids: rows.iter().map(|(event, _)| &*event.key.event_id).collect(),
-            places: rows.iter().map(|(_, place)| *place).collect(),
-            timestamps: rows.iter().map(|(event, _)| event.timestamp.map(Into::into)).collect(),
-            sources: rows.iter().map(|(event, _)| &*event.source).collect(),
-            payloads: rows.iter().map(|(event, _)| event.payload.as_str()).collect(),
+            topics: events().map(|event| &*event.key.topic).collect(),
+            event_ids: events().map(|event| &*event.key.event_id).collect(),
+            numbers: new.iter().map(|&index| numbers[index]).collect(),
+            timestamps: events().map(|event| event.timestamp.map(Into::into)).collect(),
+            sources: events().map(|event| &*event.source).collect(),
+            payloads: events().map(|event| JsonText(event.payload.as_str())).collect(),
         }
     }
+}
+
+/// A payload on its way into a `json` column, whose binary form is its text.
+#[derive(Debug)]
+pub struct JsonText<'a>(pub &'a str);
+
+impl ToSql for JsonText<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    postgres_types::accepts!(JSON);
+    postgres_types::to_sql_checked!();
 }
 
 /// What is added to the counters, as columns.

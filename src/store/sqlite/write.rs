@@ -93,13 +93,13 @@ fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
         transaction.commit()?;
     } else {
         // An earlier try was committed although its answer was lost: what it stored counts as new.
-        let firsts: Vec<usize> = judgement.new_events().collect();
-        for index in firsts {
-            let stored = original(&transaction, &batch.events[index])?;
+        let places: Vec<usize> = judgement.new_places().collect();
+        for place in places {
+            let stored = original(&transaction, judgement.event(place))?;
             if let Some((seq, original)) = stored
                 && !applied.as_ref().is_some_and(|ours| ours.contains(&seq))
             {
-                judgement.found(index, &original);
+                judgement.found(place, &original);
             }
         }
     }
@@ -134,9 +134,9 @@ fn store(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (topic, event_id) DO NOTHING",
     )?;
-    let candidates: Vec<usize> = judgement.new_events().collect();
-    for index in candidates {
-        let event = &batch.events[index];
+    let places: Vec<usize> = judgement.new_places().collect();
+    for place in places {
+        let event = judgement.event(place);
         let inserted = insert.execute(params![
             seq + 1,
             &*event.key.topic,
@@ -149,7 +149,7 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            judgement.found(index, &original);
+            judgement.found(place, &original);
         }
     }
 
