@@ -22,8 +22,7 @@ use crate::{
 mod batch;
 mod lane;
 
-/// Why events were not stored. None of these says anything about the events themselves, except
-/// [`Error::Refused`].
+/// Why events were not stored. None of these says anything about the events themselves.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The queue is full; nothing was done.
@@ -32,9 +31,6 @@ pub enum Error {
     /// The store did not commit in time. Perhaps it did and could not say so.
     #[error("the store does not answer")]
     Unavailable(#[source] Arc<store::Error>),
-    /// The store refuses an event although it is valid, which is a fault of the service.
-    #[error("the store refused the data")]
-    Refused(#[source] Arc<store::Error>),
     /// The service is stopping; nothing was done.
     #[error("the service is stopping")]
     Stopping,
@@ -77,8 +73,9 @@ struct Shared {
     closing: CancellationToken,
 }
 
-/// What a lane answers: one outcome per event.
-type Reply = Result<Vec<Outcome>, Error>;
+/// What a lane answers: one outcome per event. None: the store refuses the event although it is valid,
+/// which is a fault of the service.
+type Reply = Result<Vec<Option<Outcome>>, Error>;
 
 /// The part of a request that goes to one lane.
 #[derive(Debug)]
@@ -203,16 +200,17 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Waits for the commits. One outcome per event, in the order of submission.
-    pub async fn outcomes(self) -> Result<Vec<Outcome>, Error> {
+    /// Waits for the commits. One outcome per event, in the order of submission; none if the store
+    /// refuses the event although it is valid.
+    pub async fn outcomes(self) -> Result<Vec<Option<Outcome>>, Error> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.events];
         for (indexes, reply) in self.parts {
             // The lane task answers everything it takes; it is only gone if it panicked.
             let part = reply.await.map_err(|_| Error::Stopping)??;
             for (index, outcome) in indexes.into_iter().zip(part) {
-                outcomes[index] = Some(outcome);
+                outcomes[index] = outcome;
             }
         }
-        Ok(outcomes.into_iter().flatten().collect())
+        Ok(outcomes)
     }
 }

@@ -206,8 +206,13 @@ impl InFlight {
 }
 
 /// Adds the results of judged events, and counts them.
-fn add(response: &mut PublishResponse, outcomes: impl Iterator<Item = Outcome>) {
-    for Outcome { verdict, first_received_at } in outcomes {
+fn add(response: &mut PublishResponse, outcomes: impl Iterator<Item = Option<Outcome>>) {
+    for outcome in outcomes {
+        let Some(Outcome { verdict, first_received_at }) = outcome else {
+            response.rejected += 1;
+            response.results.push(rejected(Invalid::Request(to_proto(&status::internal()))));
+            continue;
+        };
         let (status, differing_fields) = match verdict {
             Verdict::Accepted => (PublishStatus::Accepted, Vec::new()),
             Verdict::Duplicate => (PublishStatus::Duplicate, Vec::new()),

@@ -76,7 +76,6 @@ pub(super) fn ingest(error: ingest::Error) -> Status {
             "the store does not answer; the events may or may not be stored; send them again with \
              the same event ids",
         ),
-        ingest::Error::Refused(_) => internal(),
         ingest::Error::Stopping => stopping(),
     }
 }

@@ -2,6 +2,7 @@
 //! everyone who waits for it, and begins again.
 
 use std::{
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -12,9 +13,9 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Error, Shared, Submission, batch::Gathering};
+use super::{Error, Reply, Shared, Submission, batch::Gathering};
 use crate::{
-    event::{Outcome, Timestamp},
+    event::{NewEvent, Outcome, Timestamp},
     limits::{COMMIT_BACKOFF, COMMIT_RETRY},
     store::{self, Batch, Store},
 };
@@ -58,41 +59,50 @@ pub(super) async fn run(
     }
 }
 
-/// Commits submissions as one batch and answers them. If the store refuses the data, each is
-/// committed on its own, so that a fault in one costs the others nothing.
+/// Commits submissions as one batch and answers them.
 async fn commit(lane: u16, store: &dyn Store, mut submissions: Vec<Submission>, shared: &Shared) {
     let sizes: Vec<usize> = submissions.iter().map(|submission| submission.events.len()).collect();
     let events = submissions.iter_mut().flat_map(|submission| submission.events.drain(..));
-    let batch = Arc::new(Batch {
-        id: Uuid::now_v7(),
-        lane,
-        received_at: Timestamp::now(),
-        events: events.collect(),
-    });
-    match commit_batch(store, Arc::clone(&batch), shared).await {
-        Ok(outcomes) => {
-            let mut counters = shared.counters();
-            outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
-            drop(counters);
-            let mut outcomes = outcomes.into_iter();
-            for (submission, size) in submissions.into_iter().zip(sizes) {
-                // Whoever waited may have gone away.
-                let _ = submission.reply.send(Ok(outcomes.by_ref().take(size).collect()));
-            }
-        }
-        Err(Error::Refused(_)) if submissions.len() > 1 => {
-            let mut events = batch.events.iter().cloned();
-            for (mut submission, size) in submissions.into_iter().zip(sizes) {
-                submission.events = events.by_ref().take(size).collect();
-                Box::pin(commit(lane, store, vec![submission], shared)).await;
-            }
-        }
-        Err(error) => {
-            for submission in submissions {
-                let _ = submission.reply.send(Err(error.clone()));
-            }
-        }
+    let settled = settle(lane, store, events.collect(), shared).await;
+    let mut outcomes = settled.map(Vec::into_iter);
+    for (submission, size) in submissions.into_iter().zip(sizes) {
+        let reply = match &mut outcomes {
+            Ok(outcomes) => Ok(outcomes.take(size).collect()),
+            Err(error) => Err(error.clone()),
+        };
+        // Whoever waited may have gone away.
+        let _ = submission.reply.send(reply);
     }
+}
+
+/// Commits events as one batch. If the store refuses the data, halves of it are committed apart, down
+/// to the one event that it refuses.
+fn settle<'a>(
+    lane: u16,
+    store: &'a dyn Store,
+    events: Vec<NewEvent>,
+    shared: &'a Shared,
+) -> Pin<Box<dyn Future<Output = Reply> + Send + 'a>> {
+    Box::pin(async move {
+        let id = Uuid::now_v7();
+        let batch = Arc::new(Batch { id, lane, received_at: Timestamp::now(), events });
+        match commit_batch(store, Arc::clone(&batch), shared).await {
+            Ok(outcomes) => {
+                let mut counters = shared.counters();
+                outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
+                drop(counters);
+                Ok(outcomes.into_iter().map(Some).collect())
+            }
+            Err(store::Error::Refused(_)) if batch.events.len() == 1 => Ok(vec![None]),
+            Err(store::Error::Refused(_)) => {
+                let (one, other) = batch.events.split_at(batch.events.len() / 2);
+                let mut outcomes = settle(lane, store, one.to_vec(), shared).await?;
+                outcomes.extend(settle(lane, store, other.to_vec(), shared).await?);
+                Ok(outcomes)
+            }
+            Err(error) => Err(Error::Unavailable(Arc::new(error))),
+        }
+    })
 }
 
 /// Commits one batch, trying again while the store is away: a batch is applied once however often
@@ -101,7 +111,7 @@ async fn commit_batch(
     store: &dyn Store,
     batch: Arc<Batch>,
     shared: &Shared,
-) -> Result<Vec<Outcome>, Error> {
+) -> Result<Vec<Outcome>, store::Error> {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(COMMIT_BACKOFF.0)
         .with_max_delay(COMMIT_BACKOFF.1)
@@ -132,10 +142,7 @@ async fn commit_batch(
             error!(lane, events, error = store::chain(error), "commit failed; giving up");
         }
     }
-    result.map_err(|error| match error {
-        store::Error::Refused(_) => Error::Refused(Arc::new(error)),
-        _ => Error::Unavailable(Arc::new(error)),
-    })
+    result
 }
 
 #[cfg(test)]

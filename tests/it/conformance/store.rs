@@ -9,11 +9,12 @@ use event_aggregator::{
 };
 use uuid::Uuid;
 
-use crate::harness::{Backend, TestDatabase};
+use crate::harness::{self, Backend, TestDatabase, TestServer, counters, publish};
 
 on_both_stores!(
     a_batch_is_applied_once_however_often_it_is_committed,
     sequence_numbers_have_no_gaps,
+    what_a_store_refuses_costs_its_neighbours_nothing,
 );
 
 async fn open(database: &TestDatabase) -> Arc<dyn Store> {
@@ -75,4 +76,27 @@ async fn sequence_numbers_have_no_gaps(backend: Backend) {
     assert_eq!(database.number(numbers).await, 5 + 10 + 500);
     assert_eq!(database.number("SELECT head FROM lanes WHERE lane = 0").await, 5);
     store.close().await;
+}
+
+async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
+    use event_aggregator::proto::v1::PublishStatus::{Accepted, Duplicate, Rejected};
+    let server = TestServer::start(backend).await;
+    let poison = match backend {
+        Backend::Postgres => "ALTER TABLE processed_events ADD CHECK (event_id <> 'poison')",
+        Backend::Sqlite => {
+            "CREATE TRIGGER poison BEFORE INSERT ON processed_events
+             WHEN new.event_id = 'poison' BEGIN SELECT raise(ABORT, 'poison'); END"
+        }
+    };
+    server.database.execute(poison).await;
+    let mut client = server.client().await;
+    let events =
+        ["1", "2", "poison", "3", "1", "poison", "4"].map(|id| harness::event("t", id)).to_vec();
+    let response = publish(&mut client, events).await;
+    let verdicts: Vec<_> = response.results.iter().map(|result| result.status()).collect();
+    assert_eq!(verdicts, [Accepted, Accepted, Rejected, Accepted, Duplicate, Rejected, Accepted]);
+    let error = response.results[2].error.as_ref().expect("an error");
+    assert_eq!(error.code, tonic::Code::Internal as i32);
+    assert!(!error.message.contains("poison"), "{}", error.message);
+    assert_eq!(counters(&mut client).await, [5, 4, 1, 0]);
 }
