@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::postgres_server;
+use crate::postgres_server::Server;
 
 pub struct TestDatabase {
     pub url: String,
@@ -17,7 +17,7 @@ impl TestDatabase {
         static SERVER: OnceLock<String> = OnceLock::new();
         let server = SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => url,
-            Err(_) => postgres_server::start("-c max_wal_size=8GB -c shared_buffers=512MB"),
+            Err(_) => Server::start("-c max_wal_size=8GB -c shared_buffers=512MB").url,
         });
         let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
         let client = connect(server).await;

@@ -6,14 +6,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use event_aggregator::{config::Database, proto::v1::PublishStatus::*};
+use event_aggregator::{
+    config::Database,
+    proto::v1::{GetStatsRequest, PublishStatus::*},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
+    task::JoinSet,
 };
 use tokio_postgres::config::Host;
 
-use crate::harness::*;
+use crate::{harness::*, postgres_server::Server};
 
 /// Where a connection is cut, seen from a message of the service to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,4 +196,49 @@ async fn a_batch_of_new_events_survives_a_cut_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_judged_batch_survives_a_cut_commit() {
     cut_commits(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_database_changes_no_count() {
+    let starting = tokio::task::spawn_blocking(|| Server::start("-c shared_buffers=32MB"));
+    let database_server = Arc::new(starting.await.expect("started"));
+    let server = TestServer::on(TestDatabase::on(&database_server).await).await;
+    let mut publishing = JoinSet::new();
+    for publisher in 0..4 {
+        let mut client = server.client().await;
+        publishing.spawn(async move {
+            let mut totals = [0; 3];
+            for batch in 0..300 {
+                let id = |n| format!("{publisher}-{batch}-{n}");
+                let events = (0..20).map(|n| event(&format!("t{}", n % 5), &id(n))).collect();
+                let response = publish(&mut client, events).await;
+                totals[0] += response.received;
+                totals[1] += response.unique_processed;
+                totals[2] += response.duplicate_dropped;
+            }
+            totals
+        });
+    }
+    let mut client = server.client().await;
+    for kills in 1..=3 {
+        // Reads fail for a moment after each kill.
+        while client
+            .get_stats(GetStatsRequest::default())
+            .await
+            .map_or(0, |stats| stats.into_inner().received)
+            < kills * 4_000
+        {}
+        let database_server = Arc::clone(&database_server);
+        let killing = tokio::task::spawn_blocking(move || database_server.kill_and_restart());
+        killing.await.expect("killed and restarted");
+    }
+    let mut totals = [0; 3];
+    while let Some(published) = publishing.join_next().await {
+        let published = published.expect("no error");
+        totals.iter_mut().zip(published).for_each(|(total, part)| *total += part);
+    }
+    // Each event was sent once, so each is new and nothing is repeated.
+    assert_eq!(totals, [24_000, 24_000, 0]);
+    assert_eq!(server.stored().await, 24_000);
+    assert_eq!(counters(&mut client).await, [24_000, 24_000, 0, 0]);
 }

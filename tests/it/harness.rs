@@ -42,18 +42,18 @@ impl TestDatabase {
         let (url, drop) = match backend {
             Backend::Sqlite => (Database::Sqlite(folder.path().join("events.db")), None),
             Backend::Postgres => {
-                let name = format!("event_aggregator_test_{}", uuid::Uuid::new_v4().simple());
-                admin(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")).await;
-                let (server, parameters) = match postgres_server::url().split_once('?') {
-                    Some((server, parameters)) => (server, format!("?{parameters}")),
-                    None => (postgres_server::url(), String::new()),
-                };
-                let (server, _) = server.rsplit_once('/').expect("a URL with a database");
-                let url = format!("{server}/{name}{parameters}");
+                let (url, name) = create(postgres_server::url()).await;
                 (Database::Postgres(url), postgres_server::is_shared().then_some(name))
             }
         };
         Self { url, folder, drop }
+    }
+
+    /// One on a server of its own, with which it goes away.
+    pub async fn on(server: &postgres_server::Server) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (url, _) = create(&server.url).await;
+        Self { url: Database::Postgres(url), folder, drop: None }
     }
 
     /// The URL as it is given to a process.
@@ -103,6 +103,19 @@ impl Drop for TestDatabase {
         });
         dropping.join().expect("drop the database");
     }
+}
+
+/// Makes a database on a server. Returns its URL and its name.
+async fn create(server: &str) -> (String, String) {
+    let name = format!("event_aggregator_test_{}", uuid::Uuid::new_v4().simple());
+    let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+    connect(server).await.batch_execute(&sql).await.expect("create");
+    let (place, parameters) = match server.split_once('?') {
+        Some((place, parameters)) => (place, format!("?{parameters}")),
+        None => (server, String::new()),
+    };
+    let (place, _) = place.rsplit_once('/').expect("a URL with a database");
+    (format!("{place}/{name}{parameters}"), name)
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {

@@ -18,7 +18,7 @@ pub fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     URL.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
         Ok(url) => url,
-        Err(_) => start("-c fsync=off -c full_page_writes=off"),
+        Err(_) => Server::start("-c fsync=off -c full_page_writes=off").url,
     })
 }
 
@@ -27,60 +27,88 @@ pub fn is_shared() -> bool {
     std::env::var_os("TEST_DATABASE_URL").is_some()
 }
 
-/// Starts a server that lives as long as this process, and returns the URL of a database on it.
-pub fn start(settings: &str) -> String {
-    let programs = programs().expect(
-        "the tests need PostgreSQL: install it (apt-get install postgresql), or name a server \
-         with TEST_DATABASE_URL=postgres://user:password@host/database",
-    );
-    let folder = tempfile::Builder::new()
-        .prefix("event-aggregator-postgres-")
-        .tempdir()
-        .expect("temporary folder")
-        .keep();
-    let root = is_root();
-    if root {
-        chown(&folder, Some(NOBODY), Some(NOBODY)).expect("chown");
+/// A private server, in a temporary folder. Lives as long as this process.
+pub struct Server {
+    /// A database on it.
+    pub url: String,
+    folder: PathBuf,
+    programs: PathBuf,
+    settings: String,
+}
+
+impl Server {
+    pub fn start(settings: &str) -> Self {
+        let programs = programs().expect(
+            "the tests need PostgreSQL: install it (apt-get install postgresql), or name a server \
+             with TEST_DATABASE_URL=postgres://user:password@host/database",
+        );
+        let folder = tempfile::Builder::new()
+            .prefix("event-aggregator-postgres-")
+            .tempdir()
+            .expect("temporary folder")
+            .keep();
+        if is_root() {
+            chown(&folder, Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+        let socket = folder.to_str().expect("UTF-8");
+        let url = format!("postgres://postgres@{}/postgres", socket.replace('/', "%2F"));
+        let settings =
+            format!("-k {socket} -c listen_addresses= -c max_connections=300 {settings}");
+        let server = Self { url, folder, programs, settings };
+
+        let output = server
+            .command(&server.programs.join("initdb"))
+            .args(["--no-sync", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8"])
+            .args(["-D", "data"])
+            .output()
+            .expect("initdb");
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+
+        // The shell holds the other end of our pipe: when this process ends, however it does, the
+        // server is stopped and its folder removed.
+        let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
+                      echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
+        let mut shell = server
+            .command(Path::new("/bin/sh"))
+            .args(["-c", script, "sh"])
+            .arg(server.programs.join("pg_ctl"))
+            .arg(&server.settings)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        let mut started = String::new();
+        let stdout = shell.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut started).expect("read");
+        assert_eq!(started, "\n", "PostgreSQL does not start");
+        std::mem::forget(shell);
+        server
     }
-    let as_nobody = |program: &Path| {
+
+    /// Kills the server, and starts it again: it recovers from its log.
+    pub fn kill_and_restart(&self) {
+        let pid_file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("pid");
+        let pid = pid_file.lines().next().expect("pid");
+        let kill = format!("kill -KILL {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+        // It starts as soon as the killed one's processes are gone.
+        let mut start = self.command(&self.programs.join("pg_ctl"));
+        start.args(["start", "-w", "-D", "data", "-l", "log", "-o", &self.settings]);
+        start.stdout(Stdio::null()).stderr(Stdio::null());
+        let tries = (0..100).find(|_| start.status().expect("pg_ctl").success());
+        tries.expect("PostgreSQL starts again");
+    }
+
+    /// A command in the server's folder, by a user as whom it may run.
+    fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&folder);
-        if root {
+        command.current_dir(&self.folder);
+        if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
-    };
-
-    let output = as_nobody(&programs.join("initdb"))
-        .args(["--no-sync", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8"])
-        .args(["-D", "data"])
-        .output()
-        .expect("initdb");
-    assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-
-    // The shell holds the other end of our pipe: when this process ends, however it does, the
-    // server is stopped and its folder removed.
-    let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
-                  echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
-    let socket = folder.to_str().expect("UTF-8");
-    let settings = format!("-k {socket} -c listen_addresses= -c max_connections=300 {settings}");
-    let mut shell = as_nobody(Path::new("/bin/sh"))
-        .args(["-c", script, "sh"])
-        .arg(programs.join("pg_ctl"))
-        .arg(settings)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .expect("sh");
-    let mut started = String::new();
-    let stdout = shell.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut started).expect("read");
-    assert_eq!(started, "\n", "PostgreSQL does not start");
-    std::mem::forget(shell);
-
-    let host = socket.replace('/', "%2F");
-    format!("postgres://postgres@{host}/postgres")
+    }
 }
 
 /// The folder with the server's programs.
