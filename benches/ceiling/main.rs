@@ -63,68 +63,68 @@ const RATIOS: [(&str, &str); 8] = [
     (SQLITE, SQLITE_RAW),
 ];
 
+/// What is measured; each round begins with another one, so that none always follows the same.
+const ORDER: [&str; 10] =
+    [STREAM, STATEMENT, NAIVE, STRUCT, UNARY, ROWS, LONE, ROW, SQLITE, SQLITE_RAW];
+
 type Samples = BTreeMap<&'static str, Vec<f64>>;
 
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
     let mut samples = Samples::new();
-    for round in 1..=arguments.rounds {
-        eprintln!("round {round} of {}", arguments.rounds);
-        run(&arguments, &mut samples).await;
+    for round in 0..arguments.rounds {
+        eprintln!("round {} of {}", round + 1, arguments.rounds);
+        for place in 0..ORDER.len() {
+            let name = ORDER[(place + 3 * round) % ORDER.len()];
+            if name.contains(&arguments.only) {
+                measure(name, arguments.events, &mut samples).await;
+            }
+        }
     }
     report(&samples);
 }
 
-async fn run(arguments: &Arguments, samples: &mut Samples) {
-    let events = arguments.events;
-    let wanted = |name: &str| name.contains(&arguments.only);
+async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
+    const RATE: &str = "/events_per_second";
+    const P50: &str = "/latency_ms/p50";
     let mut add = |name, value| samples.entry(name).or_default().push(value);
-
-    if wanted(STREAM) || wanted(AGAIN) {
-        let service = service::start(&TestDatabase::new().await.url);
-        let stream = ["--seed", "1", "--events", &events.to_string()];
-        add(STREAM, service.bench(&stream, "/events_per_second"));
-        add(AGAIN, service.bench(&stream, "/events_per_second"));
-    }
-    if wanted(STATEMENT) {
-        add(STATEMENT, direct::same_statement(&TestDatabase::new().await, events).await);
-    }
-    if wanted(NAIVE) {
-        add(NAIVE, direct::naive_statement(&TestDatabase::new().await, events).await);
-    }
-    if wanted(STRUCT) {
-        let service = service::start(&TestDatabase::new().await.url);
-        let structures = ["--payload", "struct", "--events", &events.to_string()];
-        add(STRUCT, service.bench(&structures, "/events_per_second"));
-    }
-    if wanted(UNARY) {
-        let service = service::start(&TestDatabase::new().await.url);
-        let events = (events / 4).to_string();
-        let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
-        let unary = [&unary[..], &["--events", &events]].concat();
-        add(UNARY, service.bench(&unary, "/events_per_second"));
-    }
-    if wanted(ROWS) {
-        add(ROWS, direct::single_rows(&TestDatabase::new().await, events / 20, 16).await.rate);
-    }
-    if wanted(LONE) {
-        let service = service::start(&TestDatabase::new().await.url);
-        let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
-        let lone = [&lone[..], &["--events", "2000"]].concat();
-        add(LONE, service.bench(&lone, "/latency_ms/p50"));
-    }
-    if wanted(ROW) {
-        add(ROW, direct::single_rows(&TestDatabase::new().await, 2_000, 1).await.p50_millis);
-    }
-    if wanted(SQLITE) {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
-        let events = events.to_string();
-        add(SQLITE, service.bench(&["--events", &events], "/events_per_second"));
-    }
-    if wanted(SQLITE_RAW) {
-        add(SQLITE_RAW, sqlite::direct(events));
+    match name {
+        STREAM => {
+            let service = service::start(&TestDatabase::new().await.url);
+            add(STREAM, service.bench(&["--seed", "1"], events, RATE));
+            add(AGAIN, service.bench(&["--seed", "1"], events, RATE));
+        }
+        STRUCT => {
+            let service = service::start(&TestDatabase::new().await.url);
+            add(STRUCT, service.bench(&["--payload", "struct"], events, RATE));
+        }
+        UNARY => {
+            let service = service::start(&TestDatabase::new().await.url);
+            let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
+            add(UNARY, service.bench(&unary, events / 4, RATE));
+        }
+        LONE => {
+            let service = service::start(&TestDatabase::new().await.url);
+            let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
+            add(LONE, service.bench(&lone, events / 100, P50));
+        }
+        SQLITE => {
+            let folder = tempfile::tempdir().expect("temporary folder");
+            let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
+            add(SQLITE, service.bench(&[], events, RATE));
+        }
+        SQLITE_RAW => add(SQLITE_RAW, sqlite::direct(events)),
+        direct => {
+            let database = TestDatabase::new().await;
+            let value = match direct {
+                STATEMENT => direct::same_statement(&database, events).await,
+                NAIVE => direct::naive_statement(&database, events).await,
+                ROWS => direct::single_rows(&database, events / 20, 16).await.rate,
+                _ => direct::single_rows(&database, events / 100, 1).await.p50_millis,
+            };
+            add(direct, value);
+        }
     }
 }
 

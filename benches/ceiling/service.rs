@@ -28,10 +28,11 @@ pub fn start(database_url: &str) -> Service {
 }
 
 impl Service {
-    /// Loads the service, and picks one number from the report.
-    pub fn bench(&self, arguments: &[&str], pointer: &str) -> f64 {
+    /// Loads the service with so many events, and picks one number from the report.
+    pub fn bench(&self, arguments: &[&str], events: usize, pointer: &str) -> f64 {
         let output = program()
             .args(["bench", "-o", "json", "--addr", &self.address])
+            .args(["--events", &events.to_string()])
             .args(arguments)
             .output()
             .expect("bench");

@@ -120,6 +120,62 @@ async fn bad_lines_are_told_and_cost_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_file_is_taken_line_by_line() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let file = server.database.path("events.ndjson");
+    let good = |id: u8| format!("{{\"topic\":\"t\",\"event_id\":\"{id}\",\"source\":\"s\"}}\n");
+    let lines = [
+        format!("\u{feff}{}", good(1)).into_bytes(),
+        b"\xff\xfe\0\n".to_vec(),
+        [b"x".repeat(3 << 20), b"\n".to_vec()].concat(),
+        good(4).into_bytes(),
+        b"[\"t\",\"5\",null,\"s\",{},null]\n".to_vec(),
+        good(6).trim_end().as_bytes().to_vec(),
+    ];
+    std::fs::write(&file, lines.concat()).expect("write");
+    let publish = ["publish", "--file", file.to_str().expect("UTF-8"), "-o", "json"];
+    let output = run(&server, &publish).await;
+    assert_eq!(output.status.code(), Some(1));
+    let tally: Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    assert_eq!((tally["accepted"].as_u64(), tally["rejected"].as_u64()), (Some(3), Some(3)));
+    for text in ["line 2 was rejected: is not UTF-8", "line 3 was rejected: is longer", "line 5 "] {
+        assert!(stderr(&output).contains(text), "{text}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_are_told_with_their_lines() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let lines = concat!(
+        r#"{"topic":"t","event_id":"1","source":"s"}"#,
+        "\n",
+        r#"{"topic":"t","event_id":"1","source":"other","payload":{"n":1}}"#,
+        "\n",
+    );
+    let output = run_with_input(&server, &["publish", "--file", "-"], lines).await;
+    assert!(output.status.success());
+    assert!(stderr(&output).contains("line 2 conflicts"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("source, payload"), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_reading_causes_no_error() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    for command in [&["publish", "--simulate", "100"][..], &["stats"], &["list"], &["health"]] {
+        let mut child = program()
+            .args(command)
+            .args(["--addr", &server.address.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spawn");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("output");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_and_hints_are_for_people() {
     let server = TestServer::start(Backend::Sqlite).await;
     let empty = run(&server, &["stats", "-o", "table"]).await;

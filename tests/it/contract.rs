@@ -92,6 +92,22 @@ async fn health_is_told_for_the_service_and_the_whole() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_hears_of_the_end_and_delays_it_not() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = HealthClient::new(channel_to(server.address).await);
+    let request = HealthCheckRequest { service: SERVICE.into() };
+    let mut updates = client.watch(request).await.expect("watch").into_inner();
+    let first = updates.message().await.expect("update").expect("open");
+    assert_eq!(first.status(), ServingStatus::Serving);
+    let stopping = tokio::spawn(server.stop());
+    let last = updates.message().await.expect("update").expect("open");
+    assert_eq!(last.status(), ServingStatus::NotServing);
+    // Ended by the service, not cut off when its patience ends.
+    assert!(updates.message().await.expect("a proper end").is_none());
+    stopping.await.expect("stopped");
+}
+
 #[tokio::test]
 async fn subscribe_says_that_it_is_not_there_yet() {
     let server = TestServer::start(Backend::Sqlite).await;
