@@ -52,6 +52,13 @@ impl<'a> Judgement<'a> {
         self.new_places().map(|place| self.by_key[place])
     }
 
+    /// The same places, in order of arrival of their events.
+    pub(super) fn new_places_by_arrival(&self) -> Vec<usize> {
+        let mut places: Vec<usize> = self.new_places().collect();
+        places.sort_unstable_by_key(|&place| self.by_key[place]);
+        places
+    }
+
     /// The event at a place.
     pub(super) fn event(&self, place: usize) -> &'a NewEvent {
         &self.batch.events[self.by_key[place]]

@@ -134,8 +134,7 @@ fn store(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (topic, event_id) DO NOTHING",
     )?;
-    let places: Vec<usize> = judgement.new_places().collect();
-    for place in places {
+    for place in judgement.new_places_by_arrival() {
         let event = judgement.event(place);
         let inserted = insert.execute(params![
             seq + 1,

@@ -6,6 +6,7 @@ use crate::harness::*;
 
 on_both_stores!(
     newest_first_unless_asked_otherwise,
+    events_of_a_request_keep_their_order,
     filters_narrow_the_listing,
     times_are_a_half_open_range,
     pages_show_every_event_once,
@@ -28,6 +29,17 @@ async fn newest_first_unless_asked_otherwise(backend: Backend) {
     assert_eq!(ids(&list_all(&mut client, list()).await), ["3", "2", "1"]);
     let oldest = ListEventsRequest { order: ListOrder::OldestFirst.into(), ..list() };
     assert_eq!(ids(&list_all(&mut client, oldest).await), ["1", "2", "3"]);
+}
+
+async fn events_of_a_request_keep_their_order(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "d")]).await;
+    // All new, and with repeats, which are stored another way.
+    for ids in [["c", "a", "b"], ["f", "a", "e"]] {
+        publish(&mut client, ids.map(|id| event("t", id)).to_vec()).await;
+    }
+    assert_eq!(ids(&list_all(&mut client, list()).await), ["e", "f", "b", "a", "c", "d"]);
 }
 
 async fn filters_narrow_the_listing(backend: Backend) {
