@@ -50,12 +50,16 @@ pub(super) async fn list_events(
     {
         violations.0.push(Violation::new("end_time", "must not be before start_time"));
     }
-    let (Some(topic), Some(source), Some(start_time), Some(end_time)) = (topic, source, start, end)
-    else {
-        return Err(status::invalid(&violations.0));
-    };
-    let (Some(limit), Some(order), Some(format), true) =
-        (limit, order, format, violations.0.is_empty())
+    let (
+        Some(topic),
+        Some(source),
+        Some(start_time),
+        Some(end_time),
+        Some(limit),
+        Some(order),
+        Some(format),
+        true,
+    ) = (topic, source, start, end, limit, order, format, violations.0.is_empty())
     else {
         return Err(status::invalid(&violations.0));
     };

@@ -138,6 +138,9 @@ async fn commit_batch(
     match &result {
         Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
         Ok(_) => (),
+        Err(error @ store::Error::Refused(_)) => {
+            error!(lane, events, error = store::chain(error), "the store refuses valid data");
+        }
         Err(error) => {
             error!(lane, events, error = store::chain(error), "commit failed; giving up");
         }

@@ -16,6 +16,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_postgres::config::Host;
+use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::{harness::*, postgres_server::Server};
 
@@ -241,4 +243,37 @@ async fn a_killed_database_changes_no_count() {
     assert_eq!(totals, [24_000, 24_000, 0]);
     assert_eq!(server.stored().await, 24_000);
     assert_eq!(counters(&mut client).await, [24_000, 24_000, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
+    let server = TestServer::start(Backend::Postgres).await;
+    let Database::Postgres(url) = &server.database.url else { panic!("PostgreSQL only") };
+    let (blocker, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
+
+    // More than the queue holds, in requests as large as they may be.
+    let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    let mut calls = JoinSet::new();
+    for call in 0..20 {
+        let mut client = server.client().await;
+        let id = |n| format!("{call}-{n}");
+        let events = (0..4).map(|n| event_with("t", &id(n), &payload)).collect();
+        calls.spawn(async move { try_publish(&mut client, events).await });
+    }
+    // Nothing can be committed, so the first answer is a refusal.
+    let refused = calls.join_next().await.expect("an answer").expect("no panic");
+    let status = refused.expect_err("the queue is full");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&status), "QUEUE_FULL");
+    assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
+
+    blocker.batch_execute("ROLLBACK").await.expect("unblock");
+    let answers = calls.join_all().await;
+    let taken = answers.iter().flatten().map(|response| response.unique_processed).sum::<i64>();
+    assert!(taken > 0);
+    assert_eq!(counters(&mut server.client().await).await, [taken, taken, 0, 0]);
+    assert_eq!(server.stored().await, taken);
 }
