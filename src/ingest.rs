@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     event::{NewEvent, Outcome},
     limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD},
-    store::{self, Counters, Store},
+    store::{self, Counters, Store, lane_of},
 };
 
 mod batch;
@@ -117,7 +117,7 @@ impl Ingest {
         let mut parts: Vec<Part> = self.lanes.iter().map(|_| Part::default()).collect();
         let mut pending = Pending { events: events.len(), parts: Vec::new() };
         for (index, event) in events.into_iter().enumerate() {
-            let part = &mut parts[usize::from(lane::of(&event.key.topic, self.lanes.len()))];
+            let part = &mut parts[usize::from(lane_of(&event.key.topic, self.lanes.len() as u16))];
             part.indexes.push(index);
             part.bytes += event.bytes();
             part.events.push(event);

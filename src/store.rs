@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp},
@@ -63,7 +64,8 @@ pub struct Batch {
     pub id: Uuid,
     /// The lane.
     pub lane: u16,
-    /// When the events count as received.
+    /// When the events arrived. They count as received then, or when the latest event of the lane was
+    /// if that is later: within a lane time never runs backwards, whatever clocks do.
     pub received_at: Timestamp,
     /// The events, in order of arrival.
     pub events: Vec<NewEvent>,
@@ -237,6 +239,12 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     text
 }
 
+/// The lane of a topic, in a database with so many. Part of what a database means: it must give the
+/// same answer in all versions of the program.
+pub fn lane_of(topic: &str, lanes: u16) -> u16 {
+    (xxh3_64(topic.as_bytes()) % u64::from(lanes)) as u16
+}
+
 /// The id of batches that were made when the ledger's retention began. Those before are forgotten.
 fn ledger_horizon() -> Uuid {
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -258,5 +266,14 @@ fn migration_failed(
             OpenError::SchemaTooNew { found: migration.version().into(), known }
         }
         _ => OpenError::Migration { database, reason: chain(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_lane_of_a_topic_never_changes() {
+        let lanes = ["orders", "payments", "clicks", "ü"].map(|topic| super::lane_of(topic, 4));
+        assert_eq!(lanes, [3, 1, 3, 2]);
     }
 }

@@ -8,11 +8,12 @@ use crate::postgres_server::Server;
 
 pub struct TestDatabase {
     pub url: String,
+    name: String,
+    server: &'static str,
 }
 
 impl TestDatabase {
-    /// An empty database. It stays behind: the server goes with the process, and of one that
-    /// TEST_DATABASE_URL names this makes no more than a few.
+    /// An empty database, on a server that has written out what earlier measurements left.
     pub async fn new() -> Self {
         static SERVER: OnceLock<String> = OnceLock::new();
         let server = SERVER.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
@@ -22,8 +23,15 @@ impl TestDatabase {
         let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
         let client = connect(server).await;
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create");
+        client.batch_execute("CHECKPOINT").await.expect("checkpoint");
         let (place, _) = server.rsplit_once('/').expect("a database");
-        Self { url: format!("{place}/{name}") }
+        Self { url: format!("{place}/{name}"), name, server }
+    }
+
+    /// Removes the database, whoever uses it.
+    pub async fn drop(self) {
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        connect(self.server).await.batch_execute(&sql).await.expect("drop");
     }
 
     pub async fn connect(&self) -> Client {

@@ -86,45 +86,51 @@ async fn main() {
 }
 
 async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
-    const RATE: &str = "/events_per_second";
-    const P50: &str = "/latency_ms/p50";
     let mut add = |name, value| samples.entry(name).or_default().push(value);
     match name {
-        STREAM => {
-            let service = service::start(&TestDatabase::new().await.url);
-            add(STREAM, service.bench(&["--seed", "1"], events, RATE));
-            add(AGAIN, service.bench(&["--seed", "1"], events, RATE));
-        }
-        STRUCT => {
-            let service = service::start(&TestDatabase::new().await.url);
-            add(STRUCT, service.bench(&["--payload", "struct"], events, RATE));
-        }
-        UNARY => {
-            let service = service::start(&TestDatabase::new().await.url);
-            let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
-            add(UNARY, service.bench(&unary, events / 4, RATE));
-        }
-        LONE => {
-            let service = service::start(&TestDatabase::new().await.url);
-            let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
-            add(LONE, service.bench(&lone, events / 100, P50));
-        }
         SQLITE => {
             let folder = tempfile::tempdir().expect("temporary folder");
             let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
             add(SQLITE, service.bench(&[], events, RATE));
         }
         SQLITE_RAW => add(SQLITE_RAW, sqlite::direct(events)),
-        direct => {
+        _ => {
             let database = TestDatabase::new().await;
-            let value = match direct {
-                STATEMENT => direct::same_statement(&database, events).await,
-                NAIVE => direct::naive_statement(&database, events).await,
-                ROWS => direct::single_rows(&database, events / 20, 16).await.rate,
-                _ => direct::single_rows(&database, events / 100, 1).await.p50_millis,
-            };
-            add(direct, value);
+            measure_on(&database, name, events, add).await;
+            database.drop().await;
         }
+    }
+}
+
+const RATE: &str = "/events_per_second";
+const P50: &str = "/latency_ms/p50";
+
+async fn measure_on(
+    database: &TestDatabase,
+    name: &'static str,
+    events: usize,
+    mut add: impl FnMut(&'static str, f64),
+) {
+    let service = || service::start(&database.url);
+    match name {
+        STREAM => {
+            let service = service();
+            add(STREAM, service.bench(&["--seed", "1"], events, RATE));
+            add(AGAIN, service.bench(&["--seed", "1"], events, RATE));
+        }
+        STRUCT => add(STRUCT, service().bench(&["--payload", "struct"], events, RATE)),
+        UNARY => {
+            let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
+            add(UNARY, service().bench(&unary, events / 4, RATE));
+        }
+        LONE => {
+            let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
+            add(LONE, service().bench(&lone, events / 100, P50));
+        }
+        STATEMENT => add(name, direct::same_statement(database, events).await),
+        NAIVE => add(name, direct::naive_statement(database, events).await),
+        ROWS => add(name, direct::single_rows(database, events / 20, 16).await.rate),
+        _ => add(name, direct::single_rows(database, events / 100, 1).await.p50_millis),
     }
 }
 

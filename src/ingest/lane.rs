@@ -11,7 +11,6 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Error, Reply, Shared, Submission, batch::Gathering};
 use crate::{
@@ -19,12 +18,6 @@ use crate::{
     limits::{COMMIT_BACKOFF, COMMIT_RETRY},
     store::{self, Batch, Store},
 };
-
-/// The lane of a topic. Part of what a database means: it must give the same answer in all versions
-/// of the program.
-pub(super) fn of(topic: &str, lanes: usize) -> u16 {
-    (xxh3_64(topic.as_bytes()) % lanes as u64) as u16
-}
 
 /// Works until the queue is closed and empty.
 pub(super) async fn run(
@@ -146,14 +139,4 @@ async fn commit_batch(
         }
     }
     result
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_lane_of_a_topic_never_changes() {
-        let lanes: Vec<u16> =
-            ["orders", "payments", "clicks", "ü"].iter().map(|topic| super::of(topic, 4)).collect();
-        assert_eq!(lanes, [3, 1, 3, 2]);
-    }
 }

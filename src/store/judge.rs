@@ -14,7 +14,8 @@ pub(super) struct Judgement<'a> {
     batch: &'a Batch,
     /// All events, as indexes into the batch: by key, and those of one key by arrival.
     by_key: Vec<usize>,
-    outcomes: Vec<Outcome>,
+    /// Of each event, by arrival: its verdict, and when the stored event with its key was received.
+    verdicts: Vec<(Verdict, Option<Timestamp>)>,
 }
 
 /// What is stored under a key, as far as it matters for judging.
@@ -31,20 +32,19 @@ impl<'a> Judgement<'a> {
         let mut by_key: Vec<usize> = (0..events.len()).collect();
         // Sorting finds repeats, and rows that lie together in an index are best asked for together.
         by_key.sort_unstable_by(|&a, &b| events[a].key.cmp(&events[b].key).then(a.cmp(&b)));
-        let new = Outcome { verdict: Verdict::Accepted, first_received_at: batch.received_at };
-        let mut outcomes = vec![new; events.len()];
+        let mut verdicts = vec![(Verdict::Accepted, None); events.len()];
         for same in by_key.chunk_by(|&a, &b| events[a].key == events[b].key) {
             for &repeat in &same[1..] {
-                outcomes[repeat].verdict = compare(&events[repeat], &events[same[0]]);
+                verdicts[repeat].0 = compare(&events[repeat], &events[same[0]]);
             }
         }
-        Self { batch, by_key, outcomes }
+        Self { batch, by_key, verdicts }
     }
 
     /// Places in [`Self::by_key`] of the first event of each key that counts as new.
     pub(super) fn new_places(&self) -> impl Iterator<Item = usize> {
         (0..self.by_key.len())
-            .filter(|&place| matches!(self.outcomes[self.by_key[place]].verdict, Verdict::Accepted))
+            .filter(|&place| matches!(self.verdicts[self.by_key[place]].0, Verdict::Accepted))
     }
 
     /// The events that count as new, as indexes into the batch, sorted by key.
@@ -72,24 +72,28 @@ impl<'a> Judgement<'a> {
             if event.key != *key {
                 break;
             }
-            self.outcomes[index] = Outcome {
-                verdict: compare_stored(event, original),
-                first_received_at: original.received_at,
-            };
+            self.verdicts[index] = (compare_stored(event, original), Some(original.received_at));
         }
     }
 
     /// What the batch adds to the counters of its topics, sorted by topic.
     pub(super) fn counters(&self) -> BTreeMap<&'a str, Counters> {
         let mut topics: BTreeMap<&str, Counters> = BTreeMap::new();
-        for (event, outcome) in self.batch.events.iter().zip(&self.outcomes) {
-            topics.entry(&event.key.topic).or_default().add(outcome.verdict);
+        for (event, (verdict, _)) in self.batch.events.iter().zip(&self.verdicts) {
+            topics.entry(&event.key.topic).or_default().add(*verdict);
         }
         topics
     }
 
-    pub(super) fn into_outcomes(self) -> Vec<Outcome> {
-        self.outcomes
+    /// The outcomes, by arrival, of a batch that was received at this time.
+    pub(super) fn into_outcomes(self, received_at: Timestamp) -> Vec<Outcome> {
+        self.verdicts
+            .into_iter()
+            .map(|(verdict, first_received_at)| Outcome {
+                verdict,
+                first_received_at: first_received_at.unwrap_or(received_at),
+            })
+            .collect()
     }
 }
 
@@ -176,14 +180,14 @@ mod tests {
             judgement.counters()["t"],
             Counters { received: 5, unique_processed: 1, duplicate_dropped: 4, conflicts: 3 }
         );
-        let outcomes = judgement.into_outcomes();
+        let outcomes = judgement.into_outcomes(at(10));
         assert_eq!(
             outcomes.iter().map(|outcome| outcome.verdict).collect::<Vec<_>>(),
             [conflict, Verdict::Accepted, conflict, Verdict::Duplicate, conflict]
         );
         assert_eq!(
             outcomes.iter().map(|outcome| outcome.first_received_at).collect::<Vec<_>>(),
-            [at(1), at(9), at(9), at(1), at(1)]
+            [at(1), at(10), at(10), at(1), at(1)]
         );
     }
 }

@@ -178,7 +178,8 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
-        self.reader().await?.run(async |reader| read::list(reader, &query).await).await
+        let lanes = self.lanes();
+        self.reader().await?.run(async |reader| read::list(reader, lanes, &query).await).await
     }
 
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {

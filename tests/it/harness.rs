@@ -118,7 +118,8 @@ async fn create(server: &str) -> (String, String) {
     (format!("{place}/{name}{parameters}"), name)
 }
 
-async fn connect(url: &str) -> tokio_postgres::Client {
+/// A connection past the service.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
     tokio::spawn(connection);

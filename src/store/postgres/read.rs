@@ -2,13 +2,13 @@
 
 use deadpool_postgres::Object;
 use postgres_types::ToSql;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::{Error, Row};
 
 use super::{Found, ListQuery, Page, Stats};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position},
-    store::{Counters, Place, TopicStats},
+    store::{Counters, Place, TopicStats, lane_of},
 };
 
 /// A statement's text and its values, made piece by piece. Only fixed text goes into the former.
@@ -36,9 +36,13 @@ impl<'a> Sql<'a> {
 const FIRST_EVENTS: usize = 64;
 
 /// Lists a page: a few events first, and the rest if those were small.
-pub(super) async fn list(connection: &Object, query: &ListQuery) -> Result<Page, Error> {
+pub(super) async fn list(
+    connection: &Object,
+    lanes: u16,
+    query: &ListQuery,
+) -> Result<Page, Error> {
     let first = ListQuery { limit: query.limit.min(FIRST_EVENTS), ..query.clone() };
-    let mut page = list_at_once(connection, &first).await?;
+    let mut page = list_at_once(connection, lanes, &first).await?;
     let bytes: usize = page.events.iter().map(|event| event.payload.as_str().len()).sum();
     let wanted = query.limit - page.events.len();
     let whole = page.events.len() == FIRST_EVENTS;
@@ -49,54 +53,63 @@ pub(super) async fn list(connection: &Object, query: &ListQuery) -> Result<Page,
             max_bytes: query.max_bytes.saturating_sub(bytes),
             ..query.clone()
         };
-        let rest = list_at_once(connection, &rest).await?;
+        let rest = list_at_once(connection, lanes, &rest).await?;
         page.events.extend(rest.events);
         page.more = rest.more;
     }
     Ok(page)
 }
 
-/// Lists a page with one statement. The database cuts it to its bytes, so that large payloads are not
-/// carried over to be thrown away.
-async fn list_at_once(connection: &Object, query: &ListQuery) -> Result<Page, Error> {
+/// Lists a page with one statement. Within a lane, events lie in order of time: each lane gives its
+/// first events between two places, and the page is the first of those. The database cuts it to its
+/// bytes, so that large payloads are not carried over to be thrown away.
+async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Result<Page, Error> {
     let filter = &query.filter;
-    let order = match filter.oldest_first {
-        true => "received_at, lane, seq",
-        false => "received_at DESC, lane DESC, seq DESC",
+    let (order, within_lane) = match filter.oldest_first {
+        true => ("received_at, lane, seq", " ORDER BY seq LIMIT "),
+        false => ("received_at DESC, lane DESC, seq DESC", " ORDER BY seq DESC LIMIT "),
     };
     let limit = query.limit as i64;
     let one_more = limit + 1;
     let max_bytes = query.max_bytes as i64;
-    let after: Option<(OffsetDateTime, i16, i64)> =
-        query.after.map(|at| (at.received_at.into(), at.position.lane as i16, at.position.seq));
+    let lane = filter.topic.as_deref().map(|topic| lane_of(topic, lanes) as i16);
+    let after = query.after.map(After::from);
     let start_time = filter.start_time.map(OffsetDateTime::from);
     let end_time = filter.end_time.map(OffsetDateTime::from);
 
     let mut sql = Sql::default();
-    sql.text("WITH candidates AS (SELECT * FROM processed_events WHERE true");
+    sql.text("WITH spans AS MATERIALIZED (SELECT lane, greatest(0");
+    if let Some(start) = &start_time {
+        sql.text(", first_seq_at(lane, ").value(start).text(")");
+    }
+    if let (Some(after), true) = (&after, filter.oldest_first) {
+        sql.text(", ").place_in_lane(after, true);
+    }
+    sql.text(") AS first, least(head + 1");
+    if let Some(end) = &end_time {
+        sql.text(", first_seq_at(lane, ").value(end).text(")");
+    }
+    if let (Some(after), false) = (&after, filter.oldest_first) {
+        sql.text(", ").place_in_lane(after, false);
+    }
+    sql.text(") AS beyond FROM lanes");
+    if let Some(lane) = &lane {
+        sql.text(" WHERE lane = ").value(lane);
+    }
+    sql.text(
+        "), candidates AS (
+             SELECT event.* FROM spans CROSS JOIN LATERAL (
+                 SELECT * FROM processed_events e
+                 WHERE e.lane = spans.lane AND e.seq >= spans.first AND e.seq < spans.beyond",
+    );
     if let Some(topic) = &filter.topic {
         sql.text(" AND topic = ").value(topic);
     }
     if let Some(source) = &filter.source {
         sql.text(" AND source = ").value(source);
     }
-    if let Some(start) = &start_time {
-        sql.text(" AND received_at >= ").value(start);
-    }
-    if let Some(end) = &end_time {
-        sql.text(" AND received_at < ").value(end);
-    }
-    if let Some((received_at, lane, seq)) = &after {
-        sql.text(" AND (received_at, lane, seq) ")
-            .text(if filter.oldest_first { "> (" } else { "< (" })
-            .value(received_at)
-            .text(", ")
-            .value(lane)
-            .text(", ")
-            .value(seq)
-            .text(")");
-    }
-    sql.text(" ORDER BY ").text(order).text(" LIMIT ").value(&one_more);
+    sql.text(within_lane).value(&one_more).text(") AS event ORDER BY ").text(order);
+    sql.text(" LIMIT ").value(&one_more);
     sql.text(
         "), measured AS (
              SELECT *, row_number() OVER placed AS place,
@@ -124,6 +137,35 @@ async fn list_at_once(connection: &Object, query: &ListQuery) -> Result<Page, Er
         more: candidates > rows.len() as i64,
         events: rows.iter().map(event).collect::<Result<_, _>>()?,
     })
+}
+
+/// The place behind which a page begins, as values.
+struct After {
+    lane: i16,
+    seq: i64,
+    received_at: OffsetDateTime,
+    /// The next time that there is: times are kept to the microsecond.
+    next_time: OffsetDateTime,
+}
+
+impl From<Place> for After {
+    fn from(Place { received_at, position }: Place) -> Self {
+        let received_at = OffsetDateTime::from(received_at);
+        let next_time = received_at.checked_add(Duration::MICROSECOND).unwrap_or(received_at);
+        Self { lane: position.lane as i16, seq: position.seq, received_at, next_time }
+    }
+}
+
+impl<'a> Sql<'a> {
+    /// The seq, in each lane, of the first event behind a place, or of the first one not before it.
+    /// Events received at the same time are ordered by their lanes.
+    fn place_in_lane(&mut self, at: &'a After, behind: bool) -> &mut Self {
+        self.text("CASE WHEN lane = ").value(&at.lane).text(" THEN ").value(&at.seq);
+        self.text(if behind { "::bigint + 1" } else { "::bigint" });
+        self.text(" WHEN lane > ").value(&at.lane);
+        self.text(" THEN first_seq_at(lane, ").value(&at.received_at);
+        self.text(") ELSE first_seq_at(lane, ").value(&at.next_time).text(") END")
+    }
 }
 
 /// Looks keys up, cut to `max_bytes` by the database like a page.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{Error, Found, ListQuery, Page, Stats, store_error, write::Micros};
 use crate::{
-    event::{Event, EventKey, Name, Payload, Position},
+    event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, READ_CONNECTIONS, STATEMENT_TIMEOUT},
     store::{Counters, TopicStats},
 };
@@ -80,41 +80,39 @@ const EVENT_COLUMNS: &str = "seq, topic, event_id, occurred_at, source, payload,
 
 pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Page> {
     let filter = &query.filter;
+    let snapshot = connection.transaction()?;
     let mut sql = format!("SELECT {EVENT_COLUMNS} FROM processed_events WHERE true");
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut narrow = |condition: &str, value: Vec<Box<dyn ToSql>>| {
+    let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
         sql.push_str(" AND ");
         sql.push_str(condition);
-        values.extend(value);
+        values.push(value);
     };
     if let Some(topic) = &filter.topic {
-        let small = topic_events(connection, topic)? < SMALL_TOPIC_EVENTS;
+        let small = topic_events(&snapshot, topic)? < SMALL_TOPIC_EVENTS;
         // The plus keeps SQLite from using the index on the key.
-        narrow(if small { "topic = ?" } else { "+topic = ?" }, vec![Box::new(topic.clone())]);
+        narrow(if small { "topic = ?" } else { "+topic = ?" }, Box::new(topic.clone()));
     }
     if let Some(source) = &filter.source {
-        narrow("source = ?", vec![Box::new(source.clone())]);
+        narrow("source = ?", Box::new(source.clone()));
     }
     if let Some(start) = filter.start_time {
-        narrow("received_at >= ?", vec![Box::new(Micros(start))]);
+        narrow("seq >= ?", Box::new(first_seq_at(&snapshot, start)?));
     }
     if let Some(end) = filter.end_time {
-        narrow("received_at < ?", vec![Box::new(Micros(end))]);
+        narrow("seq < ?", Box::new(first_seq_at(&snapshot, end)?));
     }
     if let Some(place) = query.after {
-        let behind = match filter.oldest_first {
-            true => "(received_at, seq) > (?, ?)",
-            false => "(received_at, seq) < (?, ?)",
-        };
-        narrow(behind, vec![Box::new(Micros(place.received_at)), Box::new(place.position.seq)]);
+        let behind = if filter.oldest_first { "seq > ?" } else { "seq < ?" };
+        narrow(behind, Box::new(place.position.seq));
     }
     sql.push_str(match filter.oldest_first {
-        true => " ORDER BY received_at, seq LIMIT ?",
-        false => " ORDER BY received_at DESC, seq DESC LIMIT ?",
+        true => " ORDER BY seq LIMIT ?",
+        false => " ORDER BY seq DESC LIMIT ?",
     });
     values.push(Box::new(query.limit as i64 + 1));
 
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = snapshot.prepare_cached(&sql)?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut page = Page::default();
     let mut bytes = 0;
@@ -129,6 +127,33 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Pag
         page.events.push(event);
     }
     Ok(page)
+}
+
+/// The number of the first event that was received at `time` or later; behind the last one if there
+/// is none. Time never runs backwards, so it is found by halving.
+fn first_seq_at(connection: &Connection, time: Timestamp) -> Result<i64> {
+    let mut probe = connection.prepare_cached(
+        "SELECT seq, received_at FROM processed_events WHERE seq >= ?1 AND seq < ?2
+         ORDER BY seq LIMIT 1",
+    )?;
+    // Events up to `earlier` are earlier, those from `later` on are not.
+    let mut earlier = 0;
+    let mut later: i64 = connection.query_row(
+        "SELECT coalesce(max(seq), 0) + 1 FROM processed_events",
+        [],
+        |row| row.get(0),
+    )?;
+    while later - earlier > 1 {
+        let middle = earlier + (later - earlier) / 2;
+        let found = probe
+            .query_row([middle, later], |row| Ok((row.get(0)?, row.get::<_, Micros>(1)?.0)))
+            .optional()?;
+        match found {
+            Some((seq, received_at)) if received_at < time => earlier = seq,
+            _ => later = middle,
+        }
+    }
+    Ok(later)
 }
 
 fn topic_events(connection: &Connection, topic: &str) -> Result<i64> {

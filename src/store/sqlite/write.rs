@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Instant,
@@ -87,45 +88,50 @@ fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
 fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut judgement = Judgement::new(batch);
-    let applied = applied(&transaction, batch)?;
-    if applied.is_none() {
-        store(&transaction, batch, &mut judgement)?;
+    let Some((seqs, received_at)) = applied(&transaction, batch)? else {
+        let received_at = store(&transaction, batch, &mut judgement)?;
         transaction.commit()?;
-    } else {
-        // An earlier try was committed although its answer was lost: what it stored counts as new.
-        let places: Vec<usize> = judgement.new_places().collect();
-        for place in places {
-            let stored = original(&transaction, judgement.event(place))?;
-            if let Some((seq, original)) = stored
-                && !applied.as_ref().is_some_and(|ours| ours.contains(&seq))
-            {
-                judgement.found(place, &original);
-            }
+        return Ok(judgement.into_outcomes(received_at));
+    };
+    // An earlier try was committed although its answer was lost: what it stored counts as new.
+    let places: Vec<usize> = judgement.new_places().collect();
+    for place in places {
+        if let Some((seq, original)) = original(&transaction, judgement.event(place))?
+            && !seqs.contains(&seq)
+        {
+            judgement.found(place, &original);
         }
     }
-    Ok(judgement.into_outcomes())
+    Ok(judgement.into_outcomes(received_at))
 }
 
-/// The sequence numbers that an earlier try of this batch gave to its events, if there was one.
-fn applied(transaction: &Transaction<'_>, batch: &Batch) -> Result<Option<std::ops::Range<i64>>> {
+/// The sequence numbers that an earlier try of this batch gave to its events, and their time, if
+/// there was one.
+fn applied(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+) -> Result<Option<(Range<i64>, Timestamp)>> {
     transaction
-        .prepare_cached("SELECT first_seq, events FROM batch_ledger WHERE batch_id = ?1")?
+        .prepare_cached(
+            "SELECT first_seq, events, committed_at FROM batch_ledger WHERE batch_id = ?1",
+        )?
         .query_row([batch.id], |row| {
             let first: i64 = row.get(0)?;
-            Ok(first..first + row.get::<_, i64>(1)?)
+            Ok((first..first + row.get::<_, i64>(1)?, row.get::<_, Micros>(2)?.0))
         })
         .optional()
 }
 
+/// Stores what is new, counts all, and says when it was received: time never runs backwards.
 fn store(
     transaction: &Transaction<'_>,
     batch: &Batch,
     judgement: &mut Judgement<'_>,
-) -> Result<()> {
-    let head: i64 = transaction
-        .prepare_cached("SELECT head FROM lanes WHERE lane = ?1")?
-        .query_row([batch.lane], |row| row.get(0))?;
-    let received_at = Micros(batch.received_at);
+) -> Result<Timestamp> {
+    let (head, latest) = transaction
+        .prepare_cached("SELECT head, last_received_at FROM lanes WHERE lane = ?1")?
+        .query_row([batch.lane], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Micros>(1)?.0)))?;
+    let received_at = Micros(batch.received_at.max(latest));
 
     let mut seq = head;
     let mut insert = transaction.prepare_cached(
@@ -153,8 +159,8 @@ fn store(
     }
 
     transaction
-        .prepare_cached("UPDATE lanes SET head = ?2 WHERE lane = ?1")?
-        .execute(params![batch.lane, seq])?;
+        .prepare_cached("UPDATE lanes SET head = ?2, last_received_at = ?3 WHERE lane = ?1")?
+        .execute(params![batch.lane, seq, received_at])?;
     transaction
         .prepare_cached(
             "INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
@@ -182,7 +188,7 @@ fn store(
             received_at,
         ])?;
     }
-    Ok(())
+    Ok(received_at.0)
 }
 
 /// What is stored under the event's key.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use event_aggregator::{
     config::Database,
-    event::{EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
-    store::{Batch, Counters, Store, postgres::PostgresStore, sqlite::SqliteStore},
+    event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
+    store::{
+        Batch, Counters, Filter, ListQuery, Store, postgres::PostgresStore, sqlite::SqliteStore,
+    },
 };
 use uuid::Uuid;
 
@@ -14,6 +16,9 @@ use crate::harness::{self, Backend, TestDatabase, TestServer, counters, publish}
 on_both_stores!(
     a_batch_is_applied_once_however_often_it_is_committed,
     sequence_numbers_have_no_gaps,
+    time_never_runs_backwards,
+    a_time_is_found_wherever_it_lies,
+    an_older_database_is_brought_into_order,
     what_a_store_refuses_costs_its_neighbours_nothing,
 );
 
@@ -25,6 +30,11 @@ async fn open(database: &TestDatabase) -> Arc<dyn Store> {
 }
 
 fn batch(ids: &[&str]) -> Arc<Batch> {
+    batch_at(ids, Timestamp::now().as_micros())
+}
+
+/// A batch that was received at a time, in microseconds since 1970.
+fn batch_at(ids: &[&str], micros: i64) -> Arc<Batch> {
     let name = |text: &str| Name::new("name", text.to_owned()).expect("valid");
     let events = ids.iter().map(|id| NewEvent {
         key: EventKey { topic: name("t"), event_id: name(id) },
@@ -35,9 +45,14 @@ fn batch(ids: &[&str]) -> Arc<Batch> {
     Arc::new(Batch {
         id: Uuid::now_v7(),
         lane: 0,
-        received_at: Timestamp::now(),
+        received_at: Timestamp::from_micros(micros).expect("valid"),
         events: events.collect(),
     })
+}
+
+async fn list(store: &dyn Store, filter: Filter) -> Vec<Event> {
+    let query = ListQuery { filter, after: None, limit: 100, max_bytes: 1_000 };
+    store.list(query).await.expect("page").events
 }
 
 async fn a_batch_is_applied_once_however_often_it_is_committed(backend: Backend) {
@@ -75,6 +90,97 @@ async fn sequence_numbers_have_no_gaps(backend: Backend) {
     let numbers = "SELECT count(*) + 10 * min(seq) + 100 * max(seq) FROM processed_events";
     assert_eq!(database.number(numbers).await, 5 + 10 + 500);
     assert_eq!(database.number("SELECT head FROM lanes WHERE lane = 0").await, 5);
+    store.close().await;
+}
+
+async fn time_never_runs_backwards(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // A clock that is set back between the first and the second batch.
+    let mut received = Vec::new();
+    for (id, micros) in [("a", 2_000), ("b", 1_000), ("a", 1_500), ("c", 3_000)] {
+        let outcomes = store.commit(batch_at(&[id], micros)).await.expect("commit");
+        received.push(outcomes[0].first_received_at.as_micros());
+    }
+    assert_eq!(received, [2_000, 2_000, 2_000, 3_000]);
+    let times: Vec<i64> = list(&*store, Filter::default())
+        .await
+        .iter()
+        .map(|event| event.received_at.as_micros())
+        .collect();
+    assert_eq!(times, [3_000, 2_000, 2_000], "what was answered is what is stored");
+    store.close().await;
+}
+
+async fn a_time_is_found_wherever_it_lies(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    for (number, micros) in [10, 10, 20, 20, 20, 30, 50].into_iter().enumerate() {
+        store.commit(batch_at(&[&number.to_string()], micros)).await.expect("commit");
+    }
+    // As after a purge.
+    database.execute("DELETE FROM processed_events WHERE seq IN (1, 4, 6)").await;
+    let times = [2, 3, 5, 7].into_iter().zip([10, 20, 20, 50]);
+    for start in [9, 10, 11, 20, 21, 30, 49, 50, 51] {
+        let expected: Vec<i64> =
+            times.clone().filter(|&(_, time)| time >= start).map(|(seq, _)| seq).collect();
+        let filter = Filter {
+            start_time: Timestamp::from_micros(start),
+            oldest_first: true,
+            ..Filter::default()
+        };
+        let found = list(&*store, filter).await;
+        let found: Vec<i64> = found.iter().map(|event| event.position.seq).collect();
+        assert_eq!(found, expected, "from {start}");
+    }
+    store.close().await;
+}
+
+mod schema {
+    pub mod sqlite {
+        refinery::embed_migrations!("src/store/sqlite/migrations");
+    }
+    pub mod postgres {
+        refinery::embed_migrations!("src/store/postgres/migrations");
+    }
+}
+
+async fn an_older_database_is_brought_into_order(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let target = refinery::Target::Version(1);
+    match &database.url {
+        Database::Sqlite(path) => {
+            let mut connection = rusqlite::Connection::open(path).expect("open");
+            let runner = schema::sqlite::migrations::runner().set_target(target);
+            runner.run(&mut connection).expect("migrate");
+        }
+        Database::Postgres(url) => {
+            let mut client = harness::connect(url).await;
+            let runner = schema::postgres::migrations::runner().set_target(target);
+            runner.run_async(&mut client).await.expect("migrate");
+        }
+    }
+    for (seq, micros) in [(1, 5_000), (2, 4_000), (3, 6_000)] {
+        let (columns, lane, time) = match backend {
+            Backend::Sqlite => ("", "", micros.to_string()),
+            Backend::Postgres => ("lane, ", "0, ", format!("to_timestamp({micros} / 1e6)")),
+        };
+        let insert = format!(
+            "INSERT INTO processed_events ({columns}seq, topic, event_id, source, payload, received_at)
+             VALUES ({lane}{seq}, 't', 'e{seq}', 's', '{{}}', {time})"
+        );
+        database.execute(&insert).await;
+    }
+    database.execute("UPDATE lanes SET head = 3 WHERE lane = 0").await;
+
+    let store = open(&database).await;
+    store.commit(batch_at(&["new"], 1_000)).await.expect("commit");
+    let times: Vec<i64> = list(&*store, Filter::default())
+        .await
+        .iter()
+        .map(|event| event.received_at.as_micros())
+        .collect();
+    assert_eq!(times, [6_000, 6_000, 5_000, 5_000]);
     store.close().await;
 }
 
