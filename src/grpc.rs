@@ -16,13 +16,16 @@ use crate::{
     limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
     proto::{
         DESCRIPTORS,
-        v1::{
-            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
-            ListEventsRequest, ListEventsResponse, PublishRequest, PublishResponse,
-            PublishStreamRequest, PublishStreamResponse, SubscribeRequest, SubscribeResponse,
+        incoming::{
+            PublishRequest, PublishStreamRequest,
             event_aggregator_service_server::{
                 EventAggregatorService, EventAggregatorServiceServer,
             },
+        },
+        v1::{
+            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
+            ListEventsRequest, ListEventsResponse, PublishResponse, PublishStreamResponse,
+            SubscribeRequest, SubscribeResponse,
         },
     },
     store::Store,
@@ -35,6 +38,7 @@ mod convert;
 mod publish;
 mod query;
 mod status;
+mod structure;
 
 /// Full name of the service, as health and reflection call it.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";

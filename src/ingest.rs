@@ -114,14 +114,8 @@ impl Ingest {
         let cost = events.iter().map(|event| event.bytes() + QUEUED_EVENT_OVERHEAD).sum::<usize>();
         let room = Arc::new(self.room(cost, admission).await?);
 
-        let mut parts: Vec<Part> = self.lanes.iter().map(|_| Part::default()).collect();
         let mut pending = Pending { events: events.len(), parts: Vec::new() };
-        for (index, event) in events.into_iter().enumerate() {
-            let part = &mut parts[usize::from(lane_of(&event.key.topic, self.lanes.len() as u16))];
-            part.indexes.push(index);
-            part.bytes += event.bytes();
-            part.events.push(event);
-        }
+        let parts = self.split(events);
         // All slots are taken before anything is sent: a request is admitted whole or not at all.
         let mut sending = Vec::new();
         for (lane, part) in self.lanes.iter().zip(parts) {
@@ -143,6 +137,24 @@ impl Ingest {
             pending.parts.push((indexes, outcomes));
         }
         Ok(pending)
+    }
+
+    /// The part of each lane.
+    fn split(&self, events: Vec<NewEvent>) -> Vec<Part> {
+        let lanes = self.lanes.len();
+        let lane = |event: &NewEvent| usize::from(lane_of(&event.key.topic, lanes as u16));
+        let lane_of_each: Vec<usize> = events.iter().map(lane).collect();
+        let mut sizes = vec![0; lanes];
+        lane_of_each.iter().for_each(|&lane| sizes[lane] += 1);
+
+        let mut parts: Vec<Part> = sizes.into_iter().map(Part::with_capacity).collect();
+        for (index, (event, lane)) in events.into_iter().zip(lane_of_each).enumerate() {
+            let part = &mut parts[lane];
+            part.indexes.push(index);
+            part.bytes += event.bytes();
+            part.events.push(event);
+        }
+        parts
     }
 
     async fn room(&self, cost: usize, admission: Admission) -> Result<OwnedSemaphorePermit, Error> {
@@ -184,11 +196,18 @@ impl Shared {
     }
 }
 
-#[derive(Default)]
+/// What of a request goes to one lane.
 struct Part {
     indexes: Vec<usize>,
     events: Vec<NewEvent>,
     bytes: usize,
+}
+
+impl Part {
+    fn with_capacity(events: usize) -> Self {
+        let (indexes, events) = (Vec::with_capacity(events), Vec::with_capacity(events));
+        Self { indexes, events, bytes: 0 }
+    }
 }
 
 /// Submitted events whose outcomes are not known yet.

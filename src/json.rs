@@ -19,14 +19,26 @@ pub(crate) fn check_object(text: &str) -> Result<(), String> {
         return Err(format!("is {bytes} bytes long; at most {MAX_PAYLOAD_BYTES} are taken"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    Value { depth: 0 }
+    let numbers = Value { depth: 0 }
         .deserialize(&mut reader)
-        .and_then(|()| reader.end())
+        .and_then(|numbers| reader.end().map(|()| numbers))
         .map_err(|error| format!("is not accepted as JSON: {error}"))?;
     if !text.trim_start().starts_with('{') {
         return Err("must be a JSON object".to_owned());
     }
-    check_numbers(text)
+    match numbers {
+        Numbers::Integers => Ok(()),
+        Numbers::Floats => check_numbers(text),
+    }
+}
+
+/// Which numbers there are in a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Numbers {
+    /// At most whole ones that fit 64 bits, and are short for that reason.
+    Integers,
+    /// Also others, whose form must be looked at.
+    Floats,
 }
 
 /// Walks one value without keeping anything of it.
@@ -44,60 +56,64 @@ impl Value {
 }
 
 impl<'de> DeserializeSeed<'de> for Value {
-    type Value = ();
+    type Value = Numbers;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<Numbers, D::Error> {
         reader.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Value {
-    type Value = ();
+    type Value = Numbers;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E>(self) -> Result<Numbers, E> {
+        Ok(Numbers::Integers)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, _: bool) -> Result<Numbers, E> {
+        Ok(Numbers::Integers)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, _: u64) -> Result<Numbers, E> {
+        Ok(Numbers::Integers)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, _: i64) -> Result<Numbers, E> {
+        Ok(Numbers::Integers)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E>(self, _: f64) -> Result<Numbers, E> {
+        Ok(Numbers::Floats)
     }
 
     // Reading a string whole is what makes serde_json refuse lone surrogates.
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Numbers, E> {
         if text.contains('\0') {
             return Err(E::custom("the character \\u0000 cannot be stored"));
         }
-        Ok(())
+        Ok(Numbers::Integers)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let nested = self.nested::<A::Error>()?.depth;
-        while items.next_element_seed(Value { depth: nested })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let nested = self.nested::<A::Error>()?.depth;
-        while entries.next_key_seed(Value { depth: nested })?.is_some() {
-            entries.next_value_seed(Value { depth: nested })?;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Numbers, A::Error> {
+        let depth = self.nested::<A::Error>()?.depth;
+        let mut numbers = Numbers::Integers;
+        while let Some(item) = items.next_element_seed(Value { depth })? {
+            numbers = numbers.max(item);
         }
-        Ok(())
+        Ok(numbers)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Numbers, A::Error> {
+        let depth = self.nested::<A::Error>()?.depth;
+        let mut numbers = Numbers::Integers;
+        while entries.next_key_seed(Value { depth })?.is_some() {
+            numbers = numbers.max(entries.next_value_seed(Value { depth })?);
+        }
+        Ok(numbers)
     }
 }
 

@@ -6,6 +6,13 @@ pub mod v1 {
     tonic::include_proto!("event_aggregator.v1");
 }
 
+/// The service of the contract, and the messages that bring events in, as it reads them: an event's
+/// texts and its structure are the bytes that they came in, not looked at yet.
+#[allow(missing_docs, clippy::all)]
+pub mod incoming {
+    include!(concat!(env!("OUT_DIR"), "/incoming/event_aggregator.v1.rs"));
+}
+
 /// A time for the wire.
 pub fn timestamp(time: crate::event::Timestamp) -> prost_types::Timestamp {
     let micros = time.as_micros();

@@ -10,9 +10,8 @@ use prost::{
 };
 use tonic::{
     Status,
-    codec::{Codec, DecodeBuf, Decoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::status;
 use crate::{event::Violation, limits::MAX_MESSAGE_ITEMS};
@@ -34,15 +33,30 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ContractEncoder<T>;
     type Decoder = ContractDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::default().encoder()
+        ContractEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         ContractDecoder(PhantomData)
+    }
+}
+
+/// Writes one message after the other.
+#[derive(Debug)]
+pub struct ContractEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for ContractEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // At once: growing step by step would copy a large message several times.
+        buffer.reserve(message.encoded_len());
+        message.encode(buffer).map_err(|_| status::internal())
     }
 }
 

@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use prost::Message;
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use serde_json::Number;
 
+use super::structure;
 use crate::{
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Violation},
     ingest::ProcessCounters,
     json,
-    limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES, MAX_SAFE_INTEGER},
+    limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
+        incoming::{self, event::Content},
         timestamp,
-        v1::{self as pb, PayloadFormat, event::Content},
+        v1::{self as pb, PayloadFormat},
     },
 };
 
@@ -30,18 +33,22 @@ impl Violations {
 }
 
 /// Checks an event that came in. Fields of its own that only the service sets are ignored.
-pub(super) fn new_event(event: pb::Event) -> Result<NewEvent, Vec<Violation>> {
+pub(super) fn new_event(event: incoming::Event) -> Result<NewEvent, Vec<Violation>> {
     let mut violations = Violations::default();
-    let topic = violations.check(Name::new("topic", event.topic));
-    let event_id = violations.check(Name::new("event_id", event.event_id));
+    let mut name =
+        |field, bytes| violations.check(text(field, bytes).and_then(|text| Name::new(field, text)));
+    let topic = name("topic", event.topic);
+    let event_id = name("event_id", event.event_id);
+    let source = name("source", event.source);
     let timestamp = violations.check(event.timestamp.map(time("timestamp")).transpose());
-    let source = violations.check(Name::new("source", event.source));
     let payload = violations.check(match event.content {
         None => Ok(Payload::default()),
-        Some(Content::PayloadJson(text)) => Payload::new("payload_json", text),
-        Some(Content::Payload(payload)) => struct_text(&payload)
-            .map_err(|fault| Violation::new("payload", fault))
-            .and_then(|text| Payload::new("payload", text)),
+        Some(Content::PayloadJson(bytes)) => {
+            text("payload_json", bytes).and_then(|text| Payload::new("payload_json", text))
+        }
+        Some(Content::Payload(bytes)) => {
+            structure::payload(&bytes).map_err(|fault| Violation::new("payload", fault))
+        }
     });
     match (topic, event_id, timestamp, source, payload) {
         (Some(topic), Some(event_id), Some(timestamp), Some(source), Some(payload)) => {
@@ -49,6 +56,10 @@ pub(super) fn new_event(event: pb::Event) -> Result<NewEvent, Vec<Violation>> {
         }
         _ => Err(violations.0),
     }
+}
+
+fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
+    ByteString::try_from(bytes).map_err(|_| Violation::new(field, "must be UTF-8"))
 }
 
 /// Checks a key that came in.
@@ -100,13 +111,12 @@ pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -
             let Event { key, timestamp: time, source, payload, received_at, .. } = event;
             let structure = match format {
                 PayloadFormat::Json => None,
-                PayloadFormat::Unspecified | PayloadFormat::Struct => {
-                    structure(&payload).and_then(|structure| {
+                PayloadFormat::Unspecified | PayloadFormat::Struct => as_structure(&payload)
+                    .and_then(|structure| {
                         let more = structure.encoded_len().saturating_sub(payload.as_str().len());
                         room = room.checked_sub(more)?;
                         Some(structure)
-                    })
-                }
+                    }),
             };
             pb::Event {
                 topic: key.topic.to_string(),
@@ -114,8 +124,8 @@ pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -
                 timestamp: Some(timestamp(time)),
                 source: source.to_string(),
                 content: Some(match structure {
-                    Some(structure) => Content::Payload(structure),
-                    None => Content::PayloadJson(payload.into_string()),
+                    Some(structure) => pb::event::Content::Payload(structure),
+                    None => pb::event::Content::PayloadJson(payload.into_string()),
                 }),
                 received_at: Some(timestamp(received_at)),
                 cursor: String::new(),
@@ -125,7 +135,7 @@ pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -
 }
 
 /// The payload as a structure, if that changes nothing.
-fn structure(payload: &Payload) -> Option<Struct> {
+fn as_structure(payload: &Payload) -> Option<Struct> {
     if json::has_unsafe_integer(payload.as_str()) {
         return None;
     }
@@ -153,69 +163,6 @@ fn value(json: serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// A structure as JSON text. The error says what JSON cannot hold.
-fn struct_text(structure: &Struct) -> Result<String, String> {
-    let mut text = String::new();
-    write_struct(structure, &mut text)?;
-    Ok(text)
-}
-
-fn write_struct(structure: &Struct, text: &mut String) -> Result<(), String> {
-    text.push('{');
-    for (place, (key, value)) in structure.fields.iter().enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        write_string(key, text);
-        text.push(':');
-        write_value(value, text)?;
-    }
-    text.push('}');
-    Ok(())
-}
-
-fn write_value(value: &Value, text: &mut String) -> Result<(), String> {
-    match &value.kind {
-        None => return Err("has a value of no kind".to_owned()),
-        Some(Kind::NullValue(_)) => text.push_str("null"),
-        Some(Kind::BoolValue(value)) => text.push_str(if *value { "true" } else { "false" }),
-        Some(Kind::NumberValue(number)) => write_number(*number, text)?,
-        Some(Kind::StringValue(string)) => write_string(string, text),
-        Some(Kind::StructValue(structure)) => write_struct(structure, text)?,
-        Some(Kind::ListValue(list)) => {
-            text.push('[');
-            for (place, item) in list.values.iter().enumerate() {
-                if place > 0 {
-                    text.push(',');
-                }
-                write_value(item, text)?;
-            }
-            text.push(']');
-        }
-    }
-    Ok(())
-}
-
-fn write_string(string: &str, text: &mut String) {
-    text.push_str(&serde_json::Value::from(string).to_string());
-}
-
-fn write_number(number: f64, text: &mut String) -> Result<(), String> {
-    let Some(finite) = Number::from_f64(number) else {
-        return Err("has a number that is not finite".to_owned());
-    };
-    if number.fract() != 0.0 {
-        text.push_str(&finite.to_string());
-    } else if number.abs() <= MAX_SAFE_INTEGER as f64 {
-        text.push_str(&(number as i64).to_string());
-    } else {
-        return Err("has a whole number beyond 2^53, which the structure may already have \
-                    changed; send it as payload_json, or as a string"
-            .to_owned());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,18 +171,9 @@ mod tests {
     fn structures_survive_the_way_there_and_back() {
         let text = r#"{"a":[1,-2.5,true,null,{"ü\"\n":"x"}],"big":9007199254740992}"#;
         let payload = Payload::new("payload", text.to_owned()).expect("valid");
-        let structure = structure(&payload).expect("no unsafe integers");
-        assert_eq!(struct_text(&structure).as_deref(), Ok(text));
-    }
-
-    #[test]
-    fn numbers_that_json_or_a_float_cannot_hold_are_refused() {
-        for number in [f64::NAN, f64::INFINITY, 9007199254740994.0, -1e300] {
-            assert!(write_number(number, &mut String::new()).is_err(), "{number}");
-        }
-        let mut text = String::new();
-        write_number(-0.0, &mut text).expect("zero");
-        assert_eq!(text, "0");
+        let structure = as_structure(&payload).expect("no unsafe integers");
+        let again = super::structure::payload(&structure.encode_to_vec()).expect("valid");
+        assert_eq!(again.as_str(), text);
     }
 
     #[test]

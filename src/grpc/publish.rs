@@ -12,11 +12,9 @@ use crate::{
     ingest::{Admission, Ingest, Pending},
     limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, STREAM_REQUESTS_IN_FLIGHT},
     proto::{
+        incoming::{Event, PublishRequest, PublishStreamRequest},
         timestamp,
-        v1::{
-            self as pb, PublishRequest, PublishResponse, PublishResult, PublishStatus,
-            PublishStreamRequest, PublishStreamResponse,
-        },
+        v1::{PublishResponse, PublishResult, PublishStatus, PublishStreamResponse},
     },
 };
 
@@ -142,7 +140,7 @@ enum Invalid {
 }
 
 impl Checked {
-    fn of(events: Vec<pb::Event>) -> Self {
+    fn of(events: Vec<Event>) -> Self {
         let mut checked = Self { valid: Vec::with_capacity(events.len()), invalid: Vec::new() };
         for (index, event) in events.into_iter().enumerate() {
             match convert::new_event(event) {

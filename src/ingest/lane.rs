@@ -55,8 +55,9 @@ pub(super) async fn run(
 /// Commits submissions as one batch and answers them.
 async fn commit(lane: u16, store: &dyn Store, mut submissions: Vec<Submission>, shared: &Shared) {
     let sizes: Vec<usize> = submissions.iter().map(|submission| submission.events.len()).collect();
-    let events = submissions.iter_mut().flat_map(|submission| submission.events.drain(..));
-    let settled = settle(lane, store, events.collect(), shared).await;
+    let mut events = Vec::with_capacity(sizes.iter().sum());
+    submissions.iter_mut().for_each(|submission| events.append(&mut submission.events));
+    let settled = settle(lane, store, events, shared).await;
     let mut outcomes = settled.map(Vec::into_iter);
     for (submission, size) in submissions.into_iter().zip(sizes) {
         let reply = match &mut outcomes {

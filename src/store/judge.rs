@@ -3,19 +3,39 @@
 
 use std::collections::BTreeMap;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{Batch, Counters};
 use crate::{
-    event::{Difference, NewEvent, Outcome, Timestamp, Verdict},
+    event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
     json,
 };
 
 /// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
 pub(super) struct Judgement<'a> {
     batch: &'a Batch,
-    /// All events, as indexes into the batch: by key, and those of one key by arrival.
+    /// All events, as indexes into the batch: those of a topic together, by id, and those of one key
+    /// by arrival.
     by_key: Vec<usize>,
     /// Of each event, by arrival: its verdict, and when the stored event with its key was received.
     verdicts: Vec<(Verdict, Option<Timestamp>)>,
+}
+
+/// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
+/// always.
+struct Place {
+    topic: u64,
+    event_id: u64,
+    index: usize,
+}
+
+impl Place {
+    fn of((index, event): (usize, &NewEvent)) -> Self {
+        let EventKey { topic, event_id } = &event.key;
+        let mut first = [0; 8];
+        first.iter_mut().zip(event_id.bytes()).for_each(|(first, byte)| *first = byte);
+        Self { topic: xxh3_64(topic.as_bytes()), event_id: u64::from_be_bytes(first), index }
+    }
 }
 
 /// What is stored under a key, as far as it matters for judging.
@@ -29,15 +49,22 @@ pub(super) struct Original {
 impl<'a> Judgement<'a> {
     pub(super) fn new(batch: &'a Batch) -> Self {
         let events = &batch.events;
-        let mut by_key: Vec<usize> = (0..events.len()).collect();
+        let key = |place: &Place| &events[place.index].key;
+        let mut places: Vec<Place> = (0..).zip(events).map(Place::of).collect();
         // Sorting finds repeats, and rows that lie together in an index are best asked for together.
-        by_key.sort_unstable_by(|&a, &b| events[a].key.cmp(&events[b].key).then(a.cmp(&b)));
+        places.sort_unstable_by(|a, b| {
+            let marks = (a.topic, a.event_id).cmp(&(b.topic, b.event_id));
+            marks.then_with(|| key(a).cmp(key(b))).then(a.index.cmp(&b.index))
+        });
         let mut verdicts = vec![(Verdict::Accepted, None); events.len()];
-        for same in by_key.chunk_by(|&a, &b| events[a].key == events[b].key) {
-            for &repeat in &same[1..] {
-                verdicts[repeat].0 = compare(&events[repeat], &events[same[0]]);
+        let is_same = |a: &Place, b: &Place| a.event_id == b.event_id && key(a) == key(b);
+        for same in places.chunk_by(is_same) {
+            for repeat in &same[1..] {
+                let verdict = compare(&events[repeat.index], &events[same[0].index]);
+                verdicts[repeat.index].0 = verdict;
             }
         }
+        let by_key = places.into_iter().map(|place| place.index).collect();
         Self { batch, by_key, verdicts }
     }
 
@@ -47,7 +74,7 @@ impl<'a> Judgement<'a> {
             .filter(|&place| matches!(self.verdicts[self.by_key[place]].0, Verdict::Accepted))
     }
 
-    /// The events that count as new, as indexes into the batch, sorted by key.
+    /// The events that count as new, as indexes into the batch, by key.
     pub(super) fn new_events(&self) -> impl Iterator<Item = usize> {
         self.new_places().map(|place| self.by_key[place])
     }
@@ -78,9 +105,11 @@ impl<'a> Judgement<'a> {
 
     /// What the batch adds to the counters of its topics, sorted by topic.
     pub(super) fn counters(&self) -> BTreeMap<&'a str, Counters> {
+        let topic = |index: usize| &*self.batch.events[index].key.topic;
         let mut topics: BTreeMap<&str, Counters> = BTreeMap::new();
-        for (event, (verdict, _)) in self.batch.events.iter().zip(&self.verdicts) {
-            topics.entry(&event.key.topic).or_default().add(*verdict);
+        for events in self.by_key.chunk_by(|&a, &b| topic(a) == topic(b)) {
+            let counters = topics.entry(topic(events[0])).or_default();
+            events.iter().for_each(|&index| counters.add(self.verdicts[index].0));
         }
         topics
     }
@@ -135,7 +164,7 @@ fn verdict(event: &NewEvent, timestamp: Option<Timestamp>, source: &str, payload
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventKey, Name, Payload};
+    use crate::event::{Name, Payload};
     use uuid::Uuid;
 
     fn event(event_id: &str, payload: &str) -> NewEvent {

@@ -22,8 +22,10 @@ use crate::{
     },
 };
 
-pub use lane::{JsonText, STORE};
+pub use columns::JsonText;
+pub use lane::STORE;
 
+mod columns;
 mod lane;
 mod open;
 mod read;

@@ -10,19 +10,19 @@
 //! because that one too needs the lane's row, and if it is still to come, the ledger's key will
 //! refuse it.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
-use bytes::BytesMut;
-use postgres_types::{IsNull, ToSql, Type};
+use postgres_types::ToSql;
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState};
 use tokio_stream::StreamExt;
 
-use super::{Batch, Error, Judgement, Original, open, write_error};
-use crate::{
-    event::{Outcome, Timestamp},
-    store::Counters,
+use super::{
+    Batch, Error, Judgement, Original,
+    columns::{Rows, Tallies},
+    open, write_error,
 };
+use crate::event::{Outcome, Timestamp};
 
 /// The statement that stores events that are new, and counts. Gives the events the next numbers of
 /// the lane, and the time, which never runs backwards within a lane. Public so that a benchmark can drive it without the service.
@@ -213,7 +213,7 @@ impl Session {
         batch: &Batch,
         judgement: &Judgement<'_>,
     ) -> Result<Timestamp, tokio_postgres::Error> {
-        let rows = Columns::of(batch, judgement);
+        let rows = Rows::of(batch, judgement);
         let tallies = Tallies::of(judgement.counters());
         let row = self
             .client
@@ -222,14 +222,14 @@ impl Session {
                 &[
                     &batch.id,
                     &(batch.lane as i16),
-                    &(rows.topics.len() as i64),
+                    &(rows.len() as i64),
                     &OffsetDateTime::from(batch.received_at),
-                    &rows.topics,
-                    &rows.event_ids,
-                    &rows.numbers,
-                    &rows.timestamps,
-                    &rows.sources,
-                    &rows.payloads,
+                    &rows.topics(),
+                    &rows.event_ids(),
+                    &rows.numbers(),
+                    &rows.timestamps(),
+                    &rows.sources(),
+                    &rows.payloads(),
                     &tallies.topics,
                     &tallies.received,
                     &tallies.unique_processed,
@@ -280,75 +280,5 @@ impl Applied {
         let events: i64 = row.try_get(1)?;
         let received_at = row.try_get::<_, OffsetDateTime>(2)?.into();
         Ok(Self { seqs: first..first + events, received_at })
-    }
-}
-
-/// The new events of a batch as columns, sorted by key.
-struct Columns<'a> {
-    topics: Vec<&'a str>,
-    event_ids: Vec<&'a str>,
-    /// Number in order of arrival, from 0.
-    numbers: Vec<i64>,
-    timestamps: Vec<Option<OffsetDateTime>>,
-    sources: Vec<&'a str>,
-    payloads: Vec<JsonText<'a>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(batch: &'a Batch, judgement: &Judgement<'_>) -> Self {
-        let new: Vec<usize> = judgement.new_events().collect();
-        let mut numbers = vec![0; batch.events.len()];
-        new.iter().for_each(|&index| numbers[index] = 1);
-        // Each new event gets the number of new ones before it.
-        let mut before = 0;
-        for number in &mut numbers {
-            before += std::mem::replace(number, before);
-        }
-        let events = || new.iter().map(|&index| &batch.events[index]);
-        Self {
-            topics: events().map(|event| &*event.key.topic).collect(),
-            event_ids: events().map(|event| &*event.key.event_id).collect(),
-            numbers: new.iter().map(|&index| numbers[index]).collect(),
-            timestamps: events().map(|event| event.timestamp.map(Into::into)).collect(),
-            sources: events().map(|event| &*event.source).collect(),
-            payloads: events().map(|event| JsonText(event.payload.as_str())).collect(),
-        }
-    }
-}
-
-/// A payload on its way into a `json` column, whose binary form is its text.
-#[derive(Debug)]
-pub struct JsonText<'a>(pub &'a str);
-
-impl ToSql for JsonText<'_> {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    postgres_types::accepts!(JSON);
-    postgres_types::to_sql_checked!();
-}
-
-/// What is added to the counters, as columns.
-struct Tallies<'a> {
-    topics: Vec<&'a str>,
-    received: Vec<i64>,
-    unique_processed: Vec<i64>,
-    conflicts: Vec<i64>,
-}
-
-impl<'a> Tallies<'a> {
-    fn of(counters: BTreeMap<&'a str, Counters>) -> Self {
-        Self {
-            received: counters.values().map(|topic| topic.received).collect(),
-            unique_processed: counters.values().map(|topic| topic.unique_processed).collect(),
-            conflicts: counters.values().map(|topic| topic.conflicts).collect(),
-            topics: counters.into_keys().collect(),
-        }
     }
 }

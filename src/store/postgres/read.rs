@@ -213,7 +213,7 @@ fn event(row: &Row) -> Result<Event, Error> {
         },
         timestamp: timestamp.map_or(received_at, Into::into),
         source: Name::stored(row.try_get(5)?),
-        payload: Payload::stored(row.try_get(6)?),
+        payload: Payload::trusted(row.try_get::<_, String>(6)?),
         received_at,
         position: Position { lane: row.try_get::<_, i16>(2)? as u16, seq: row.try_get(3)? },
     })

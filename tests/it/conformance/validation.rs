@@ -1,10 +1,18 @@
 //! Bad input: refused with the names of all fields at fault, and nothing stored or counted.
 
-use event_aggregator::proto::v1::{
-    BatchGetEventsRequest, Event, EventKey, GetStatsRequest, ListEventsRequest, PublishRequest,
-    event::Content,
+use bytes::Bytes;
+use event_aggregator::{
+    grpc::ContractCodec,
+    proto::{
+        incoming,
+        v1::{
+            BatchGetEventsRequest, Event, EventKey, GetStatsRequest, ListEventsRequest,
+            PublishRequest, PublishResponse, event::Content,
+        },
+    },
 };
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
+use tonic::{Status, codegen::http::uri::PathAndQuery};
 
 use crate::harness::*;
 
@@ -241,12 +249,42 @@ async fn many_faults_do_not_overflow_the_answer(backend: Backend) {
     }
 }
 
+/// Calls Publish with a message of another type.
+async fn publish_message(server: &TestServer, message: impl prost::Message + 'static) -> Status {
+    let mut client = tonic::client::Grpc::new(channel_to(server.address).await);
+    client.ready().await.expect("connected");
+    let path = PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/Publish");
+    let codec: ContractCodec<_, PublishResponse> = ContractCodec::default();
+    client.unary(tonic::Request::new(message), path, codec).await.expect_err("refused")
+}
+
 async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let deep = with_struct("deep", Some(nested_list(60)));
-    let status = try_publish(&mut client, vec![deep]).await.expect_err("too deep to be read");
+    let status = try_publish(&mut client, vec![deep]).await.expect_err("too deep");
+    assert_eq!(fields_at_fault(&status), ["events[0].payload"]);
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Another {
+        #[prost(int64, tag = "1")]
+        events: i64,
+    }
+    let status = publish_message(&server, Another { events: 1 }).await;
     assert_eq!(fields_at_fault(&status), ["message"]);
+
+    let latin1 = || Bytes::from_static(b"\xfc");
+    let event = incoming::Event {
+        topic: latin1(),
+        event_id: latin1(),
+        source: latin1(),
+        content: Some(incoming::event::Content::PayloadJson(latin1())),
+        ..Default::default()
+    };
+    let request = incoming::PublishRequest { events: vec![event], allow_partial: false };
+    let status = publish_message(&server, request).await;
+    let fields = ["topic", "event_id", "source", "payload_json"];
+    assert_eq!(fields_at_fault(&status), fields.map(|field| format!("events[0].{field}")));
 
     let status = try_publish(&mut client, vec![Event::default(); 5_000]).await.expect_err("items");
     assert_eq!(fields_at_fault(&status), ["message"]);
