@@ -117,7 +117,7 @@ impl Bench {
             let share = self.events / u64::from(self.clients)
                 + u64::from(u64::from(number) < self.events % u64::from(self.clients));
             let load = Load {
-                client: self.server.connect().await?,
+                channel: self.server.channel().await?,
                 generator: Generator::new(&self, number.into()),
                 events: if self.duration.is_some() { u64::MAX } else { share },
                 until: self.duration.map(|seconds| begun + Duration::from_secs_f64(seconds)),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
 
 use super::{Bench, Ids, PayloadForm};
-use crate::proto::v1::{Event, event::Content};
+use crate::proto::incoming::{Event, event::Content};
 
 /// Repeats are drawn from this many of the latest events of the same client.
 const REMEMBERED: usize = 100_000;
@@ -14,7 +16,7 @@ const REMEMBERED: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct Generator {
     ids: Ids,
-    topics: Vec<String>,
+    topics: Vec<Bytes>,
     content: Content,
     duplicates: f64,
     random: fastrand::Rng,
@@ -26,12 +28,15 @@ impl Generator {
     pub(super) fn new(bench: &Bench, client: u64) -> Self {
         let filler = "x".repeat(bench.payload_bytes as usize - r#"{"data":""}"#.len());
         let content = match bench.payload {
-            PayloadForm::Json => Content::PayloadJson(format!(r#"{{"data":"{filler}"}}"#)),
-            PayloadForm::Struct => Content::Payload(structure(bench.payload_bytes as usize)),
+            PayloadForm::Json => Content::PayloadJson(format!(r#"{{"data":"{filler}"}}"#).into()),
+            PayloadForm::Struct => {
+                let structure = structure(bench.payload_bytes as usize);
+                Content::Payload(structure.encode_to_vec().into())
+            }
         };
         Self {
             ids: bench.ids,
-            topics: (0..bench.topics).map(|number| format!("bench-{number}")).collect(),
+            topics: (0..bench.topics).map(|number| format!("bench-{number}").into()).collect(),
             content,
             duplicates: bench.duplicates,
             random: match bench.seed {
@@ -54,10 +59,12 @@ impl Generator {
         };
         Event {
             topic: self.topics[topic].clone(),
-            event_id: id.simple().to_string(),
-            source: "bench".to_owned(),
+            event_id: Bytes::copy_from_slice(
+                id.simple().encode_lower(&mut Uuid::encode_buffer()).as_bytes(),
+            ),
+            timestamp: None,
+            source: Bytes::from_static(b"bench"),
             content: Some(self.content.clone()),
-            ..Event::default()
         }
     }
 

@@ -10,16 +10,27 @@ use hdrhistogram::Histogram;
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport};
 
 use super::generator::Generator;
 use crate::{
-    cli::client::{Client, Refused},
-    proto::v1::{PublishRequest, PublishStreamRequest},
+    cli::client::Refused,
+    grpc::ContractCodec,
+    proto::incoming::{PublishRequest, PublishStreamRequest},
 };
+
+/// What of a response is read: the results of each event, which it may also have, are skipped.
+#[derive(Clone, PartialEq, Message)]
+struct Tally {
+    #[prost(int64, tag = "3")]
+    unique_processed: i64,
+    #[prost(int64, tag = "4")]
+    duplicate_dropped: i64,
+}
 
 /// A client's part of the load.
 pub(super) struct Load {
-    pub(super) client: Client,
+    pub(super) channel: transport::Channel,
     pub(super) generator: Generator,
     pub(super) events: u64,
     pub(super) until: Option<Instant>,
@@ -99,13 +110,34 @@ impl Schedule {
     }
 }
 
+/// Waits until a request can be sent.
+async fn ready(channel: transport::Channel) -> anyhow::Result<Grpc<transport::Channel>> {
+    let mut client = Grpc::new(channel);
+    client.ready().await.context("the connection is lost")?;
+    Ok(client)
+}
+
+async fn publish(channel: transport::Channel, request: PublishRequest) -> anyhow::Result<Tally> {
+    let path = PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/Publish");
+    let codec: ContractCodec<_, Tally> = ContractCodec::default();
+    let response: Result<Response<Tally>, Status> =
+        ready(channel).await?.unary(Request::new(request), path, codec).await;
+    Ok(response.map_err(Refused)?.into_inner())
+}
+
 impl Load {
     pub(super) async fn stream(mut self) -> anyhow::Result<Report> {
         let mut report = Report::new()?;
         let mut schedule = Schedule::new(&self);
         let (requests, outgoing) = mpsc::channel(1);
         let stream = ReceiverStream::new(outgoing);
-        let responses = self.client.publish_stream(stream).await.map_err(Refused)?;
+        let mut client = ready(self.channel).await?;
+        let path = PathAndQuery::from_static(
+            "/event_aggregator.v1.EventAggregatorService/PublishStream",
+        );
+        let codec: ContractCodec<_, Tally> = ContractCodec::default();
+        let responses = client.streaming(Request::new(stream), path, codec).await;
+        let responses: Response<tonic::Streaming<Tally>> = responses.map_err(Refused)?;
         let mut responses = responses.into_inner();
         let mut waiting: VecDeque<Instant> = VecDeque::with_capacity(self.in_flight);
         let mut made = None;
@@ -155,12 +187,12 @@ impl Load {
                     let events = self.generator.events(events);
                     let request = PublishRequest { events, allow_partial: false };
                     report.bytes += request.encoded_len() as u64;
-                    let mut client = self.client.clone();
-                    calls.spawn(async move { (due, client.publish(request).await) });
+                    let channel = self.channel.clone();
+                    calls.spawn(async move { (due, publish(channel, request).await) });
                 }
                 Some(answered) = calls.join_next() => {
                     let (due, response) = answered.context("a call failed")?;
-                    let response = response.map_err(Refused)?.into_inner();
+                    let response = response?;
                     report.answered(due, response.unique_processed, response.duplicate_dropped);
                 }
                 else => return Ok(report),
