@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     event::{NewEvent, Outcome},
-    limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD},
+    limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES},
     store::{self, Counters, Store, lane_of},
 };
 
@@ -37,12 +37,22 @@ pub enum Error {
 }
 
 /// What to do with events that the queue has no room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+#[derive(Debug, Clone, Copy)]
+pub enum Admission<'a> {
     /// Refuse them at once.
     Refuse,
-    /// Wait for room.
-    Wait,
+    /// Wait for room, in the queue and in the producer's own share of it.
+    Wait(&'a Share),
+}
+
+/// How much of the queue one producer takes at most, so that there is room for the others.
+#[derive(Debug)]
+pub struct Share(Arc<Semaphore>);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAM_QUEUE_BYTES)))
+    }
 }
 
 /// Counters of this process.
@@ -83,8 +93,15 @@ struct Submission {
     events: Vec<NewEvent>,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
-    /// Room in the queue, given back when the reply is sent.
-    _room: Arc<OwnedSemaphorePermit>,
+    /// Given back when the reply is sent.
+    _room: Arc<Room>,
+}
+
+/// Room in the queue that a request takes.
+#[derive(Debug)]
+struct Room {
+    _share: Option<OwnedSemaphorePermit>,
+    _queue: OwnedSemaphorePermit,
 }
 
 impl Ingest {
@@ -109,7 +126,7 @@ impl Ingest {
     pub async fn submit(
         &self,
         events: Vec<NewEvent>,
-        admission: Admission,
+        admission: Admission<'_>,
     ) -> Result<Pending, Error> {
         let cost = events.iter().map(|event| event.bytes() + QUEUED_EVENT_OVERHEAD).sum::<usize>();
         let room = Arc::new(self.room(cost, admission).await?);
@@ -123,7 +140,7 @@ impl Ingest {
                 continue;
             }
             let slot = match admission {
-                Admission::Wait => lane.reserve().await.map_err(|_| Error::Stopping)?,
+                Admission::Wait(_) => lane.reserve().await.map_err(|_| Error::Stopping)?,
                 Admission::Refuse => lane.try_reserve().map_err(|error| match error {
                     mpsc::error::TrySendError::Full(()) => Error::QueueFull,
                     mpsc::error::TrySendError::Closed(()) => Error::Stopping,
@@ -157,15 +174,22 @@ impl Ingest {
         parts
     }
 
-    async fn room(&self, cost: usize, admission: Admission) -> Result<OwnedSemaphorePermit, Error> {
+    async fn room(&self, cost: usize, admission: Admission<'_>) -> Result<Room, Error> {
+        // A request that is larger than all of it takes all of it.
+        let permits = |bound: usize| u32::try_from(cost.min(bound)).unwrap_or(u32::MAX);
+        let stopping = |AcquireError { .. }| Error::Stopping;
+        let (share, queue) = (permits(STREAM_QUEUE_BYTES), permits(QUEUE_BYTES));
         let room = Arc::clone(&self.room);
-        let cost = u32::try_from(cost.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
-        match admission {
-            Admission::Wait => {
-                room.acquire_many_owned(cost).await.map_err(|AcquireError { .. }| Error::Stopping)
-            }
-            Admission::Refuse => room.try_acquire_many_owned(cost).map_err(|_| Error::QueueFull),
-        }
+        Ok(match admission {
+            Admission::Wait(Share(bound)) => Room {
+                _share: Some(Arc::clone(bound).acquire_many_owned(share).await.map_err(stopping)?),
+                _queue: room.acquire_many_owned(queue).await.map_err(stopping)?,
+            },
+            Admission::Refuse => Room {
+                _share: None,
+                _queue: room.try_acquire_many_owned(queue).map_err(|_| Error::QueueFull)?,
+            },
+        })
     }
 
     /// Counts events that were found invalid and never submitted.

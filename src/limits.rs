@@ -71,8 +71,17 @@ pub const MAX_STATS_TOPICS: usize = 1_000;
 /// write path; beyond it streams are not read and unary calls are refused.
 pub const QUEUE_BYTES: usize = 64 << 20;
 
-/// What an event in the queue costs beside its text: its struct, its allocations, its reply.
+/// What an event in the queue costs beside its text: its struct, its allocations, its reply. So the
+/// queue is bounded in events as well: it never holds more than 262,144.
 pub const QUEUED_EVENT_OVERHEAD: usize = 256;
+
+/// Bytes of [`QUEUE_BYTES`] that one PublishStream may take: some requests of the largest size, and
+/// half a second of what a database commits. With it no single producer fills the queue.
+pub const STREAM_QUEUE_BYTES: usize = QUEUE_BYTES / 8;
+
+/// Bytes of a message below which it is copied out of the buffer that it arrived in, which is so
+/// large at least: events keep their message in memory while they wait for their commit.
+pub const SHARED_MESSAGE_BYTES: usize = 8 << 10;
 
 /// Requests waiting in one lane. [`QUEUE_BYTES`] is the real bound; this one only sizes the channel.
 pub const LANE_QUEUE_REQUESTS: usize = 4_096;
@@ -159,6 +168,7 @@ const _: () = {
     assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);
     assert!(MAX_REQUEST_BYTES < MAX_MESSAGE_BYTES);
     assert!(QUEUE_BYTES < u32::MAX as usize);
+    assert!(MAX_REQUEST_BYTES + MAX_REQUEST_EVENTS * QUEUED_EVENT_OVERHEAD <= STREAM_QUEUE_BYTES);
     assert!(STATEMENT_TIMEOUT.as_secs() < COMMIT_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
 };

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use prost::{
     DecodeError, Message,
-    bytes::Buf,
+    bytes::{Buf, Bytes},
     encoding::{DecodeContext, decode_key, skip_field},
 };
 use tonic::{
@@ -14,7 +14,10 @@ use tonic::{
 };
 
 use super::status;
-use crate::{event::Violation, limits::MAX_MESSAGE_ITEMS};
+use crate::{
+    event::Violation,
+    limits::{MAX_MESSAGE_ITEMS, SHARED_MESSAGE_BYTES},
+};
 
 /// The codec of all calls.
 #[derive(Debug)]
@@ -79,7 +82,21 @@ impl<U: Message + Default> Decoder for ContractDecoder<U> {
             let fault = format!("holds {items} items; at most {MAX_MESSAGE_ITEMS} are read");
             return Err(status::too_large(Violation::new("message", fault)));
         }
-        U::decode(message).map(Some).map_err(unreadable)
+        let length = message.remaining();
+        let bytes = match length < SHARED_MESSAGE_BYTES {
+            true => {
+                let copy = Bytes::copy_from_slice(message.chunk());
+                message.advance(length);
+                copy
+            }
+            false => message.copy_to_bytes(length),
+        };
+        let mut decoded = U::decode(bytes).map_err(unreadable)?;
+        // What is left of a message with much that is not understood must not keep all of it.
+        if decoded.encoded_len() < length / 2 {
+            decoded = U::decode(Bytes::from(decoded.encode_to_vec())).map_err(unreadable)?;
+        }
+        Ok(Some(decoded))
     }
 }
 

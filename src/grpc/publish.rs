@@ -9,7 +9,7 @@ use tonic::{Status, Streaming, codegen::BoxStream};
 use super::{convert, status};
 use crate::{
     event::{NewEvent, Outcome, Verdict, Violation},
-    ingest::{Admission, Ingest, Pending},
+    ingest::{Admission, Ingest, Pending, Share},
     limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, STREAM_REQUESTS_IN_FLIGHT},
     proto::{
         incoming::{Event, PublishRequest, PublishStreamRequest},
@@ -63,6 +63,7 @@ async fn read(
     in_flight: mpsc::Sender<Result<(String, InFlight), Status>>,
     stopping: CancellationToken,
 ) {
+    let share = Share::default();
     // No slot, no reading: this is how a full queue reaches the producer.
     while let Ok(slot) = in_flight.reserve().await {
         let request = tokio::select! {
@@ -70,7 +71,7 @@ async fn read(
             () = stopping.cancelled() => Err(status::stopping()),
         };
         let submitted = match request {
-            Ok(Some(request)) => submit(&ingest, request).await,
+            Ok(Some(request)) => submit(&ingest, &share, request).await,
             Ok(None) => return,
             Err(status) => Err(status),
         };
@@ -84,6 +85,7 @@ async fn read(
 
 async fn submit(
     ingest: &Ingest,
+    share: &Share,
     request: PublishStreamRequest,
 ) -> Result<(String, InFlight), Status> {
     let size = check_size(request.events.len(), request.encoded_len());
@@ -91,7 +93,7 @@ async fn submit(
         Ok(()) => Checked::of(request.events),
         Err(violation) => Checked::none_of(request.events.len(), &status::too_large(violation)),
     };
-    Ok((request.request_id, checked.submit(ingest, Admission::Wait).await?))
+    Ok((request.request_id, checked.submit(ingest, Admission::Wait(share)).await?))
 }
 
 fn stream_response(request_id: String, response: PublishResponse) -> PublishStreamResponse {
@@ -170,7 +172,7 @@ impl Checked {
         violations
     }
 
-    async fn submit(self, ingest: &Ingest, admission: Admission) -> Result<InFlight, Status> {
+    async fn submit(self, ingest: &Ingest, admission: Admission<'_>) -> Result<InFlight, Status> {
         let Self { valid, invalid } = self;
         ingest.count_rejected(invalid.len());
         let pending = ingest.submit(valid, admission).await.map_err(status::ingest)?;

@@ -42,9 +42,11 @@ mod tests {
     use tokio::sync::{Semaphore, oneshot};
 
     use super::*;
+    use crate::ingest::Room;
 
     fn submission(bytes: usize) -> Submission {
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
+        let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
+        let room = Room { _share: None, _queue: queue };
         let reply = oneshot::channel().0;
         Submission { events: Vec::new(), bytes, reply, _room: Arc::new(room) }
     }

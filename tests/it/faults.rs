@@ -8,7 +8,7 @@ use std::{
 
 use event_aggregator::{
     config::Database,
-    proto::v1::{GetStatsRequest, PublishStatus::*},
+    proto::v1::{GetStatsRequest, PublishStatus::*, PublishStreamRequest},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -16,10 +16,14 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_postgres::config::Host;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::{harness::*, postgres_server::Server};
+use crate::{
+    harness::{self, *},
+    postgres_server::Server,
+};
 
 /// Where a connection is cut, seen from a message of the service to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,14 +249,55 @@ async fn a_killed_database_changes_no_count() {
     assert_eq!(counters(&mut client).await, [24_000, 24_000, 0, 0]);
 }
 
+/// Holds all lanes of a server's database until it is dropped or rolled back.
+async fn block_lanes(server: &TestServer) -> tokio_postgres::Client {
+    let Database::Postgres(url) = &server.database.url else { panic!("PostgreSQL only") };
+    let blocker = harness::connect(url).await;
+    blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
+    blocker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stream_leaves_room_for_others() {
+    let server = TestServer::start(Backend::Postgres).await;
+    let blocker = block_lanes(&server).await;
+
+    // More than the whole queue holds, by one producer.
+    let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    let (sent, requests) = tokio::sync::mpsc::channel(1);
+    let mut client = server.client().await;
+    let stream = ReceiverStream::new(requests);
+    let responses = client.publish_stream(stream).await.expect("a stream").into_inner();
+    let flooding = tokio::spawn(async move {
+        for request in 0..30 {
+            let id = |n| format!("{request}-{n}");
+            let events = (0..3).map(|n| event_with("flood", &id(n), &payload)).collect();
+            let request = PublishStreamRequest { events, request_id: String::new() };
+            sent.send(request).await.expect("the stream is open");
+        }
+    });
+    // The stream is not read any further once its share is full. Others are taken in.
+    let mut others = JoinSet::new();
+    for call in 0..100 {
+        let mut client = server.client().await;
+        let events = vec![event("t", &call.to_string())];
+        others.spawn(async move { try_publish(&mut client, events).await });
+    }
+    assert!(!flooding.is_finished());
+    blocker.batch_execute("ROLLBACK").await.expect("unblock");
+    for answer in others.join_all().await {
+        assert_eq!(answer.expect("taken in").unique_processed, 1);
+    }
+    let answers: Vec<_> = responses.collect().await;
+    flooding.await.expect("all was sent");
+    assert_eq!(answers.len(), 30);
+    assert_eq!(counters(&mut client).await, [190, 190, 0, 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
     let server = TestServer::start(Backend::Postgres).await;
-    let Database::Postgres(url) = &server.database.url else { panic!("PostgreSQL only") };
-    let (blocker, connection) =
-        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
-    tokio::spawn(connection);
-    blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
+    let blocker = block_lanes(&server).await;
 
     // More than the queue holds, in requests as large as they may be.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));

@@ -132,9 +132,8 @@ impl Load {
         let (requests, outgoing) = mpsc::channel(1);
         let stream = ReceiverStream::new(outgoing);
         let mut client = ready(self.channel).await?;
-        let path = PathAndQuery::from_static(
-            "/event_aggregator.v1.EventAggregatorService/PublishStream",
-        );
+        let path =
+            PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/PublishStream");
         let codec: ContractCodec<_, Tally> = ContractCodec::default();
         let responses = client.streaming(Request::new(stream), path, codec).await;
         let responses: Response<tonic::Streaming<Tally>> = responses.map_err(Refused)?;
