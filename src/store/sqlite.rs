@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
@@ -55,13 +55,12 @@ impl SqliteStore {
             })?;
         }
         let lock = lock(path).map_err(unreachable)?;
-        let mut connection = Connection::open(path).map_err(sql)?;
-        configure(&connection).map_err(sql)?;
+        let mut connection = connect(path).map_err(sql)?;
         migrate(&mut connection, path)?;
         let id = connection
             .query_row("SELECT store_id FROM store_identity", [], |row| row.get::<_, Uuid>(0))
             .map_err(sql)?;
-        let writer = write::Writer::spawn(connection)
+        let writer = write::Writer::spawn(path, connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
         Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
     }
@@ -85,12 +84,18 @@ fn lock(path: &Path) -> Result<File, String> {
     }
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+/// Opens the file for writing.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
     // FULL: the log is flushed before a commit returns, so what was acknowledged survives a power
     // cut.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.busy_timeout(crate::limits::LOCK_TIMEOUT)
+    connection.busy_timeout(crate::limits::LOCK_TIMEOUT)?;
+    // What is found in the log may never have reached the disk, if flushing it failed: it is only
+    // trusted once it was written into the file itself and flushed there.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(connection)
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
@@ -137,7 +142,16 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
-        self.writer.commit(batch).await
+        let result = self.writer.commit(batch).await;
+        if let Err(Error::Unknown(_)) = result {
+            // With all connections closed the next one reads what the file really holds, and the
+            // ledger in it says whether the batch was committed.
+            warn!("an error of the disk: closing the SQLite file and opening it again");
+            let closed = self.readers.suspend().await;
+            let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
+            self.writer.reopen().await?;
+        }
+        result
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {

@@ -10,9 +10,15 @@ use event_aggregator::proto::v1::Event;
 
 use crate::harness::*;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
+
 /// The program, without what this environment tells it.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_event-aggregator"));
+    without_environment(PROGRAM)
+}
+
+fn without_environment(program: &str) -> Command {
+    let mut command = Command::new(program);
     for variable in [
         "DATABASE_URL",
         "EVENT_AGGREGATOR_ADDR",
@@ -127,6 +133,47 @@ async fn nothing_acknowledged_is_lost_when_it_is_killed() {
         }
         assert_eq!(counters(&mut client).await[1], 4_000);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_while_the_disk_fails() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    // Files may not grow beyond a limit that is set later; then writing fails instead of killing.
+    let service =
+        Service::run(
+            without_environment("sh")
+                .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PROGRAM])
+                .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),
+        );
+    let limit = |bytes: &str| {
+        let pid = service.child.id().to_string();
+        let fsize = format!("--fsize={bytes}:");
+        let status = Command::new("prlimit").args(["--pid", &pid, &fsize]).status();
+        assert!(status.expect("prlimit").success());
+    };
+    let is_healthy = || {
+        let address = service.address.to_string();
+        let mut health = program();
+        health.args(["health", "--addr", &address]).stderr(Stdio::null()).stdout(Stdio::null());
+        health.status().expect("health").success()
+    };
+    let mut client = connect_to(service.address).await;
+    let mut sent = events(20);
+    publish(&mut client, sent.drain(..10).collect()).await;
+
+    limit("4096");
+    sent.push(events(1).remove(0));
+    let mut caller = client.clone();
+    let publishing = tokio::spawn(async move { publish(&mut caller, sent).await });
+    while is_healthy() {}
+    assert!(!publishing.is_finished());
+    limit("unlimited");
+
+    let answer = publishing.await.expect("an answer");
+    assert_eq!((answer.unique_processed, answer.duplicate_dropped), (10, 1));
+    assert_eq!(counters(&mut client).await, [21, 20, 1, 0]);
+    assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 20);
+    while !is_healthy() {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

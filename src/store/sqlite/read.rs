@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, ToSql, params};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::{Error, Found, ListQuery, Page, Stats, store_error, write::Micros};
 use crate::{
@@ -58,6 +58,14 @@ impl Readers {
             result
         });
         task.await.map_err(|error| Error::Unavailable(error.into()))?.map_err(store_error)
+    }
+
+    /// Waits until nobody reads, closes the connections, and lets nobody read until the guard is
+    /// dropped.
+    pub(super) async fn suspend(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        let guard = self.permits.acquire_many(READ_CONNECTIONS as u32).await?;
+        self.close();
+        Ok(guard)
     }
 
     pub(super) fn close(&self) {

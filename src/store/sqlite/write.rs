@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::Range,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Instant,
@@ -29,27 +30,39 @@ pub(super) struct Writer {
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-struct Job {
-    batch: Arc<Batch>,
-    reply: oneshot::Sender<Result<Vec<Outcome>, Error>>,
+enum Job {
+    Commit { batch: Arc<Batch>, reply: oneshot::Sender<Result<Vec<Outcome>, Error>> },
+    Reopen { done: oneshot::Sender<()> },
 }
 
 impl Writer {
-    pub(super) fn spawn(connection: Connection) -> io::Result<Self> {
+    pub(super) fn spawn(path: &Path, connection: Connection) -> io::Result<Self> {
+        let path = path.to_owned();
         // One job at a time: the queue is in front of the store, not in it.
         let (jobs, queue) = mpsc::channel(1);
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || work(connection, queue))?;
+            .spawn(move || work(&path, connection, queue))?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
-        let gone = || Error::Unavailable("the SQLite writer has stopped".into());
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, outcomes) = oneshot::channel();
-        jobs.ok_or_else(gone)?.send(Job { batch, reply }).await.map_err(|_| gone())?;
+        self.send(Job::Commit { batch, reply }).await?;
         outcomes.await.map_err(|_| gone())?
+    }
+
+    /// Closes the file and opens it again, after an error of the disk. If it does not open, commits
+    /// fail until it does.
+    pub(super) async fn reopen(&self) -> Result<(), Error> {
+        let (done, reopened) = oneshot::channel();
+        self.send(Job::Reopen { done }).await?;
+        reopened.await.map_err(|_| gone())
+    }
+
+    async fn send(&self, job: Job) -> Result<(), Error> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        jobs.ok_or_else(gone)?.send(job).await.map_err(|_| gone())
     }
 
     /// Lets the thread finish what it has and waits for it.
@@ -65,21 +78,43 @@ impl Writer {
     }
 }
 
-fn work(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+fn gone() -> Error {
+    Error::Unavailable("the SQLite writer has stopped".into())
+}
+
+fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    let mut connection = Some(connection);
     let mut pruned: Option<Instant> = None;
     while let Some(job) = queue.blocking_recv() {
-        let result = commit(&mut connection, &job.batch).map_err(store_error);
-        // Nobody waits any more if the lane task is gone; the batch is committed all the same.
-        let _ = job.reply.send(result);
-
-        if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
-            if let Err(error) = prune(&connection) {
-                warn!(%error, "cannot prune the batch ledger; trying again later");
+        // Nobody waits any more if the lane task is gone; the work is done all the same.
+        match (job, &mut connection) {
+            (Job::Commit { batch, reply }, Some(connection)) => {
+                let _ = reply.send(commit(connection, &batch).map_err(store_error));
+                if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
+                    if let Err(error) = prune(connection) {
+                        warn!(%error, "cannot prune the batch ledger; trying again later");
+                    }
+                    pruned = Some(Instant::now());
+                }
             }
-            pruned = Some(Instant::now());
+            (Job::Commit { reply, .. }, None) => {
+                let closed = "the SQLite file is closed since an error of the disk";
+                let _ = reply.send(Err(Error::Unknown(closed.into())));
+            }
+            (Job::Reopen { done }, connection) => {
+                connection.take().map(close);
+                *connection = super::connect(path)
+                    .inspect_err(|error| warn!(%error, "cannot open the SQLite file again"))
+                    .ok();
+                let _ = done.send(());
+            }
         }
     }
     // Leaves one tidy file behind: without readers, closing also removes the log.
+    connection.map(close);
+}
+
+fn close(connection: Connection) {
     if let Err((_, error)) = connection.close() {
         warn!(%error, "cannot close the SQLite file cleanly");
     }
