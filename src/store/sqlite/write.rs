@@ -102,7 +102,7 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
                 let _ = reply.send(Err(Error::Unknown(closed.into())));
             }
             (Job::Reopen { done }, connection) => {
-                connection.take().map(close);
+                close(connection.take());
                 *connection = super::connect(path)
                     .inspect_err(|error| warn!(%error, "cannot open the SQLite file again"))
                     .ok();
@@ -111,11 +111,11 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
         }
     }
     // Leaves one tidy file behind: without readers, closing also removes the log.
-    connection.map(close);
+    close(connection);
 }
 
-fn close(connection: Connection) {
-    if let Err((_, error)) = connection.close() {
+fn close(connection: Option<Connection>) {
+    if let Some(Err((_, error))) = connection.map(Connection::close) {
         warn!(%error, "cannot close the SQLite file cleanly");
     }
 }
