@@ -27,7 +27,7 @@ struct Arguments {
     rounds: usize,
 
     /// Events in each measurement of batches
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 500_000)]
     events: usize,
 
     /// Only measurements whose names contain this
@@ -91,7 +91,7 @@ async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
         SQLITE => {
             let folder = tempfile::tempdir().expect("temporary folder");
             let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
-            add(SQLITE, service.bench(&[], events, RATE));
+            add(SQLITE, service.bench(&["--in-flight", "16"], events, RATE));
         }
         SQLITE_RAW => add(SQLITE_RAW, sqlite::direct(events)),
         _ => {
@@ -111,17 +111,25 @@ async fn measure_on(
     events: usize,
     mut add: impl FnMut(&'static str, f64),
 ) {
-    let service = || service::start(&database.url);
+    let service = || {
+        let service = service::start(&database.url);
+        // Opens the connections to the database, which the direct ones have open, too.
+        service.bench(&["--batch", "1"], 64, RATE);
+        service
+    };
     match name {
         STREAM => {
             let service = service();
-            add(STREAM, service.bench(&["--seed", "1"], events, RATE));
-            add(AGAIN, service.bench(&["--seed", "1"], events, RATE));
+            add(STREAM, service.bench(&["--seed", "1", "--in-flight", "16"], events, RATE));
+            add(AGAIN, service.bench(&["--seed", "1", "--in-flight", "16"], events, RATE));
         }
-        STRUCT => add(STRUCT, service().bench(&["--payload", "struct"], events, RATE)),
+        STRUCT => add(
+            STRUCT,
+            service().bench(&["--payload", "struct", "--in-flight", "16"], events, RATE),
+        ),
         UNARY => {
             let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
-            add(UNARY, service().bench(&unary, events / 4, RATE));
+            add(UNARY, service().bench(&unary, events / 5, RATE));
         }
         LONE => {
             let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];

@@ -2,10 +2,14 @@
 
 use std::time::Instant;
 
+use event_aggregator::limits::{SQLITE_CACHE_KIB, SQLITE_LOG_PAGES};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("../../src/store/sqlite/migrations/V1__events.sql");
+const SCHEMA: [&str; 2] = [
+    include_str!("../../src/store/sqlite/migrations/V1__events.sql"),
+    include_str!("../../src/store/sqlite/migrations/V2__time_in_commit_order.sql"),
+];
 const BATCH: usize = 4_096;
 
 /// One prepared INSERT in transactions of the service's size, on its schema and settings.
@@ -14,7 +18,9 @@ pub fn direct(events: usize) -> f64 {
     let mut connection = Connection::open(folder.path().join("events.db")).expect("open");
     connection.pragma_update(None, "journal_mode", "WAL").expect("WAL");
     connection.pragma_update(None, "synchronous", "FULL").expect("FULL");
-    connection.execute_batch(SCHEMA).expect("schema");
+    connection.pragma_update(None, "wal_autocheckpoint", SQLITE_LOG_PAGES).expect("log");
+    connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB).expect("cache");
+    SCHEMA.iter().for_each(|sql| connection.execute_batch(sql).expect("schema"));
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(150 - r#"{"data":""}"#.len()));
     let keys: Vec<(String, String)> = (0..events)
         .map(|n| (format!("bench-{}", n % 16), Uuid::new_v4().simple().to_string()))

@@ -16,7 +16,10 @@ use super::{
     Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store,
     judge::{Judgement, Original},
 };
-use crate::event::{EventKey, Outcome};
+use crate::{
+    event::{EventKey, Outcome},
+    limits::{LOCK_TIMEOUT, SQLITE_CACHE_KIB, SQLITE_LOG_PAGES},
+};
 
 mod read;
 mod write;
@@ -91,7 +94,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // cut.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.busy_timeout(crate::limits::LOCK_TIMEOUT)?;
+    connection.pragma_update(None, "wal_autocheckpoint", SQLITE_LOG_PAGES)?;
+    connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
+    connection.busy_timeout(LOCK_TIMEOUT)?;
     // What is found in the log may never have reached the disk, if flushing it failed: it is only
     // trusted once it was written into the file itself and flushed there.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
