@@ -32,6 +32,8 @@ impl Serve {
             .with_env_filter(filter)
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
+            // It would be told on standard error too, and whoever cannot write there panics.
+            .log_internal_errors(false)
             .init();
 
         let mut stop = Box::pin(stop_signal()?);

@@ -4,11 +4,20 @@ use std::{
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use event_aggregator::proto::v1::Event;
 
 use crate::harness::*;
+
+/// Asks again and again. Far longer than anything takes that works.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain");
+    }
+}
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
@@ -138,13 +147,16 @@ async fn nothing_acknowledged_is_lost_when_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_while_the_disk_fails() {
     let database = TestDatabase::new(Backend::Sqlite).await;
-    // Files may not grow beyond a limit that is set later; then writing fails instead of killing.
-    let service =
-        Service::run(
-            without_environment("sh")
-                .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PROGRAM])
-                .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),
-        );
+    let log = database.path("log");
+    std::fs::write(&log, " ".repeat(10_000)).expect("log");
+    // Files may not grow beyond a limit that is set later; then writing fails instead of killing. The
+    // log cannot be written then, either.
+    let service = Service::run(
+        without_environment("sh")
+            .args(["-c", "trap '' XFSZ; exec 2>>\"$0\"; exec \"$@\""])
+            .args([log.to_str().expect("UTF-8"), PROGRAM])
+            .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),
+    );
     let limit = |bytes: &str| {
         let pid = service.child.id().to_string();
         let fsize = format!("--fsize={bytes}:");
@@ -165,7 +177,7 @@ async fn nothing_is_acknowledged_while_the_disk_fails() {
     sent.push(events(1).remove(0));
     let mut caller = client.clone();
     let publishing = tokio::spawn(async move { publish(&mut caller, sent).await });
-    while is_healthy() {}
+    wait_until(|| !is_healthy());
     assert!(!publishing.is_finished());
     limit("unlimited");
 
@@ -173,7 +185,7 @@ async fn nothing_is_acknowledged_while_the_disk_fails() {
     assert_eq!((answer.unique_processed, answer.duplicate_dropped), (10, 1));
     assert_eq!(counters(&mut client).await, [21, 20, 1, 0]);
     assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 20);
-    while !is_healthy() {}
+    wait_until(is_healthy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
