@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Database},
+    feed::Feed,
     grpc::{self, EventAggregator, SERVICE_NAME},
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
@@ -53,6 +54,7 @@ pub struct App {
     router: Router,
     ingest: Ingest,
     store: Arc<dyn Store>,
+    feed: Feed,
     health: HealthReporter,
     stopping: CancellationToken,
 }
@@ -68,12 +70,18 @@ impl App {
         let store = open(&config.database()).await?;
         let ingest = Ingest::start(&store);
         let stopping = CancellationToken::new();
-        let service = EventAggregator::new(ingest.clone(), Arc::clone(&store), stopping.clone());
+        let feed = Feed::start(&store, ingest.committed());
+        let service = EventAggregator::new(
+            ingest.clone(),
+            Arc::clone(&store),
+            feed.clone(),
+            stopping.clone(),
+        );
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
         let router = grpc::router(service, health_service)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(Self { address, incoming, router, ingest, store, health, stopping })
+        Ok(Self { address, incoming, router, ingest, store, feed, health, stopping })
     }
 
     /// Where events are kept, without secrets.
@@ -89,7 +97,7 @@ impl App {
     /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { incoming, router, ingest, store, health, stopping, .. } = self;
+        let Self { incoming, router, ingest, store, feed, health, stopping, .. } = self;
         let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {
@@ -116,6 +124,7 @@ impl App {
         };
         let close = async {
             ingest.drain().await;
+            feed.close().await;
             store.close().await;
         };
         match timeout(FLUSH_TIMEOUT, close).await {

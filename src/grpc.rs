@@ -12,6 +12,7 @@ use tonic::{
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
+    feed::Feed,
     ingest::Ingest,
     limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
     proto::{
@@ -39,6 +40,7 @@ mod publish;
 mod query;
 mod status;
 mod structure;
+mod subscribe;
 
 /// Full name of the service, as health and reflection call it.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
@@ -48,14 +50,20 @@ pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
 pub struct EventAggregator {
     ingest: Ingest,
     store: Arc<dyn Store>,
+    feed: Feed,
     started: Instant,
     stopping: CancellationToken,
 }
 
 impl EventAggregator {
     /// A service over `store`. Streams end themselves when `stopping` is cancelled.
-    pub fn new(ingest: Ingest, store: Arc<dyn Store>, stopping: CancellationToken) -> Self {
-        Self { ingest, store, started: Instant::now(), stopping }
+    pub fn new(
+        ingest: Ingest,
+        store: Arc<dyn Store>,
+        feed: Feed,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { ingest, store, feed, started: Instant::now(), stopping }
     }
 }
 
@@ -106,9 +114,11 @@ impl EventAggregatorService for EventAggregator {
 
     async fn subscribe(
         &self,
-        _: Request<SubscribeRequest>,
+        request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Err(status::not_implemented("Subscribe"))
+        let (request, stopping) = (request.into_inner(), self.stopping.clone());
+        let frames = subscribe::subscribe(&self.feed, &*self.store, request, stopping).await?;
+        Ok(Response::new(frames))
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -79,6 +79,8 @@ struct Shared {
     counters: Mutex<ProcessCounters>,
     /// Lanes whose batch the store has not taken yet although it was tried.
     stuck: AtomicUsize,
+    /// Told of every commit.
+    committed: Arc<Notify>,
     /// Cancelled when nothing more will be taken in.
     closing: CancellationToken,
 }
@@ -205,6 +207,11 @@ impl Ingest {
     /// Whether the store takes what is committed, or last did.
     pub fn is_flowing(&self) -> bool {
         self.shared.stuck.load(Ordering::Relaxed) == 0
+    }
+
+    /// What is told of every commit of this process.
+    pub fn committed(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.committed)
     }
 
     /// Takes nothing more in, and waits until everything that was submitted is stored.

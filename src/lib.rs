@@ -1,12 +1,14 @@
 //! Takes in events that producers may send more than once, keeps each exactly once under its key
 //! `(topic, event_id)`, counts what came and what was repeated, and gives it back.
 //!
-//! Data flows one way: edge ([`grpc`]) → [`ingest`] → [`store`] → edge. In reading order:
+//! Data flows one way: edge ([`grpc`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
 
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod cursor;
 pub mod event;
+pub mod feed;
 pub mod grpc;
 pub mod ingest;
 mod json;
@@ -14,3 +16,4 @@ pub mod limits;
 pub mod page;
 pub mod proto;
 pub mod store;
+pub mod token;

@@ -139,6 +139,31 @@ pub const SQLITE_LOG_PAGES: u32 = 16_384;
 /// KiB of pages that SQLite's writer keeps in memory. The upper levels of the indexes fit.
 pub const SQLITE_CACHE_KIB: i32 = 64 << 10;
 
+/// Events that a subscriber reads at once: at first, and at most. The first reads are small because to
+/// cut a page to its bytes the store must unpack all that it looks at.
+pub const FEED_READ_EVENTS: (usize, usize) = (64, 1_000);
+
+/// Events of one lane that are looked at for one read. A subscriber to a rare topic makes progress in
+/// steps of this size, each far shorter than [`STATEMENT_TIMEOUT`].
+pub const FEED_SCAN_EVENTS: i64 = 10_000;
+
+/// Subscribers that read from the store at the same time; the others wait for their turn. Half of
+/// [`READ_CONNECTIONS`], so that other reads go on.
+pub const FEED_READS: usize = READ_CONNECTIONS / 2;
+
+/// How often the heads of the lanes are asked for while somebody subscribes: this is how long the
+/// commits of another instance stay unseen.
+pub const FEED_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long they are not asked for again although something was committed.
+pub const FEED_POLL_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a subscriber goes without a new cursor while it is only passing what it did not ask for.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Topics that one subscription names.
+pub const MAX_SUBSCRIBED_TOPICS: usize = 1_000;
+
 /// How long one connection attempt to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 

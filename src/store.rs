@@ -50,6 +50,15 @@ pub trait Store: Send + Sync {
     /// The counters, in one snapshot: of one topic or of all, with the `max_topics` largest topics.
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error>;
 
+    /// The last number given out in each lane. All events up to there are committed.
+    async fn heads(&self) -> Result<Vec<i64>, Error>;
+
+    /// A part of the feed.
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error>;
+
+    /// For each lane, the number of its last event that a listing, oldest first, has up to `place`.
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error>;
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -82,6 +91,30 @@ pub struct ListQuery {
     pub limit: usize,
     /// Bytes of payload at most, except that the first event is always listed.
     pub max_bytes: usize,
+}
+
+/// Which part of the feed to read.
+#[derive(Debug, Clone)]
+pub struct FeedQuery {
+    /// Which events, by their numbers.
+    pub spans: Vec<Span>,
+    /// Only events of these topics; of all if there are none.
+    pub topics: Arc<[String]>,
+    /// Events at most. Each lane gives its first ones.
+    pub limit: usize,
+    /// Bytes of payload at most, except that the first event is always given.
+    pub max_bytes: usize,
+}
+
+/// Committed events of a lane, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The lane.
+    pub lane: u16,
+    /// The first one.
+    pub first: i64,
+    /// The last one.
+    pub last: i64,
 }
 
 /// Which events to list, in which order.

@@ -62,6 +62,12 @@ fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
     ByteString::try_from(bytes).map_err(|_| Violation::new(field, "must be UTF-8"))
 }
 
+/// Checks how payloads are to be given back.
+pub(super) fn payload_format(format: i32) -> Result<PayloadFormat, Violation> {
+    PayloadFormat::try_from(format)
+        .map_err(|_| Violation::new("payload_format", "must be a format that the contract names"))
+}
+
 /// Checks a key that came in.
 pub(super) fn event_key(key: pb::EventKey) -> Result<EventKey, Vec<Violation>> {
     let mut violations = Violations::default();
@@ -99,15 +105,21 @@ pub(super) fn key(key: &EventKey) -> pb::EventKey {
 }
 
 /// Events of one response for the wire, which together fit it: as text they always do, and a
-/// payload is a structure as long as there is room for that.
+/// payload is a structure as long as there is room for that. There is one cursor for each.
 /// `others` is how many bytes the response has beside them.
-pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -> Vec<pb::Event> {
+pub(super) fn events(
+    events: Vec<Event>,
+    cursors: impl IntoIterator<Item = String>,
+    format: PayloadFormat,
+    others: usize,
+) -> Vec<pb::Event> {
     let as_text: usize =
         events.iter().map(|event| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
     let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
     events
         .into_iter()
-        .map(|event| {
+        .zip(cursors)
+        .map(|(event, cursor)| {
             let Event { key, timestamp: time, source, payload, received_at, .. } = event;
             let structure = match format {
                 PayloadFormat::Json => None,
@@ -128,7 +140,7 @@ pub(super) fn events(events: Vec<Event>, format: PayloadFormat, others: usize) -
                     None => pb::event::Content::PayloadJson(payload.into_string()),
                 }),
                 received_at: Some(timestamp(received_at)),
-                cursor: String::new(),
+                cursor,
             }
         })
         .collect()

@@ -8,7 +8,8 @@ use super::{
     status,
 };
 use crate::{
-    event::{Name, Violation},
+    cursor::Cursor,
+    event::{Event, Name, Violation},
     limits::{
         DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
         MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
@@ -18,8 +19,7 @@ use crate::{
         timestamp,
         v1::{
             BatchGetEventsRequest, BatchGetEventsResponse, EventKey, GetStatsRequest,
-            GetStatsResponse, ListEventsRequest, ListEventsResponse, ListOrder, PayloadFormat,
-            TopicStats,
+            GetStatsResponse, ListEventsRequest, ListEventsResponse, ListOrder, TopicStats,
         },
     },
     store::{self, Filter, ListQuery, Place, Store},
@@ -44,7 +44,7 @@ pub(super) async fn list_events(
         ListOrder::try_from(request.order)
             .map_err(|_| Violation::new("order", "must be an order that the contract names")),
     );
-    let format = violations.check(payload_format(request.payload_format));
+    let format = violations.check(convert::payload_format(request.payload_format));
     if let (Some(Some(start)), Some(Some(end))) = (start, end)
         && start > end
     {
@@ -76,7 +76,9 @@ pub(super) async fn list_events(
         Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
         _ => String::new(),
     };
-    Ok(ListEventsResponse { events: convert::events(listed.events, format, 0), next_page_token })
+    let cursors = cursors(&listed.events, store);
+    let events = convert::events(listed.events, cursors, format, 0);
+    Ok(ListEventsResponse { events, next_page_token })
 }
 
 pub(super) async fn get_stats(
@@ -131,7 +133,7 @@ pub(super) async fn batch_get_events(
         return Err(status::too_large(Violation::new("keys", fault)));
     }
     let mut violations = Violations::default();
-    let format = violations.check(payload_format(request.payload_format));
+    let format = violations.check(convert::payload_format(request.payload_format));
     let mut keys = Vec::with_capacity(asked);
     for (index, key) in request.keys.into_iter().enumerate() {
         match convert::event_key(key) {
@@ -150,7 +152,8 @@ pub(super) async fn batch_get_events(
     for (index, _) in &found.events {
         missing[*index] = false;
     }
-    let events = found.events.into_iter().map(|(_, event)| event).collect();
+    let events: Vec<Event> = found.events.into_iter().map(|(_, event)| event).collect();
+    let cursors = cursors(&events, store);
     let missing: Vec<EventKey> = keys
         .iter()
         .zip(missing)
@@ -158,8 +161,13 @@ pub(super) async fn batch_get_events(
         .map(|(key, _)| convert::key(key))
         .collect();
     let others = BatchGetEventsResponse { events: Vec::new(), missing };
-    let events = convert::events(events, format, others.encoded_len());
+    let events = convert::events(events, cursors, format, others.encoded_len());
     Ok(BatchGetEventsResponse { events, ..others })
+}
+
+/// The cursor behind each event, in the order of listings.
+fn cursors(events: &[Event], store: &dyn Store) -> Vec<String> {
+    events.iter().map(|event| Cursor::Event(Place::from(event)).encode(store.id())).collect()
 }
 
 /// A name to filter by; empty means all.
@@ -177,9 +185,4 @@ fn size(field: &str, asked: i32, default: usize, max: usize) -> Result<usize, Vi
         Ok(0) => Ok(default),
         Ok(asked) => Ok(asked.min(max)),
     }
-}
-
-fn payload_format(format: i32) -> Result<PayloadFormat, Violation> {
-    PayloadFormat::try_from(format)
-        .map_err(|_| Violation::new("payload_format", "must be a format that the contract names"))
 }

@@ -31,6 +31,12 @@ pub(super) fn page_token(error: crate::page::Error) -> Status {
     invalid_because("INVALID_PAGE_TOKEN", &[violation])
 }
 
+/// INVALID_ARGUMENT for a cursor.
+pub(super) fn cursor(error: impl std::error::Error) -> Status {
+    let violation = Violation::new("cursor", error.to_string());
+    invalid_because("INVALID_CURSOR", &[violation])
+}
+
 fn invalid_because(reason: &str, violations: &[Violation]) -> Status {
     let mut message = match violations.first() {
         Some(violation) => violation.to_string(),
@@ -50,16 +56,16 @@ fn invalid_because(reason: &str, violations: &[Violation]) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// UNIMPLEMENTED.
-pub(super) fn not_implemented(method: &str) -> Status {
-    let message = format!("{method} is not implemented yet");
-    Status::with_error_details(Code::Unimplemented, message, info("NOT_IMPLEMENTED"))
-}
-
 /// UNAVAILABLE because the service stops.
 pub(super) fn stopping() -> Status {
     let message =
         "the service is shutting down; connect again and send again what was not answered";
+    Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
+}
+
+/// UNAVAILABLE for a subscriber because the service stops.
+pub(super) fn feed_stopping() -> Status {
+    let message = "the service is shutting down; subscribe again with the last cursor";
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
 }
 

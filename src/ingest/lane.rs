@@ -82,6 +82,7 @@ fn settle<'a>(
         let batch = Arc::new(Batch { id, lane, received_at: Timestamp::now(), events });
         match commit_batch(store, Arc::clone(&batch), shared).await {
             Ok(outcomes) => {
+                shared.committed.notify_one();
                 let mut counters = shared.counters();
                 outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
                 drop(counters);

@@ -10,7 +10,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store, chain,
+    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store, chain,
     judge::{Judgement, Original},
     ledger_horizon,
 };
@@ -191,6 +191,18 @@ impl Store for PostgresStore {
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
         let topic = topic.as_deref();
         self.reader().await?.run(async |reader| read::stats(reader, topic, max_topics).await).await
+    }
+
+    async fn heads(&self) -> Result<Vec<i64>, Error> {
+        self.reader().await?.run(async |reader| read::heads(reader).await).await
+    }
+
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
+        self.reader().await?.run(async |reader| read::read(reader, &query).await).await
+    }
+
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
+        self.reader().await?.run(async |reader| read::positions_at(reader, place).await).await
     }
 
     async fn ping(&self) -> Result<(), Error> {

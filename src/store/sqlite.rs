@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, Found, ListQuery, OpenError, Page, Stats, Store,
+    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
     judge::{Judgement, Original},
 };
 use crate::{
@@ -169,6 +169,19 @@ impl Store for SqliteStore {
 
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
         self.readers.run(move |connection| read::stats(connection, topic, max_topics)).await
+    }
+
+    async fn heads(&self) -> Result<Vec<i64>, Error> {
+        self.readers.run(|connection| read::heads(connection)).await
+    }
+
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
+        self.readers.run(move |connection| read::read(connection, &query)).await
+    }
+
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
+        // One lane, so the order of commits is that of listings.
+        Ok(vec![place.position.seq])
     }
 
     async fn ping(&self) -> Result<(), Error> {

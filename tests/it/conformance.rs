@@ -23,6 +23,7 @@ macro_rules! on_both_stores {
 }
 
 mod concurrency;
+mod feed;
 mod list;
 mod lookup;
 mod payload;

@@ -1,6 +1,5 @@
 //! What tools find out about the service: reflection, health, and what is not there yet.
 
-use event_aggregator::proto::v1::SubscribeRequest;
 use prost::Message;
 use prost_types::FileDescriptorProto;
 use tokio_stream::StreamExt;
@@ -106,13 +105,4 @@ async fn who_watches_health_hears_of_the_end_and_delays_it_not() {
     // Ended by the service, not cut off when its patience ends.
     assert!(updates.message().await.expect("a proper end").is_none());
     stopping.await.expect("stopped");
-}
-
-#[tokio::test]
-async fn subscribe_says_that_it_is_not_there_yet() {
-    let server = TestServer::start(Backend::Sqlite).await;
-    let answer = server.client().await.subscribe(SubscribeRequest::default()).await;
-    let status = answer.expect_err("not implemented");
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(reason(&status), "NOT_IMPLEMENTED");
 }

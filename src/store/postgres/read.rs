@@ -5,7 +5,7 @@ use postgres_types::ToSql;
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::{Error, Row};
 
-use super::{Found, ListQuery, Page, Stats};
+use super::{FeedQuery, Found, ListQuery, Page, Stats};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position},
     store::{Counters, Place, TopicStats, lane_of},
@@ -109,27 +109,38 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
         sql.text(" AND source = ").value(source);
     }
     sql.text(within_lane).value(&one_more).text(") AS event ORDER BY ").text(order);
-    sql.text(" LIMIT ").value(&one_more);
-    sql.text(
-        "), measured AS (
-             SELECT *, row_number() OVER placed AS place,
-                    sum(octet_length(payload::text)) OVER placed AS bytes,
-                    count(*) OVER () AS candidates
-             FROM candidates WINDOW placed AS (ORDER BY ",
-    )
-    .text(order)
-    .text(
-        ")
-         )
-         SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
-                candidates
-         FROM measured WHERE place <= ",
-    )
-    .value(&limit)
-    .text(" AND (place = 1 OR bytes <= ")
-    .value(&max_bytes)
-    .text(") ORDER BY place");
+    sql.text(" LIMIT ").value(&one_more).text(")");
+    sql.page_of_candidates(order, &limit, &max_bytes);
+    page(connection, &sql).await
+}
 
+impl<'a> Sql<'a> {
+    /// Makes a page of the rows of `candidates`, of which there is one more than the limit if more
+    /// follow.
+    fn page_of_candidates(&mut self, order: &'static str, limit: &'a i64, max_bytes: &'a i64) {
+        self.text(
+            ", measured AS (
+                 SELECT *, row_number() OVER placed AS place,
+                        sum(octet_length(payload::text)) OVER placed AS bytes,
+                        count(*) OVER () AS candidates
+                 FROM candidates WINDOW placed AS (ORDER BY ",
+        )
+        .text(order)
+        .text(
+            ")
+             )
+             SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
+                    candidates
+             FROM measured WHERE place <= ",
+        )
+        .value(limit)
+        .text(" AND (place = 1 OR bytes <= ")
+        .value(max_bytes)
+        .text(") ORDER BY place");
+    }
+}
+
+async fn page(connection: &Object, sql: &Sql<'_>) -> Result<Page, Error> {
     let statement = connection.prepare_cached(&sql.text).await?;
     let rows = connection.query(&statement, &sql.values).await?;
     let candidates: i64 = rows.first().map_or(Ok(0), |row| row.try_get(8))?;
@@ -137,6 +148,49 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
         more: candidates > rows.len() as i64,
         events: rows.iter().map(event).collect::<Result<_, _>>()?,
     })
+}
+
+/// The last number of each lane, by lane.
+pub(super) async fn heads(connection: &Object) -> Result<Vec<i64>, Error> {
+    let statement = connection.prepare_cached("SELECT head FROM lanes ORDER BY lane").await?;
+    let rows = connection.query(&statement, &[]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// A part of the feed, merged from its lanes by time, which no lane's order contradicts.
+pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
+    let lanes: Vec<i16> = query.spans.iter().map(|span| span.lane as i16).collect();
+    let firsts: Vec<i64> = query.spans.iter().map(|span| span.first).collect();
+    let lasts: Vec<i64> = query.spans.iter().map(|span| span.last).collect();
+    let topics: Vec<&str> = query.topics.iter().map(String::as_str).collect();
+    let (limit, max_bytes) = (query.limit as i64, query.max_bytes as i64);
+    let one_more = limit + 1;
+
+    let mut sql = Sql::default();
+    sql.text("WITH candidates AS (SELECT event.* FROM unnest(").value(&lanes);
+    sql.text("::smallint[], ").value(&firsts).text("::bigint[], ").value(&lasts);
+    sql.text(
+        "::bigint[]) AS span (lane, first, last) CROSS JOIN LATERAL (
+             SELECT * FROM processed_events e
+             WHERE e.lane = span.lane AND e.seq BETWEEN span.first AND span.last",
+    );
+    if !topics.is_empty() {
+        sql.text(" AND topic = ANY(").value(&topics).text(")");
+    }
+    sql.text(" ORDER BY e.seq LIMIT ").value(&one_more);
+    sql.text(") AS event ORDER BY received_at, lane, seq LIMIT ").value(&one_more).text(")");
+    sql.page_of_candidates("received_at, lane, seq", &limit, &max_bytes);
+    page(connection, &sql).await
+}
+
+/// See [`super::Store::positions_at`].
+pub(super) async fn positions_at(connection: &Object, place: Place) -> Result<Vec<i64>, Error> {
+    let after = After::from(place);
+    let mut sql = Sql::default();
+    sql.text("SELECT ").place_in_lane(&after, true).text(" - 1 FROM lanes ORDER BY lane");
+    let statement = connection.prepare_cached(&sql.text).await?;
+    let rows = connection.query(&statement, &sql.values).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// The place behind which a page begins, as values.

@@ -6,14 +6,14 @@ use std::{
     time::Instant,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, ToSql, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, Rows, ToSql, params};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
-use super::{Error, Found, ListQuery, Page, Stats, store_error, write::Micros};
+use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, store_error, write::Micros};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, READ_CONNECTIONS, STATEMENT_TIMEOUT},
-    store::{Counters, TopicStats},
+    store::{Counters, Span, TopicStats},
 };
 
 /// Connections that only read.
@@ -121,20 +121,47 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Pag
     values.push(Box::new(query.limit as i64 + 1));
 
     let mut statement = snapshot.prepare_cached(&sql)?;
-    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let rows = statement.query(rusqlite::params_from_iter(values))?;
+    page(rows, query.limit, query.max_bytes)
+}
+
+/// A page of some rows, of which there is one more than the limit if more follow.
+fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> Result<Page> {
     let mut page = Page::default();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let event = event(row)?;
         bytes += event.payload.as_str().len();
-        let full = bytes > query.max_bytes && !page.events.is_empty();
-        if full || page.events.len() == query.limit {
+        let full = bytes > max_bytes && !page.events.is_empty();
+        if full || page.events.len() == limit {
             page.more = true;
             break;
         }
         page.events.push(event);
     }
     Ok(page)
+}
+
+pub(super) fn heads(connection: &Connection) -> Result<Vec<i64>> {
+    let mut heads = connection.prepare_cached("SELECT head FROM lanes ORDER BY lane")?;
+    heads.query_map([], |row| row.get(0))?.collect()
+}
+
+/// A part of the feed. There is one lane, hence one span.
+pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
+    let Some(&Span { first, last, .. }) = query.spans.first() else { return Ok(Page::default()) };
+    let topics = serde_json::to_string(&query.topics[..]).unwrap_or_default();
+    // The plus keeps SQLite from using the index on the key.
+    let among = match query.topics.is_empty() {
+        true => "?3 = '[]'",
+        false => "+topic IN (SELECT value FROM json_each(?3))",
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM processed_events WHERE seq BETWEEN ?1 AND ?2 AND {among}
+         ORDER BY seq LIMIT ?4"
+    ))?;
+    let rows = statement.query(params![first, last, topics, query.limit as i64 + 1])?;
+    page(rows, query.limit, query.max_bytes)
 }
 
 /// The number of the first event that was received at `time` or later; behind the last one if there

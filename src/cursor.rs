@@ -1,0 +1,89 @@
+//! Cursors: where a reader is in the feed.
+//!
+//! The feed is every lane in the order of its commits, so a place in it is one number per lane. A
+//! cursor never has to be compared with a clock or another lane, which is why it skips nothing.
+
+use uuid::Uuid;
+
+use crate::{
+    page,
+    store::Place,
+    token::{self, Kind, take},
+};
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cursor {
+    /// Behind the events up to these numbers, one for each lane.
+    Feed(Vec<i64>),
+    /// Behind one event as a listing orders them: by the time of receipt.
+    Event(Place),
+}
+
+const FEED: u8 = 0;
+const EVENT: u8 = 1;
+
+impl Cursor {
+    /// As text that readers hand back unread.
+    pub fn encode(&self, store: Uuid) -> String {
+        let body = match self {
+            Self::Feed(positions) => {
+                let mut body = vec![FEED];
+                body.extend(positions.iter().flat_map(|position| position.to_be_bytes()));
+                body
+            }
+            Self::Event(place) => {
+                let mut body = vec![EVENT];
+                body.extend(page::write(*place));
+                body
+            }
+        };
+        token::seal(Kind::Cursor, store, &body)
+    }
+
+    /// Reads a cursor that was given back to a store with so many lanes.
+    pub fn decode(text: &str, store: Uuid, lanes: u16) -> Result<Self, token::Error> {
+        let body = token::open(text, Kind::Cursor, store)?;
+        let mut rest = &*body;
+        match take(&mut rest) {
+            Some([FEED]) => {
+                let (positions, []) = rest.as_chunks::<8>() else {
+                    return Err(token::Error::Garbage);
+                };
+                let positions: Vec<i64> =
+                    positions.iter().map(|bytes| i64::from_be_bytes(*bytes)).collect();
+                let valid = positions.len() == usize::from(lanes)
+                    && positions.iter().all(|&position| position >= 0);
+                valid.then_some(Self::Feed(positions)).ok_or(token::Error::Garbage)
+            }
+            Some([EVENT]) => {
+                let place = page::read(&mut rest).filter(|place| place.position.lane < lanes);
+                place.map(Self::Event).ok_or(token::Error::Garbage)
+            }
+            _ => Err(token::Error::Garbage),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Position, Timestamp};
+
+    #[test]
+    fn cursors_survive_the_way_there_and_back() {
+        let store = Uuid::from_u128(1);
+        let place = Place {
+            received_at: Timestamp::from_micros(7).expect("valid"),
+            position: Position { lane: 1, seq: 9 },
+        };
+        for cursor in [Cursor::Feed(vec![0, i64::MAX]), Cursor::Event(place)] {
+            let text = cursor.encode(store);
+            assert_eq!(Cursor::decode(&text, store, 2), Ok(cursor.clone()));
+            assert_eq!(Cursor::decode(&text, store, 1), Err(token::Error::Garbage));
+            assert_eq!(Cursor::decode(&text, Uuid::nil(), 2), Err(token::Error::Store));
+        }
+        let negative = Cursor::Feed(vec![0, -1]).encode(store);
+        assert_eq!(Cursor::decode(&negative, store, 2), Err(token::Error::Garbage));
+    }
+}

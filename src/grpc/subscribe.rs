@@ -1,0 +1,104 @@
+//! Subscribe.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, codegen::BoxStream};
+use uuid::Uuid;
+
+use super::{
+    convert::{self, Violations},
+    status,
+};
+use crate::{
+    cursor::Cursor,
+    event::{Name, Violation},
+    feed::{self, Feed, Frame, Start, Subscription},
+    limits::MAX_SUBSCRIBED_TOPICS,
+    proto::v1::{
+        CaughtUp, Checkpoint, EventBatch, PayloadFormat, SubscribeRequest, SubscribeResponse,
+        subscribe_response,
+    },
+    store::Store,
+};
+
+pub(super) async fn subscribe(
+    feed: &Feed,
+    store: &dyn Store,
+    request: SubscribeRequest,
+    stopping: CancellationToken,
+) -> Result<BoxStream<SubscribeResponse>, Status> {
+    let mut violations = Violations::default();
+    let format = violations.check(convert::payload_format(request.payload_format));
+    let topics = topics(request.topics, &mut violations);
+    let (Some(format), true) = (format, violations.0.is_empty()) else {
+        return Err(status::invalid(&violations.0));
+    };
+    let start = match &*request.cursor {
+        "" | "beginning" => Start::Beginning,
+        "end" => Start::End,
+        cursor => Start::Cursor(
+            Cursor::decode(cursor, store.id(), store.lanes()).map_err(status::cursor)?,
+        ),
+    };
+    let subscription = feed.subscribe(start, topics).await.map_err(|error| match error {
+        feed::Error::Future => status::cursor(error),
+        feed::Error::Store(error) => status::store(error),
+    })?;
+    // One frame waits here while its reader is busy with others; more are not read.
+    let (frames, responses) = mpsc::channel(1);
+    tokio::spawn(send(subscription, store.id(), format, frames, stopping));
+    Ok(Box::pin(ReceiverStream::new(responses)))
+}
+
+fn topics(names: Vec<String>, violations: &mut Violations) -> Arc<[String]> {
+    if names.len() > MAX_SUBSCRIBED_TOPICS {
+        let fault = format!("has {} names; at most {MAX_SUBSCRIBED_TOPICS} are taken", names.len());
+        violations.0.push(Violation::new("topics", fault));
+        return Arc::default();
+    }
+    let names = names.into_iter().enumerate().filter_map(|(index, name)| {
+        violations.check(Name::new(&format!("topics[{index}]"), name)).map(|name| name.to_string())
+    });
+    names.collect()
+}
+
+/// Sends frames until the reader is gone, the service stops, or the store fails.
+async fn send(
+    mut subscription: Subscription,
+    store: Uuid,
+    format: PayloadFormat,
+    frames: mpsc::Sender<Result<SubscribeResponse, Status>>,
+    stopping: CancellationToken,
+) {
+    // A frame is read when there is room for it, so that what a slow reader gets is never old.
+    while let Ok(slot) = frames.reserve().await {
+        let frame = tokio::select! {
+            frame = subscription.next() => frame.map_err(status::store),
+            () = stopping.cancelled() => Err(status::feed_stopping()),
+            () = frames.closed() => return,
+        };
+        let failed = frame.is_err();
+        slot.send(frame.map(|frame| response(frame, store, format)));
+        if failed {
+            return;
+        }
+    }
+}
+
+fn response(frame: Frame, store: Uuid, format: PayloadFormat) -> SubscribeResponse {
+    use subscribe_response::Frame as Sent;
+    let sent = match frame {
+        Frame::Events(events, cursor) => {
+            let (events, cursors): (Vec<_>, Vec<Cursor>) = events.into_iter().unzip();
+            let cursors = cursors.iter().map(|cursor| cursor.encode(store));
+            let events = convert::events(events, cursors, format, 0);
+            Sent::Events(EventBatch { events, cursor: cursor.encode(store) })
+        }
+        Frame::Checkpoint(cursor) => Sent::Checkpoint(Checkpoint { cursor: cursor.encode(store) }),
+        Frame::CaughtUp(cursor) => Sent::CaughtUp(CaughtUp { cursor: cursor.encode(store) }),
+    };
+    SubscribeResponse { frame: Some(sent) }
+}
