@@ -15,6 +15,7 @@ mod ndjson;
 mod publish;
 mod serve;
 mod stats;
+mod tail;
 
 /// Takes in events that producers may send more than once, and keeps each exactly once.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Bench),
     /// List stored events
     List(list::List),
+    /// Print events as they are stored, from any place on
+    Tail(tail::Tail),
     /// Show how many events came in, and how many of them were repeated
     Stats(stats::ShowStats),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
@@ -48,6 +51,7 @@ impl Cli {
             Command::Publish(publish) => publish.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::List(list) => list.run().await,
+            Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Health(health) => health.run().await,
         };
@@ -71,6 +75,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
+    #[value(alias = "ndjson")]
     Json,
 }
 

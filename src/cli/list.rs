@@ -129,7 +129,8 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn short_payload(event: &Event) -> String {
+/// The beginning of a payload.
+pub(super) fn short_payload(event: &Event) -> String {
     const CHARACTERS: usize = 40;
     let Some(Content::PayloadJson(text)) = &event.content else { return String::new() };
     match text.char_indices().nth(CHARACTERS) {

@@ -28,6 +28,8 @@ struct Line {
     payload: Option<Box<RawValue>>,
     #[serde(default)]
     received_at: Option<String>,
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 /// Reads a line. Whether the event is valid is for the service to say.
@@ -64,6 +66,7 @@ pub(super) fn write(event: &Event) -> anyhow::Result<String> {
         source: event.source.clone(),
         payload,
         received_at: Some(time(event.received_at.as_ref())),
+        cursor: Some(event.cursor.clone()),
     };
     Ok(serde_json::to_string(&line)?)
 }

@@ -12,4 +12,5 @@ mod harness;
 mod postgres_server;
 mod process;
 mod python;
+mod tail;
 mod tidy;

@@ -12,7 +12,7 @@ use event_aggregator::proto::v1::Event;
 use crate::harness::*;
 
 /// Asks again and again. Far longer than anything takes that works.
-fn wait_until(mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain");
@@ -48,10 +48,12 @@ pub struct Service {
 
 impl Service {
     pub fn start(database_url: &str) -> Self {
+        Self::start_at("127.0.0.1:0", database_url)
+    }
+
+    pub fn start_at(address: &str, database_url: &str) -> Self {
         Self::run(
-            program()
-                .args(["serve", "--listen", "127.0.0.1:0"])
-                .args(["--database-url", database_url]),
+            program().args(["serve", "--listen", address]).args(["--database-url", database_url]),
         )
     }
 
@@ -64,13 +66,13 @@ impl Service {
         Self { address: address.unwrap_or_else(|_| panic!("{banner}")), child }
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
     }
 
     /// The exit code.
-    fn wait(&mut self) -> Option<i32> {
+    pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("wait").code()
     }
 }

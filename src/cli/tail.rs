@@ -1,0 +1,213 @@
+//! `tail`: prints events as they are stored, from any place on.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use clap::Args;
+use tonic::{Code, Status};
+
+use self::export::Export;
+use super::{
+    Output,
+    client::{Client, Refused, Server, may_recover},
+    list::short_payload,
+    ndjson,
+};
+use crate::{
+    event::Timestamp,
+    proto::{
+        timestamp,
+        v1::{
+            Event, ListEventsRequest, PayloadFormat, SubscribeRequest, subscribe_response::Frame,
+        },
+    },
+};
+
+mod export;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a place to begin at, only what is new is printed. If the connection breaks, it is made again \
+and the feed goes on where it was.
+
+What this prints as JSON, `publish --file -` reads: together they copy a store into another.
+
+  event-aggregator tail --from-start --cursor-file orders.cursor --topic orders >> orders.ndjson
+
+can be killed at any moment and started again: orders.ndjson has each event once.")]
+pub(super) struct Tail {
+    #[command(flatten)]
+    server: Server,
+
+    /// Only events of this topic; may be given several times
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+
+    /// Begin with the first event that is stored
+    #[arg(long, group = "start")]
+    from_start: bool,
+
+    /// Begin with what was received since then: a time ago, like 10m or 2h, or a time, like
+    /// 2026-01-31T12:00:00Z
+    #[arg(long, group = "start", value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+
+    /// Begin behind this cursor; every event has one
+    #[arg(long, group = "start", value_name = "CURSOR")]
+    cursor: Option<String>,
+
+    /// Keep the place in this file, and go on from there the next time. If the output is a file, it
+    /// is cut back to what the place says, so that no event is in it twice
+    #[arg(long, value_name = "FILE")]
+    cursor_file: Option<PathBuf>,
+
+    /// Stop after so many events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    /// How to print [default: table on a terminal, else json]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let time = SystemTime::now().checked_sub(ago).ok_or("is too long ago")?;
+        return Ok(Timestamp::from(time::OffsetDateTime::from(time)));
+    }
+    text.parse().map_err(|_| {
+        "must be a time ago, like 10m, or a time as in RFC 3339, like 2026-01-31T12:00:00Z"
+            .to_owned()
+    })
+}
+
+/// First and longest pause before a broken connection is made again.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Tail {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let output = Output::or_suitable(self.output);
+        let mut export = self.cursor_file.as_deref().map(Export::open).transpose()?;
+        let client = self.server.connect().await?;
+        let cursor = match export.as_ref().and_then(|export| export.cursor()) {
+            Some(cursor) => cursor.to_owned(),
+            None => self.start(client.clone()).await?,
+        };
+        let mut reader = Reader {
+            request: SubscribeRequest {
+                topics: self.topic,
+                cursor,
+                payload_format: PayloadFormat::Json.into(),
+            },
+            output,
+            left: self.limit.unwrap_or(u64::MAX),
+            moved: false,
+        };
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(RECONNECT.0)
+            .with_max_delay(RECONNECT.1)
+            .without_max_times()
+            .with_jitter();
+        let mut pause = pauses.build();
+        loop {
+            let status = match reader.read(client.clone(), export.as_mut()).await {
+                Ok(()) => return Ok(ExitCode::SUCCESS),
+                Err(error) => error.downcast::<Refused>()?.0,
+            };
+            if !may_recover(&status) {
+                return Err(Refused(status).into());
+            }
+            if std::mem::take(&mut reader.moved) {
+                pause = pauses.build();
+                eprintln!("event-aggregator: {}; connecting again", Refused(status));
+            }
+            tokio::time::sleep(pause.next().unwrap_or(RECONNECT.1)).await;
+        }
+    }
+
+    /// The cursor to begin at.
+    async fn start(&self, mut client: Client) -> anyhow::Result<String> {
+        if let Some(cursor) = &self.cursor {
+            return Ok(cursor.clone());
+        }
+        let Some(since) = self.since else {
+            return Ok(if self.from_start { "beginning" } else { "end" }.to_owned());
+        };
+        // What was received since then comes behind the last event before.
+        let end_time = Some(timestamp(since));
+        let request = ListEventsRequest { end_time, page_size: 1, ..Default::default() };
+        let listed = client.list_events(request).await.map_err(Refused)?.into_inner();
+        let cursor = listed.events.into_iter().next().map(|event| event.cursor);
+        Ok(cursor.unwrap_or_else(|| "beginning".to_owned()))
+    }
+}
+
+/// Reads the feed and prints it.
+struct Reader {
+    /// Has the cursor behind what was printed.
+    request: SubscribeRequest,
+    output: Output,
+    /// Events still to be printed.
+    left: u64,
+    /// Whether anything was read since the connection was made.
+    moved: bool,
+}
+
+impl Reader {
+    /// Reads until all was printed that was asked for.
+    async fn read(
+        &mut self,
+        mut client: Client,
+        mut export: Option<&mut Export>,
+    ) -> anyhow::Result<()> {
+        let frames = client.subscribe(self.request.clone()).await.map_err(Refused)?;
+        let mut frames = frames.into_inner();
+        while self.left > 0 {
+            let frame = frames.message().await.map_err(Refused)?;
+            let ended = || Refused(Status::new(Code::Unavailable, "the feed ended"));
+            let (events, cursor) = match frame.ok_or_else(ended)?.frame {
+                Some(Frame::Events(batch)) => (batch.events, batch.cursor),
+                Some(Frame::Checkpoint(checkpoint)) => (Vec::new(), checkpoint.cursor),
+                Some(Frame::CaughtUp(caught_up)) => (Vec::new(), caught_up.cursor),
+                None => continue,
+            };
+            let wanted = events.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            print(&events[..wanted], self.output)?;
+            self.left -= wanted as u64;
+            self.moved = true;
+            self.request.cursor = match events.get(wanted.saturating_sub(1)) {
+                Some(last) if wanted < events.len() => last.cursor.clone(),
+                _ => cursor,
+            };
+            if let Some(export) = &mut export {
+                export.save(&self.request.cursor).context("cannot keep the place")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    for event in events {
+        match output {
+            Output::Json => writeln!(stdout, "{}", ndjson::write(event)?)?,
+            Output::Table => writeln!(
+                stdout,
+                "{:<27}  {:<20}  {:<32}  {:<16}  {}",
+                ndjson::time(event.received_at.as_ref()),
+                event.topic,
+                event.event_id,
+                event.source,
+                short_payload(event),
+            )?,
+        }
+    }
+    Ok(stdout.flush()?)
+}
