@@ -55,6 +55,11 @@ impl Name {
         Err(Violation::new(field, fault))
     }
 
+    /// The text.
+    pub fn into_string(self) -> String {
+        self.0.into()
+    }
+
     /// A name read back from a store, which holds only names that were checked.
     pub(crate) fn stored(text: String) -> Self {
         Self(text.into())

@@ -5,7 +5,7 @@
 //! few milliseconds while somebody reads. So nothing can be lost between catching up and being live,
 //! and a slow reader costs what it holds in its hands.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -21,10 +21,10 @@ use crate::{
     cursor::Cursor,
     event::Event,
     limits::{
-        CHECKPOINT_INTERVAL, FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READ_EVENTS, FEED_READS,
-        FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
+        CHECKPOINT_INTERVAL, FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READ_BYTES,
+        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
-    store::{self, FeedQuery, Page, Span, Store, lane_of},
+    store::{self, FeedQuery, Page, Place, Store, lane_of},
 };
 
 /// Why a subscription does not begin.
@@ -139,22 +139,20 @@ impl Feed {
             return Err(Error::Future);
         }
         let lanes = self.store.lanes();
-        let in_scope = (0..lanes)
-            .map(|lane| {
-                topics.is_empty() || topics.iter().any(|topic| lane_of(topic, lanes) == lane)
-            })
-            .collect();
+        let is_in_scope =
+            |lane| topics.is_empty() || topics.iter().any(|topic| lane_of(topic, lanes) == lane);
+        let told = Cursor::Feed(positions.clone());
+        let lanes = (0..).zip(positions);
+        let lanes = lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
         let receiver = self.heads.subscribe();
         self.advance(heads);
         self.joined.notify_one();
         Ok(Subscription {
             feed: self.clone(),
             heads: receiver,
-            told: positions.clone(),
-            positions,
             topics,
-            in_scope,
-            limit: FEED_READ_EVENTS.0,
+            lanes,
+            told,
             is_behind: true,
             _open: self.open.token(),
         })
@@ -165,26 +163,35 @@ impl Feed {
 pub struct Subscription {
     feed: Feed,
     heads: watch::Receiver<Vec<i64>>,
-    /// The number of the last event that was passed, in each lane.
-    positions: Vec<i64>,
-    /// The positions that the reader knows.
-    told: Vec<i64>,
     topics: Arc<[String]>,
-    /// Which lanes the topics are in.
-    in_scope: Vec<bool>,
-    /// Events to read at once.
-    limit: usize,
+    lanes: Vec<LaneReader>,
+    /// The cursor that the reader has.
+    told: Cursor,
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
     /// Let go of last.
     _open: TaskTrackerToken,
 }
 
+/// A subscription's place in one lane.
+#[derive(Debug)]
+struct LaneReader {
+    /// Whether topics of the subscription are in this lane.
+    is_in_scope: bool,
+    /// The number of the last event that was read.
+    read: i64,
+    /// What was read and not given out.
+    waiting: VecDeque<Event>,
+    /// The number of the last event that was given out or passed.
+    passed: i64,
+    /// Events to read at once.
+    limit: usize,
+}
+
 /// What a subscription brings next.
 #[derive(Debug)]
 pub enum Frame {
-    /// Events, each with the cursor behind it, and the cursor behind all of them and what was hidden
-    /// after them.
+    /// Events, each with the cursor behind it, and the cursor behind all of them.
     Events(Vec<(Event, Cursor)>, Cursor),
     /// Nothing but the place: it moved although nothing matched.
     Checkpoint(Cursor),
@@ -198,85 +205,127 @@ impl Subscription {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         loop {
             let heads = self.heads.borrow_and_update().clone();
-            let spans = self.spans(&heads);
-            if spans.is_empty() {
-                // Nothing that matches is hidden in the other lanes, up to their heads.
-                self.positions.iter_mut().zip(&heads).for_each(|(at, head)| *at = *head.max(at));
-                if std::mem::replace(&mut self.is_behind, false) {
-                    return Ok(Frame::CaughtUp(self.tell()));
-                }
-                tokio::select! {
-                    // The feed lives as long as its handle in here.
-                    _ = self.heads.changed() => (),
-                    () = sleep_until(checkpoint_due), if self.positions != self.told => {
-                        return Ok(Frame::Checkpoint(self.tell()));
-                    }
+            let is_read = self.fill(&heads).await?;
+            let events = self.merge(&heads);
+            if !events.is_empty() {
+                return Ok(Frame::Events(events, self.tell()));
+            }
+            if is_read {
+                // Nothing matched so far.
+                if Instant::now() >= checkpoint_due {
+                    return Ok(Frame::Checkpoint(self.tell()));
                 }
                 continue;
             }
-            let page = self.read(&spans).await?;
-            if !page.events.is_empty() {
-                return Ok(self.pass(page, &spans));
+            for (lane, head) in self.lanes.iter_mut().zip(heads) {
+                // Lanes out of scope are passed without being read.
+                lane.read = lane.read.max(head);
+                lane.passed = lane.read;
             }
-            self.pass_all(&spans);
-            if Instant::now() >= checkpoint_due {
-                return Ok(Frame::Checkpoint(self.tell()));
+            if std::mem::replace(&mut self.is_behind, false) {
+                return Ok(Frame::CaughtUp(self.tell()));
+            }
+            tokio::select! {
+                // The feed lives as long as its handle in here.
+                _ = self.heads.changed() => (),
+                () = sleep_until(checkpoint_due), if self.cursor() != self.told => {
+                    return Ok(Frame::Checkpoint(self.tell()));
+                }
             }
         }
     }
 
-    /// What is to be read: in each lane a part of what is committed.
-    fn spans(&self, heads: &[i64]) -> Vec<Span> {
-        let lanes = self.positions.iter().zip(heads).zip(&self.in_scope).enumerate();
-        lanes
-            .filter(|(_, ((position, head), in_scope))| **in_scope && head > position)
-            .map(|(lane, ((&position, &head), _))| Span {
-                lane: lane as u16,
-                first: position + 1,
-                last: head.min(position + FEED_SCAN_EVENTS),
-            })
-            .collect()
+    /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
+    async fn fill(&mut self, heads: &[i64]) -> Result<bool, store::Error> {
+        let mut is_read = false;
+        for (number, (lane, &head)) in self.lanes.iter_mut().zip(heads).enumerate() {
+            if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read >= head {
+                continue;
+            }
+            is_read = true;
+            // Numbers have no gaps, so without topics this is how many events there are.
+            let numbers = match self.topics.is_empty() {
+                true => lane.limit as i64,
+                false => FEED_SCAN_EVENTS,
+            };
+            let last = head.min(lane.read + numbers);
+            let query = FeedQuery {
+                lane: number as u16,
+                first: lane.read + 1,
+                last,
+                topics: Arc::clone(&self.topics),
+                limit: lane.limit,
+                max_bytes: FEED_READ_BYTES,
+            };
+            let _turn = self.feed.reads.acquire().await;
+            lane.take(self.feed.store.read(query).await?, last);
+            self.is_behind |= lane.read < head;
+        }
+        Ok(is_read)
     }
 
-    async fn read(&mut self, spans: &[Span]) -> Result<Page, store::Error> {
-        let _turn = self.feed.reads.acquire().await;
-        let query = FeedQuery {
-            spans: spans.to_vec(),
-            topics: Arc::clone(&self.topics),
-            limit: self.limit,
-            max_bytes: MAX_PAGE_BYTES,
+    /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
+    fn merge(&mut self, heads: &[i64]) -> Vec<(Event, Cursor)> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let has_no_say = |(lane, head): (&LaneReader, &i64)| {
+            lane.is_in_scope && lane.waiting.is_empty() && lane.read < *head
         };
-        let page = self.feed.store.read(query).await?;
-        // To cut a page of large payloads the store must unpack all that it looks at: so few events
-        // at once, and more while they are small.
-        let (few, many) = FEED_READ_EVENTS;
-        let is_cut = page.more && page.events.len() < self.limit;
-        self.limit = if is_cut { few } else { (self.limit * 4).min(many) };
-        Ok(page)
-    }
-
-    /// Passes the events of a page, and if it was the last one of its spans also what it left out.
-    fn pass(&mut self, page: Page, spans: &[Span]) -> Frame {
-        let mut events = Vec::with_capacity(page.events.len());
-        for event in page.events {
-            self.positions[usize::from(event.position.lane)] = event.position.seq;
-            events.push((event, Cursor::Feed(self.positions.clone())));
+        while events.len() < FEED_READ_EVENTS.1 && !self.lanes.iter().zip(heads).any(has_no_say) {
+            let waiting = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
+            let next = waiting.min_by_key(|lane| lane.waiting.front().map(Place::from));
+            let Some(lane) = next else { break };
+            let size = lane.waiting.front().map_or(0, |event| event.payload.as_str().len());
+            if bytes + size > MAX_PAGE_BYTES && !events.is_empty() {
+                break;
+            }
+            bytes += size;
+            let Some(event) = lane.give() else { break };
+            events.push((event, self.cursor()));
         }
-        if page.more {
-            self.is_behind = true;
-        } else {
-            self.pass_all(spans);
-        }
-        Frame::Events(events, self.tell())
+        events
     }
 
-    fn pass_all(&mut self, spans: &[Span]) {
-        spans.iter().for_each(|span| self.positions[usize::from(span.lane)] = span.last);
+    /// The cursor behind what was passed.
+    fn cursor(&self) -> Cursor {
+        Cursor::Feed(self.lanes.iter().map(|lane| lane.passed).collect())
     }
 
-    /// The cursor for what is passed, which the reader is about to know.
+    /// The same, which the reader is about to have.
     fn tell(&mut self) -> Cursor {
-        self.told.clone_from(&self.positions);
-        Cursor::Feed(self.positions.clone())
+        self.told = self.cursor();
+        self.told.clone()
+    }
+}
+
+impl LaneReader {
+    fn new(position: i64, is_in_scope: bool) -> Self {
+        let (limit, _) = FEED_READ_EVENTS;
+        Self { is_in_scope, read: position, waiting: VecDeque::new(), passed: position, limit }
+    }
+
+    /// Takes what was read up to `last`, or up to its end if more follows.
+    fn take(&mut self, page: Page, last: i64) {
+        let is_cut = page.more && page.events.len() < self.limit;
+        // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
+        self.limit = match is_cut {
+            true => page.events.len().max(1),
+            false => (self.limit * 4).min(FEED_READ_EVENTS.1),
+        };
+        self.read = match page.events.last() {
+            Some(end) if page.more => end.position.seq,
+            _ => last,
+        };
+        self.waiting = page.events.into();
+        if self.waiting.is_empty() {
+            self.passed = self.read;
+        }
+    }
+
+    /// Gives out the first of what waits, and passes what follows up to the next one.
+    fn give(&mut self) -> Option<Event> {
+        let event = self.waiting.pop_front()?;
+        self.passed = if self.waiting.is_empty() { self.read } else { event.position.seq };
+        Some(event)
     }
 }

@@ -139,9 +139,13 @@ pub const SQLITE_LOG_PAGES: u32 = 16_384;
 /// KiB of pages that SQLite's writer keeps in memory. The upper levels of the indexes fit.
 pub const SQLITE_CACHE_KIB: i32 = 64 << 10;
 
-/// Events that a subscriber reads at once: at first, and at most. The first reads are small because to
-/// cut a page to its bytes the store must unpack all that it looks at.
+/// Events that a subscriber reads from a lane at once: at first, and at most. The first reads are small
+/// because they may be large. The most is also what it is sent at once.
 pub const FEED_READ_EVENTS: (usize, usize) = (64, 1_000);
+
+/// Bytes of payload that it reads from a lane at once. With four lanes so much of [`MAX_PAGE_BYTES`]
+/// waits for each reader, however slow.
+pub const FEED_READ_BYTES: usize = MAX_PAGE_BYTES / 4;
 
 /// Events of one lane that are looked at for one read. A subscriber to a rare topic makes progress in
 /// steps of this size, each far shorter than [`STATEMENT_TIMEOUT`].

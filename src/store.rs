@@ -93,28 +93,21 @@ pub struct ListQuery {
     pub max_bytes: usize,
 }
 
-/// Which part of the feed to read.
+/// Which part of the feed to read: committed events of one lane, in its order.
 #[derive(Debug, Clone)]
 pub struct FeedQuery {
-    /// Which events, by their numbers.
-    pub spans: Vec<Span>,
+    /// The lane.
+    pub lane: u16,
+    /// The number of the first event.
+    pub first: i64,
+    /// The number of the last one.
+    pub last: i64,
     /// Only events of these topics; of all if there are none.
     pub topics: Arc<[String]>,
-    /// Events at most. Each lane gives its first ones.
+    /// Events at most.
     pub limit: usize,
     /// Bytes of payload at most, except that the first event is always given.
     pub max_bytes: usize,
-}
-
-/// Committed events of a lane, by their numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// The lane.
-    pub lane: u16,
-    /// The first one.
-    pub first: i64,
-    /// The last one.
-    pub last: i64,
 }
 
 /// Which events to list, in which order.

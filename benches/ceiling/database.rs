@@ -34,6 +34,7 @@ impl TestDatabase {
         connect(self.server).await.batch_execute(&sql).await.expect("drop");
     }
 
+    #[allow(dead_code)]
     pub async fn connect(&self) -> Client {
         connect(&self.url).await
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 pub struct Service {
-    address: String,
+    pub address: String,
     child: Child,
 }
 
@@ -28,6 +28,11 @@ pub fn start(database_url: &str) -> Service {
 }
 
 impl Service {
+    #[allow(dead_code)]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Loads the service with so many events, and picks one number from the report.
     pub fn bench(&self, arguments: &[&str], events: usize, pointer: &str) -> f64 {
         let output = program()

@@ -131,10 +131,10 @@ pub(super) fn events(
                     }),
             };
             pb::Event {
-                topic: key.topic.to_string(),
-                event_id: key.event_id.to_string(),
+                topic: key.topic.into_string(),
+                event_id: key.event_id.into_string(),
                 timestamp: Some(timestamp(time)),
-                source: source.to_string(),
+                source: source.into_string(),
                 content: Some(match structure {
                     Some(structure) => pb::event::Content::Payload(structure),
                     None => pb::event::Content::PayloadJson(payload.into_string()),

@@ -4,6 +4,7 @@ use deadpool_postgres::Object;
 use postgres_types::ToSql;
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::{Error, Row};
+use tokio_stream::StreamExt;
 
 use super::{FeedQuery, Found, ListQuery, Page, Stats};
 use crate::{
@@ -110,37 +111,26 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
     }
     sql.text(within_lane).value(&one_more).text(") AS event ORDER BY ").text(order);
     sql.text(" LIMIT ").value(&one_more).text(")");
-    sql.page_of_candidates(order, &limit, &max_bytes);
-    page(connection, &sql).await
-}
+    sql.text(
+        ", measured AS (
+             SELECT *, row_number() OVER placed AS place,
+                    sum(octet_length(payload::text)) OVER placed AS bytes,
+                    count(*) OVER () AS candidates
+             FROM candidates WINDOW placed AS (ORDER BY ",
+    )
+    .text(order)
+    .text(
+        ")
+         )
+         SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
+                candidates
+         FROM measured WHERE place <= ",
+    )
+    .value(&limit)
+    .text(" AND (place = 1 OR bytes <= ")
+    .value(&max_bytes)
+    .text(") ORDER BY place");
 
-impl<'a> Sql<'a> {
-    /// Makes a page of the rows of `candidates`, of which there is one more than the limit if more
-    /// follow.
-    fn page_of_candidates(&mut self, order: &'static str, limit: &'a i64, max_bytes: &'a i64) {
-        self.text(
-            ", measured AS (
-                 SELECT *, row_number() OVER placed AS place,
-                        sum(octet_length(payload::text)) OVER placed AS bytes,
-                        count(*) OVER () AS candidates
-                 FROM candidates WINDOW placed AS (ORDER BY ",
-        )
-        .text(order)
-        .text(
-            ")
-             )
-             SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
-                    candidates
-             FROM measured WHERE place <= ",
-        )
-        .value(limit)
-        .text(" AND (place = 1 OR bytes <= ")
-        .value(max_bytes)
-        .text(") ORDER BY place");
-    }
-}
-
-async fn page(connection: &Object, sql: &Sql<'_>) -> Result<Page, Error> {
     let statement = connection.prepare_cached(&sql.text).await?;
     let rows = connection.query(&statement, &sql.values).await?;
     let candidates: i64 = rows.first().map_or(Ok(0), |row| row.try_get(8))?;
@@ -157,30 +147,39 @@ pub(super) async fn heads(connection: &Object) -> Result<Vec<i64>, Error> {
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// A part of the feed, merged from its lanes by time, which no lane's order contradicts.
+/// A part of the feed. Rows are taken one by one, so that no more is held than was asked for. What
+/// the database has sent beyond that is thrown away as it comes.
 pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
-    let lanes: Vec<i16> = query.spans.iter().map(|span| span.lane as i16).collect();
-    let firsts: Vec<i64> = query.spans.iter().map(|span| span.first).collect();
-    let lasts: Vec<i64> = query.spans.iter().map(|span| span.last).collect();
+    let lane = query.lane as i16;
     let topics: Vec<&str> = query.topics.iter().map(String::as_str).collect();
-    let (limit, max_bytes) = (query.limit as i64, query.max_bytes as i64);
-    let one_more = limit + 1;
-
+    let one_more = query.limit as i64 + 1;
     let mut sql = Sql::default();
-    sql.text("WITH candidates AS (SELECT event.* FROM unnest(").value(&lanes);
-    sql.text("::smallint[], ").value(&firsts).text("::bigint[], ").value(&lasts);
     sql.text(
-        "::bigint[]) AS span (lane, first, last) CROSS JOIN LATERAL (
-             SELECT * FROM processed_events e
-             WHERE e.lane = span.lane AND e.seq BETWEEN span.first AND span.last",
-    );
+        "SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at
+         FROM processed_events WHERE lane = ",
+    )
+    .value(&lane);
+    sql.text(" AND seq BETWEEN ").value(&query.first).text(" AND ").value(&query.last);
     if !topics.is_empty() {
         sql.text(" AND topic = ANY(").value(&topics).text(")");
     }
-    sql.text(" ORDER BY e.seq LIMIT ").value(&one_more);
-    sql.text(") AS event ORDER BY received_at, lane, seq LIMIT ").value(&one_more).text(")");
-    sql.page_of_candidates("received_at, lane, seq", &limit, &max_bytes);
-    page(connection, &sql).await
+    sql.text(" ORDER BY seq LIMIT ").value(&one_more);
+
+    let statement = connection.prepare_cached(&sql.text).await?;
+    let mut rows = std::pin::pin!(connection.query_raw(&statement, sql.values).await?);
+    let mut page = Page::default();
+    let mut bytes = 0;
+    while let Some(row) = rows.next().await.transpose()? {
+        let event = event(&row)?;
+        bytes += event.payload.as_str().len();
+        let full = bytes > query.max_bytes && !page.events.is_empty();
+        if full || page.events.len() == query.limit {
+            page.more = true;
+            break;
+        }
+        page.events.push(event);
+    }
+    Ok(page)
 }
 
 /// See [`super::Store::positions_at`].

@@ -13,7 +13,7 @@ use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, store_error, write:
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, READ_CONNECTIONS, STATEMENT_TIMEOUT},
-    store::{Counters, Span, TopicStats},
+    store::{Counters, TopicStats},
 };
 
 /// Connections that only read.
@@ -147,9 +147,8 @@ pub(super) fn heads(connection: &Connection) -> Result<Vec<i64>> {
     heads.query_map([], |row| row.get(0))?.collect()
 }
 
-/// A part of the feed. There is one lane, hence one span.
+/// A part of the feed. There is only one lane.
 pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
-    let Some(&Span { first, last, .. }) = query.spans.first() else { return Ok(Page::default()) };
     let topics = serde_json::to_string(&query.topics[..]).unwrap_or_default();
     // The plus keeps SQLite from using the index on the key.
     let among = match query.topics.is_empty() {
@@ -160,7 +159,7 @@ pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
         "SELECT {EVENT_COLUMNS} FROM processed_events WHERE seq BETWEEN ?1 AND ?2 AND {among}
          ORDER BY seq LIMIT ?4"
     ))?;
-    let rows = statement.query(params![first, last, topics, query.limit as i64 + 1])?;
+    let rows = statement.query(params![query.first, query.last, topics, query.limit as i64 + 1])?;
     page(rows, query.limit, query.max_bytes)
 }
 
