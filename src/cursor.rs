@@ -17,7 +17,13 @@ pub enum Cursor {
     /// Behind the events up to these numbers, one for each lane.
     Feed(Vec<i64>),
     /// Behind one event as a listing orders them: by the time of receipt.
-    Event(Place),
+    Event {
+        /// The event's place.
+        place: Place,
+        /// The heads of the lanes when it was listed. What is committed later is behind the event,
+        /// although it may have been received before.
+        heads: Vec<i64>,
+    },
 }
 
 const FEED: u8 = 0;
@@ -32,9 +38,10 @@ impl Cursor {
                 body.extend(positions.iter().flat_map(|position| position.to_be_bytes()));
                 body
             }
-            Self::Event(place) => {
+            Self::Event { place, heads } => {
                 let mut body = vec![EVENT];
                 body.extend(page::write(*place));
+                body.extend(heads.iter().flat_map(|head| head.to_be_bytes()));
                 body
             }
         };
@@ -46,23 +53,23 @@ impl Cursor {
         let body = token::open(text, Kind::Cursor, store)?;
         let mut rest = &*body;
         match take(&mut rest) {
-            Some([FEED]) => {
-                let (positions, []) = rest.as_chunks::<8>() else {
-                    return Err(token::Error::Garbage);
-                };
-                let positions: Vec<i64> =
-                    positions.iter().map(|bytes| i64::from_be_bytes(*bytes)).collect();
-                let valid = positions.len() == usize::from(lanes)
-                    && positions.iter().all(|&position| position >= 0);
-                valid.then_some(Self::Feed(positions)).ok_or(token::Error::Garbage)
-            }
+            Some([FEED]) => numbers(rest, lanes).map(Self::Feed),
             Some([EVENT]) => {
                 let place = page::read(&mut rest).filter(|place| place.position.lane < lanes);
-                place.map(Self::Event).ok_or(token::Error::Garbage)
+                place.zip(numbers(rest, lanes)).map(|(place, heads)| Self::Event { place, heads })
             }
-            _ => Err(token::Error::Garbage),
+            _ => None,
         }
+        .ok_or(token::Error::Garbage)
     }
+}
+
+/// One number for each lane.
+fn numbers(bytes: &[u8], lanes: u16) -> Option<Vec<i64>> {
+    let (numbers, []) = bytes.as_chunks::<8>() else { return None };
+    let numbers: Vec<i64> = numbers.iter().map(|bytes| i64::from_be_bytes(*bytes)).collect();
+    let is_valid = numbers.len() == usize::from(lanes) && numbers.iter().all(|&number| number >= 0);
+    is_valid.then_some(numbers)
 }
 
 #[cfg(test)]
@@ -77,7 +84,8 @@ mod tests {
             received_at: Timestamp::from_micros(7).expect("valid"),
             position: Position { lane: 1, seq: 9 },
         };
-        for cursor in [Cursor::Feed(vec![0, i64::MAX]), Cursor::Event(place)] {
+        for cursor in [Cursor::Feed(vec![0, i64::MAX]), Cursor::Event { place, heads: vec![7, 9] }]
+        {
             let text = cursor.encode(store);
             assert_eq!(Cursor::decode(&text, store, 2), Ok(cursor.clone()));
             assert_eq!(Cursor::decode(&text, store, 1), Err(token::Error::Garbage));

@@ -127,12 +127,11 @@ impl Feed {
             Start::Beginning => vec![0; heads.len()],
             Start::End => heads.clone(),
             Start::Cursor(Cursor::Feed(positions)) => positions,
-            Start::Cursor(Cursor::Event(place)) => {
-                let lane = usize::from(place.position.lane);
-                if heads.get(lane).is_none_or(|&head| place.position.seq > head) {
-                    return Err(Error::Future);
-                }
-                self.store.positions_at(place).await?
+            Start::Cursor(Cursor::Event { place, heads }) => {
+                let mut positions = self.store.positions_at(place).await?;
+                positions.iter_mut().zip(heads).for_each(|(at, head)| *at = head.min(*at));
+                positions[usize::from(place.position.lane)] = place.position.seq;
+                positions
             }
         };
         if positions.iter().zip(&heads).any(|(position, head)| position > head) {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cursor::Cursor,
-    event::{Event, Name, Violation},
+    event::{Event, Name, Position, Violation},
     limits::{
         DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
         MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
@@ -71,12 +71,13 @@ pub(super) async fn list_events(
         token => Some(page::decode(token, store.id(), &filter).map_err(status::page_token)?),
     };
     let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
+    let heads = store.heads().await.map_err(status::store)?;
     let listed = store.list(query).await.map_err(status::store)?;
     let next_page_token = match listed.events.last() {
         Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
         _ => String::new(),
     };
-    let cursors = cursors(&listed.events, store);
+    let cursors = cursors(&listed.events, heads, store);
     let events = convert::events(listed.events, cursors, format, 0);
     Ok(ListEventsResponse { events, next_page_token })
 }
@@ -147,13 +148,14 @@ pub(super) async fn batch_get_events(
         return Err(status::invalid(&violations.0));
     };
 
+    let heads = store.heads().await.map_err(status::store)?;
     let found = store.get(keys.clone(), MAX_PAGE_BYTES).await.map_err(status::store)?;
     let mut missing = vec![true; found.reached];
     for (index, _) in &found.events {
         missing[*index] = false;
     }
     let events: Vec<Event> = found.events.into_iter().map(|(_, event)| event).collect();
-    let cursors = cursors(&events, store);
+    let cursors = cursors(&events, heads, store);
     let missing: Vec<EventKey> = keys
         .iter()
         .zip(missing)
@@ -165,9 +167,15 @@ pub(super) async fn batch_get_events(
     Ok(BatchGetEventsResponse { events, ..others })
 }
 
-/// The cursor behind each event, in the order of listings.
-fn cursors(events: &[Event], store: &dyn Store) -> Vec<String> {
-    events.iter().map(|event| Cursor::Event(Place::from(event)).encode(store.id())).collect()
+/// The cursor behind each event, in the order of listings. `heads` are those of before the events
+/// were read.
+fn cursors(events: &[Event], mut heads: Vec<i64>, store: &dyn Store) -> Vec<String> {
+    for Position { lane, seq } in events.iter().map(|event| event.position) {
+        // What was read is not to come again.
+        heads[usize::from(lane)] = seq.max(heads[usize::from(lane)]);
+    }
+    let cursor = |event| Cursor::Event { place: Place::from(event), heads: heads.clone() };
+    events.iter().map(|event| cursor(event).encode(store.id())).collect()
 }
 
 /// A name to filter by; empty means all.

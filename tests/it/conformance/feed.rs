@@ -261,6 +261,25 @@ async fn a_late_or_undone_commit_is_neither_skipped_nor_seen_early(backend: Back
     assert_eq!(seen, ["behind-undone", "late", "behind-late"]);
 }
 
+/// Listings are ordered by the time of receipt, and commits need not be: who lists and then subscribes
+/// must not miss what was received before and committed after. Takes more than one lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_commit_comes_behind_what_was_listed() {
+    let server = TestServer::start(Backend::Postgres).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "first")]).await;
+    let writer = SlowWriter::begin(&server.database, Backend::Postgres, "late").await;
+    let in_another_lane = (0..).map(|n| format!("u{n}")).find(|topic| {
+        event_aggregator::store::lane_of(topic, 4) != event_aggregator::store::lane_of("t", 4)
+    });
+    publish(&mut client, vec![event(&in_another_lane.expect("a topic"), "last")]).await;
+    let newest = list_all(&mut client, ListEventsRequest::default()).await.remove(0);
+    assert_eq!(newest.event_id, "last");
+    writer.end("COMMIT").await;
+    let rest = Reader::from(&mut client, &newest.cursor).await.until_caught_up().await;
+    assert_eq!(ids(&rest), ["late"]);
+}
+
 async fn a_slow_reader_slows_nobody(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
