@@ -15,14 +15,14 @@ use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     cursor::Cursor,
     event::Event,
     limits::{
         CHECKPOINT_INTERVAL, FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READ_BYTES,
-        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
+        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES, RETRY_DELAY,
     },
     store::{self, FeedQuery, Page, Place, Store, lane_of},
 };
@@ -90,13 +90,25 @@ impl Feed {
 
     /// Keeps asking for the heads while somebody reads.
     async fn follow(self, committed: Arc<Notify>) {
+        let mut is_following = true;
         loop {
             if self.heads.is_closed() {
                 self.joined.notified().await;
             }
-            match self.store.heads().await {
+            let heads = self.store.heads().await;
+            let was_following = std::mem::replace(&mut is_following, heads.is_ok());
+            match heads {
                 Ok(heads) => self.advance(heads),
-                Err(error) => warn!(error = store::chain(&error), "cannot follow the feed"),
+                Err(error) => {
+                    if was_following {
+                        warn!(error = store::chain(&error), "the feed stands still");
+                    }
+                    sleep(RETRY_DELAY).await;
+                    continue;
+                }
+            }
+            if !was_following {
+                info!("the feed goes on");
             }
             sleep(FEED_POLL_PAUSE).await;
             tokio::select! {

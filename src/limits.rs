@@ -187,7 +187,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// than the 30 s after which Kubernetes kills.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a caller is told to wait before it tries again.
+/// What a caller is told to wait before it tries again, and how long the feed waits when the store does
+/// not answer.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Calls in progress on one connection. tonic leaves this unlimited.
