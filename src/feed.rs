@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{
@@ -54,6 +54,7 @@ pub enum Start {
 pub struct Feed {
     store: Arc<dyn Store>,
     heads: Arc<watch::Sender<Vec<i64>>>,
+    asking: Arc<Mutex<()>>,
     /// Told when somebody begins to read.
     joined: Arc<Notify>,
     /// How many may read at once, so that other reads find a connection.
@@ -69,6 +70,7 @@ impl Feed {
         let feed = Self {
             store: Arc::clone(store),
             heads: Arc::new(watch::Sender::new(vec![0; usize::from(store.lanes())])),
+            asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
             closing: CancellationToken::new(),
@@ -95,17 +97,14 @@ impl Feed {
             if self.heads.is_closed() {
                 self.joined.notified().await;
             }
-            let heads = self.store.heads().await;
-            let was_following = std::mem::replace(&mut is_following, heads.is_ok());
-            match heads {
-                Ok(heads) => self.advance(heads),
-                Err(error) => {
-                    if was_following {
-                        warn!(error = store::chain(&error), "the feed stands still");
-                    }
-                    sleep(RETRY_DELAY).await;
-                    continue;
+            let asked = self.ask().await;
+            let was_following = std::mem::replace(&mut is_following, asked.is_ok());
+            if let Err(error) = asked {
+                if was_following {
+                    warn!(error = store::chain(&error), "the feed stands still");
                 }
+                sleep(RETRY_DELAY).await;
+                continue;
             }
             if !was_following {
                 info!("the feed goes on");
@@ -118,14 +117,17 @@ impl Feed {
         }
     }
 
-    /// Wakes readers if there is more to read.
-    fn advance(&self, heads: Vec<i64>) {
+    /// Asks for the heads, and wakes readers if there is more to read. One after the other, so that
+    /// what is known never goes back unless the store does.
+    async fn ask(&self) -> Result<Vec<i64>, store::Error> {
+        let _turn = self.asking.lock().await;
+        let heads = self.store.heads().await?;
         self.heads.send_if_modified(|known| {
-            let before = known.clone();
-            // What was asked for later may be answered earlier.
-            known.iter_mut().zip(heads).for_each(|(known, head)| *known = head.max(*known));
-            *known != before
+            let is_new = *known != heads;
+            known.clone_from(&heads);
+            is_new
         });
+        Ok(heads)
     }
 
     /// Begins to read events of these topics, or of all.
@@ -134,7 +136,9 @@ impl Feed {
         start: Start,
         topics: Arc<[String]>,
     ) -> Result<Subscription, Error> {
-        let heads = self.store.heads().await?;
+        let receiver = self.heads.subscribe();
+        self.joined.notify_one();
+        let heads = self.ask().await?;
         let positions = match start {
             Start::Beginning => vec![0; heads.len()],
             Start::End => heads.clone(),
@@ -155,9 +159,6 @@ impl Feed {
         let told = Cursor::Feed(positions.clone());
         let lanes = (0..).zip(positions);
         let lanes = lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
-        let receiver = self.heads.subscribe();
-        self.advance(heads);
-        self.joined.notify_one();
         Ok(Subscription {
             feed: self.clone(),
             heads: receiver,
@@ -216,6 +217,9 @@ impl Subscription {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         loop {
             let heads = self.heads.borrow_and_update().clone();
+            if self.lanes.iter().zip(&heads).any(|(lane, head)| lane.read > *head) {
+                return Err(store::Error::Unavailable("the store was set back".into()));
+            }
             let is_read = self.fill(&heads).await?;
             let events = self.merge(&heads);
             if !events.is_empty() {
