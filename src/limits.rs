@@ -134,7 +134,7 @@ pub const READ_CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// Pages of 4 KiB in SQLite's log before they are moved into the file. Random keys touch every part of
 /// the index again and again, and a page that changed often is moved once; 64 MiB are still moved in
 /// a moment.
-pub const SQLITE_LOG_PAGES: u32 = 16_384;
+pub const SQLITE_LOG_PAGES: i32 = 16_384;
 
 /// KiB of pages that SQLite's writer keeps in memory. The upper levels of the indexes fit.
 pub const SQLITE_CACHE_KIB: i32 = 64 << 10;

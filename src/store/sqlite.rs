@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     event::{EventKey, Outcome},
-    limits::{LOCK_TIMEOUT, SQLITE_CACHE_KIB, SQLITE_LOG_PAGES},
+    limits::{LOCK_TIMEOUT, SQLITE_CACHE_KIB},
 };
 
 mod read;
@@ -94,7 +94,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // cut.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", SQLITE_LOG_PAGES)?;
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
     // What is found in the log may never have reached the disk, if flushing it failed: it is only

@@ -4,13 +4,18 @@ use std::{
     io,
     ops::Range,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
     thread,
     time::Instant,
 };
 
 use rusqlite::{
-    Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior, params,
+    Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior,
+    hooks::Wal,
+    params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +24,7 @@ use tracing::{error, warn};
 use super::{Batch, Error, Judgement, Original, store_error};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::LEDGER_PRUNE_INTERVAL,
+    limits::{LEDGER_PRUNE_INTERVAL, SQLITE_LOG_PAGES},
     store::ledger_horizon,
 };
 
@@ -83,7 +88,9 @@ fn gone() -> Error {
 }
 
 fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    let log_pages = Arc::new(AtomicI32::new(0));
     let mut connection = Some(connection);
+    connection.iter_mut().for_each(|connection| count_log(connection, &log_pages));
     let mut pruned: Option<Instant> = None;
     while let Some(job) = queue.blocking_recv() {
         // Nobody waits any more if the lane task is gone; the work is done all the same.
@@ -96,6 +103,10 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
                     }
                     pruned = Some(Instant::now());
                 }
+                if log_pages.load(Ordering::Relaxed) >= SQLITE_LOG_PAGES {
+                    checkpoint(connection);
+                    log_pages.store(0, Ordering::Relaxed);
+                }
             }
             (Job::Commit { reply, .. }, None) => {
                 let closed = "the SQLite file is closed since an error of the disk";
@@ -106,12 +117,33 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
                 *connection = super::connect(path)
                     .inspect_err(|error| warn!(%error, "cannot open the SQLite file again"))
                     .ok();
+                connection.iter_mut().for_each(|connection| count_log(connection, &log_pages));
                 let _ = done.send(());
             }
         }
     }
     // Leaves one tidy file behind: without readers, closing also removes the log.
     close(connection);
+}
+
+/// Counts the pages in the log instead of moving them when they are too many: SQLite would do that
+/// before it tells that a commit is done.
+fn count_log(connection: &mut Connection, log_pages: &Arc<AtomicI32>) {
+    let log_pages = Arc::clone(log_pages);
+    let counting = connection.wal_hook(Some(move |_: &mut Wal, pages| {
+        log_pages.store(pages, Ordering::Relaxed);
+        Ok(())
+    }));
+    if let Err(error) = counting {
+        warn!(%error, "cannot count the pages of the SQLite log");
+    }
+}
+
+/// Moves the pages of the log into the file, as far as no reader needs them.
+fn checkpoint(connection: &Connection) {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        warn!(%error, "cannot move the SQLite log into the file; trying again later");
+    }
 }
 
 fn close(connection: Option<Connection>) {
