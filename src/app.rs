@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Database},
     feed::Feed,
     grpc::{self, EventAggregator, SERVICE_NAME},
+    http::Http,
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     store::{self, Store, postgres::PostgresStore, sqlite::SqliteStore},
@@ -79,7 +80,8 @@ impl App {
         );
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
-        let router = grpc::router(service, health_service)?;
+        let http = Http::new(ingest.clone(), Arc::clone(&store), feed.clone(), stopping.clone());
+        let router = grpc::router(service, health_service, http.router())?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Ok(Self { address, incoming, router, ingest, store, feed, health, stopping })
     }

@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use crate::{
+    event::{Event, Position},
     page,
     store::Place,
     token::{self, Kind, take},
@@ -72,10 +73,20 @@ fn numbers(bytes: &[u8], lanes: u16) -> Option<Vec<i64>> {
     is_valid.then_some(numbers)
 }
 
+/// The cursor behind each of some listed events. `heads` are those of before the events were read.
+pub fn of_listed(events: &[Event], mut heads: Vec<i64>) -> Vec<Cursor> {
+    for Position { lane, seq } in events.iter().map(|event| event.position) {
+        // What was read is not to come again.
+        heads[usize::from(lane)] = seq.max(heads[usize::from(lane)]);
+    }
+    let cursor = |event| Cursor::Event { place: Place::from(event), heads: heads.clone() };
+    events.iter().map(cursor).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Position, Timestamp};
+    use crate::event::Timestamp;
 
     #[test]
     fn cursors_survive_the_way_there_and_back() {

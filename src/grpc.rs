@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming, async_trait,
     codegen::BoxStream,
+    service::Routes,
     transport::{Server, server::Router},
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -122,10 +123,12 @@ impl EventAggregatorService for EventAggregator {
     }
 }
 
-/// Everything that answers on the gRPC port.
+/// Everything that answers on the port: the service, what comes with it, and `others`, which answer
+/// without gRPC.
 pub fn router(
     service: EventAggregator,
     health: HealthServer<impl Health>,
+    others: axum::Router,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
@@ -135,14 +138,17 @@ pub fn router(
     };
     let service =
         EventAggregatorServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    Ok(Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
-        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
+    let routes = Routes::from(others)
         .add_service(service)
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // Older tools ask only for this version.
-        .add_service(descriptors().build_v1alpha()?))
+        .add_service(descriptors().build_v1alpha()?);
+    Ok(Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
+        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
+        .add_routes(routes))
 }

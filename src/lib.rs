@@ -1,7 +1,7 @@
 //! Takes in events that producers may send more than once, keeps each exactly once under its key
 //! `(topic, event_id)`, counts what came and what was repeated, and gives it back.
 //!
-//! Data flows one way: edge ([`grpc`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
+//! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
 
 pub mod app;
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod event;
 pub mod feed;
 pub mod grpc;
+pub mod http;
 pub mod ingest;
 mod json;
 pub mod limits;

@@ -8,8 +8,8 @@ use super::{
     status,
 };
 use crate::{
-    cursor::Cursor,
-    event::{Event, Name, Position, Violation},
+    cursor,
+    event::{Event, Name, Violation},
     limits::{
         DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
         MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
@@ -167,15 +167,10 @@ pub(super) async fn batch_get_events(
     Ok(BatchGetEventsResponse { events, ..others })
 }
 
-/// The cursor behind each event, in the order of listings. `heads` are those of before the events
-/// were read.
-fn cursors(events: &[Event], mut heads: Vec<i64>, store: &dyn Store) -> Vec<String> {
-    for Position { lane, seq } in events.iter().map(|event| event.position) {
-        // What was read is not to come again.
-        heads[usize::from(lane)] = seq.max(heads[usize::from(lane)]);
-    }
-    let cursor = |event| Cursor::Event { place: Place::from(event), heads: heads.clone() };
-    events.iter().map(|event| cursor(event).encode(store.id())).collect()
+/// The cursor behind each event, as text.
+fn cursors(events: &[Event], heads: Vec<i64>, store: &dyn Store) -> Vec<String> {
+    let cursors = cursor::of_listed(events, heads);
+    cursors.iter().map(|cursor| cursor.encode(store.id())).collect()
 }
 
 /// A name to filter by; empty means all.

@@ -24,6 +24,7 @@ macro_rules! on_both_stores {
 
 mod concurrency;
 mod feed;
+mod http;
 mod list;
 mod lookup;
 mod payload;

@@ -32,7 +32,32 @@ const NEVER: &[(&str, &[&str])] = &[
     ("cursor.rs", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres::", "sqlite::"]),
     ("token.rs", &["crate::grpc", "crate::proto", "crate::store", "prost", "tonic"]),
     ("page.rs", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres::", "sqlite::"]),
-    ("grpc", &["crate::cli", "crate::app", "crate::config", "postgres::", "sqlite::", "println!"]),
+    (
+        "grpc",
+        &[
+            "crate::http",
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "postgres::",
+            "sqlite::",
+            "println!",
+        ],
+    ),
+    (
+        "http",
+        &[
+            "crate::cli",
+            "crate::app",
+            "crate::config",
+            "crate::grpc",
+            "crate::proto",
+            "prost",
+            "tonic",
+            "postgres::",
+            "sqlite::",
+        ],
+    ),
     ("app.rs", &["crate::cli", "println!"]),
     ("cli", &["crate::store", "crate::ingest"]),
 ];

@@ -1,0 +1,126 @@
+//! Every error that an HTTP call can answer. Messages say what to do; causes go to the log.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::{
+    event::Violation,
+    ingest,
+    limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_VIOLATIONS},
+    store,
+};
+
+/// An error, on its way to the caller.
+#[derive(Debug)]
+pub(super) struct Error {
+    status: StatusCode,
+    message: String,
+    violations: Vec<Violation>,
+}
+
+impl Error {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), violations: Vec::new() }
+    }
+
+    /// 422, naming the fields at fault.
+    pub(super) fn invalid(violations: Vec<Violation>) -> Self {
+        let mut message = match violations.first() {
+            Some(violation) => violation.to_string(),
+            None => "the request is invalid".to_owned(),
+        };
+        if violations.len() > 1 {
+            message.push_str(&format!(" (and {} more)", violations.len() - 1));
+        }
+        Self { violations, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, message) }
+    }
+
+    /// 400.
+    pub(super) fn not_json(reason: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {reason}"))
+    }
+
+    /// 404.
+    pub(super) fn not_found(message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 405.
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "use POST for /publish, and GET for the rest")
+    }
+
+    /// 413.
+    pub(super) fn too_large() -> Self {
+        let bounds = format!("at most {MAX_REQUEST_EVENTS} events and {MAX_REQUEST_BYTES} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{bounds} are taken at once"))
+    }
+
+    /// 415.
+    pub(super) fn not_a_json_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send JSON with -H 'content-type: application/json', or lines of it with \
+             application/x-ndjson",
+        )
+    }
+
+    /// 503.
+    pub(super) fn unavailable() -> Self {
+        let message = "the store does not answer, or the service stops; send again later, with the \
+                       same event ids";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// 500.
+    pub(super) fn internal() -> Self {
+        let message = "the service has a fault; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// Why a publish failed.
+    pub(super) fn ingest(error: ingest::Error) -> Self {
+        match error {
+            ingest::Error::QueueFull => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many events are waiting to be stored; nothing of this request was",
+            ),
+            ingest::Error::Unavailable(_) | ingest::Error::Stopping => Self::unavailable(),
+        }
+    }
+
+    /// Why a read failed.
+    pub(super) fn store(error: store::Error) -> Self {
+        tracing::warn!(error = store::chain(&error), "read failed");
+        match error {
+            store::Error::Unavailable(_) | store::Error::Unknown(_) => Self::unavailable(),
+            store::Error::Timeout(_) => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "this takes the store too long; narrow it by topic or by time",
+            ),
+            store::Error::Refused(_) => Self::internal(),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "error": self.message });
+        if !self.violations.is_empty() {
+            let detail = self.violations.iter().take(MAX_VIOLATIONS).map(
+                |violation| json!({ "field": violation.field, "message": violation.description }),
+            );
+            body["detail"] = detail.collect();
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        if again.contains(&self.status) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

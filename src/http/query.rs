@@ -1,0 +1,175 @@
+//! `GET /events`, `/events/{topic}/{event_id}` and `/stats`.
+
+use axum::{
+    Json,
+    extract::{OriginalUri, Path, Query, State},
+    http::header::LINK,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{Http, error::Error, event::Given};
+use crate::{
+    cursor,
+    event::{Event, EventKey, Name, Timestamp, Violation},
+    limits::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
+    page,
+    store::{Counters, Filter, ListQuery, Place},
+};
+
+/// Events of a page when the caller names no limit.
+const DEFAULT_LIMIT: usize = 10;
+
+type Parameters = Query<Vec<(String, String)>>;
+
+pub(super) async fn list(
+    State(http): State<Http>,
+    OriginalUri(uri): OriginalUri,
+    Query(parameters): Parameters,
+) -> Result<Response, Error> {
+    let mut filter = Filter::default();
+    let mut limit = DEFAULT_LIMIT;
+    let mut page_token = None;
+    let mut violations = Vec::new();
+    for (name, value) in &parameters {
+        let mut check = || {
+            match &**name {
+                "topic" => filter.topic = Some(checked_name(name, value)?),
+                "source" => filter.source = Some(checked_name(name, value)?),
+                "start_time" => filter.start_time = Some(time(name, value)?),
+                "end_time" => filter.end_time = Some(time(name, value)?),
+                "limit" => limit = page_size(name, value)?,
+                "order" => filter.oldest_first = is_oldest_first(name, value)?,
+                "page_token" => page_token = Some(value),
+                _ => {
+                    return Err(unknown(
+                        name,
+                        "topic, source, start_time, end_time, limit, order, page_token",
+                    ));
+                }
+            }
+            Ok(())
+        };
+        violations.extend(check().err());
+    }
+    if filter.start_time.zip(filter.end_time).is_some_and(|(start, end)| start > end) {
+        violations.push(Violation::new("end_time", "must not be before start_time"));
+    }
+    if !violations.is_empty() {
+        return Err(Error::invalid(violations));
+    }
+    let store = &*http.store;
+    let after = page_token.map(|token| page::decode(token, store.id(), &filter)).transpose();
+    let after = after
+        .map_err(|error| Error::invalid(vec![Violation::new("page_token", error.to_string())]))?;
+    let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
+    let heads = store.heads().await.map_err(Error::store)?;
+    let listed = store.list(query).await.map_err(Error::store)?;
+    let next = listed.events.last().filter(|_| listed.more).map(|last| {
+        let token = page::encode(store.id(), &filter, Place::from(last));
+        next_page(uri.path(), &parameters, &token)
+    });
+    let events = given(listed.events, heads, &http)?;
+    Ok(match next {
+        Some(next) => ([(LINK, next)], Json(events)).into_response(),
+        None => Json(events).into_response(),
+    })
+}
+
+/// The `Link` header with the address of the next page.
+fn next_page(path: &str, parameters: &[(String, String)], token: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(parameters.iter().filter(|(name, _)| name != "page_token"));
+    query.append_pair("page_token", token);
+    format!("<{path}?{}>; rel=\"next\"", query.finish())
+}
+
+fn given(events: Vec<Event>, heads: Vec<i64>, http: &Http) -> Result<Vec<Given>, Error> {
+    let cursors = cursor::of_listed(&events, heads);
+    let given = events.into_iter().zip(cursors);
+    given
+        .map(|(event, cursor)| Given::new(event, cursor.encode(http.store.id())))
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::internal())
+}
+
+fn page_size(field: &str, value: &str) -> Result<usize, Violation> {
+    match value.parse() {
+        Ok(asked @ 1..) => Ok(MAX_PAGE_EVENTS.min(asked)),
+        _ => Err(Violation::new(field, "must be a whole number from 1")),
+    }
+}
+
+fn is_oldest_first(field: &str, value: &str) -> Result<bool, Violation> {
+    match value {
+        "newest" => Ok(false),
+        "oldest" => Ok(true),
+        _ => Err(Violation::new(field, "must be newest or oldest")),
+    }
+}
+
+/// What is wrong with a parameter that a call does not have.
+pub(super) fn unknown(field: &str, known: &str) -> Violation {
+    Violation::new(field, format!("is no parameter of this call; it has {known}"))
+}
+
+fn checked_name(field: &str, value: &str) -> Result<String, Violation> {
+    Name::new(field, value.to_owned()).map(Name::into_string)
+}
+
+fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
+    value.parse().map_err(|fault: String| Violation::new(field, fault))
+}
+
+pub(super) async fn event(
+    State(http): State<Http>,
+    Path((topic, event_id)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    let mut violations = Vec::new();
+    let mut name = |field, text: String| {
+        Name::new(field, text).map_err(|violation| violations.push(violation)).ok()
+    };
+    let (Some(topic), Some(event_id)) = (name("topic", topic), name("event_id", event_id)) else {
+        return Err(Error::invalid(violations));
+    };
+    let heads = http.store.heads().await.map_err(Error::store)?;
+    let keys = vec![EventKey { topic, event_id }];
+    let found = http.store.get(keys, MAX_PAGE_BYTES).await.map_err(Error::store)?;
+    let events = found.events.into_iter().map(|(_, event)| event).collect();
+    match given(events, heads, &http)?.pop() {
+        Some(event) => Ok(Json(event).into_response()),
+        None => Err(Error::not_found("no event is stored under this topic and event_id")),
+    }
+}
+
+pub(super) async fn stats(
+    State(http): State<Http>,
+    Query(parameters): Parameters,
+) -> Result<Json<Value>, Error> {
+    let mut topic = None;
+    for (name, value) in parameters {
+        let checked = match &*name {
+            "topic" => checked_name(&name, &value),
+            _ => Err(unknown(&name, "topic")),
+        };
+        topic = Some(checked.map_err(|violation| Error::invalid(vec![violation]))?);
+    }
+    let stats = http.store.stats(topic, MAX_STATS_TOPICS).await.map_err(Error::store)?;
+    let process = http.ingest.counters();
+    let mut answer = counters(stats.totals);
+    answer["topics_active"] = stats.topics_active.into();
+    answer["topics"] = stats.topics.into_iter().map(|topic| topic.topic).collect();
+    answer["uptime_seconds"] = http.started.elapsed().as_secs().into();
+    answer["since_start"] = counters(process.judged);
+    answer["since_start"]["rejected"] = process.rejected.into();
+    Ok(Json(answer))
+}
+
+fn counters(counters: Counters) -> Value {
+    json!({
+        "received": counters.received,
+        "unique_processed": counters.unique_processed,
+        "duplicate_dropped": counters.duplicate_dropped,
+        "conflicts": counters.conflicts,
+    })
+}

@@ -1,0 +1,109 @@
+//! `GET /events/stream`: the feed as server-sent events, whose ids are cursors, so that browsers go on
+//! where they were by themselves.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    extract::{Query, State},
+    http::HeaderMap,
+    response::{
+        IntoResponse,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Http, error::Error, event::Given, query::unknown};
+use crate::{
+    cursor::Cursor,
+    event::{Name, Violation},
+    feed::{self, Frame, Start, Subscription},
+    limits::MAX_SUBSCRIBED_TOPICS,
+};
+
+/// The header in which a browser that connects again says where it was.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(super) async fn stream(
+    State(http): State<Http>,
+    headers: HeaderMap,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<impl IntoResponse, Error> {
+    let mut topics = Vec::new();
+    let mut cursor = String::new();
+    let mut violations = Vec::new();
+    for (name, value) in parameters {
+        match &*name {
+            "topic" => match Name::new(&name, value) {
+                Ok(topic) => topics.push(topic.into_string()),
+                Err(violation) => violations.push(violation),
+            },
+            "cursor" => cursor = value,
+            _ => violations.push(unknown(&name, "topic, cursor")),
+        }
+    }
+    if topics.len() > MAX_SUBSCRIBED_TOPICS {
+        let fault = format!("comes more than {MAX_SUBSCRIBED_TOPICS} times");
+        violations.push(Violation::new("topic", fault));
+    }
+    if let Some(last) = headers.get(LAST_EVENT_ID) {
+        // Later than what the address says: it is from the same address.
+        cursor = last.to_str().unwrap_or("?").to_owned();
+    }
+    let bad_cursor = |fault: String| Error::invalid(vec![Violation::new("cursor", fault)]);
+    let start = match &*cursor {
+        "" | "end" => Start::End,
+        "beginning" => Start::Beginning,
+        cursor => Start::Cursor(
+            Cursor::decode(cursor, http.store.id(), http.store.lanes())
+                .map_err(|error| bad_cursor(error.to_string()))?,
+        ),
+    };
+    if !violations.is_empty() {
+        return Err(Error::invalid(violations));
+    }
+    let topics: Arc<[String]> = topics.into();
+    let subscription = http.feed.subscribe(start, topics).await.map_err(|error| match error {
+        feed::Error::Future => bad_cursor(error.to_string()),
+        feed::Error::Store(error) => Error::store(error),
+    })?;
+    let (events, stream) = mpsc::channel(1);
+    tokio::spawn(send(http, subscription, events));
+    Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
+}
+
+/// Sends events until the reader is gone, the service stops, or the store fails. Then the stream ends,
+/// and whoever reads it connects again with the last id.
+async fn send(
+    http: Http,
+    mut subscription: Subscription,
+    events: mpsc::Sender<Result<sse::Event, Infallible>>,
+) {
+    loop {
+        let frame = tokio::select! {
+            Ok(frame) = subscription.next() => frame,
+            () = http.stopping.cancelled() => return,
+            () = events.closed() => return,
+            else => return,
+        };
+        let (batch, cursor) = match frame {
+            Frame::Events(batch, cursor) => (batch, cursor),
+            Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor) => (Vec::new(), cursor),
+        };
+        let store = http.store.id();
+        for (event, cursor) in batch {
+            let id = cursor.encode(store);
+            let Ok(event) = Given::new(event, id.clone()) else { return };
+            let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
+            if events.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+        // Without data nobody is told, but the id is kept.
+        let place = sse::Event::default().id(cursor.encode(store));
+        if events.send(Ok(place)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Plain HTTP with JSON, as curl and browsers use it.
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::TcpStream,
+};
+
+use crate::harness::*;
+
+on_both_stores!(
+    one_event_is_published_twice,
+    many_events_come_as_an_array_or_as_lines,
+    what_is_wrong_is_told_by_field,
+    what_is_no_event_at_all_has_its_status,
+    events_are_listed_page_by_page,
+    an_event_is_found_by_its_key,
+    statistics_are_numbers,
+    server_sent_events_go_on_behind_their_id,
+    probes_and_unknown_places_answer,
+);
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (field, value) = line.split_once(": ")?;
+            field.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+async fn send(server: &TestServer, request: String) -> TcpStream {
+    let mut connection = TcpStream::connect(server.address).await.expect("connect");
+    connection.write_all(request.as_bytes()).await.expect("send");
+    connection
+}
+
+async fn call(server: &TestServer, request: String) -> Answer {
+    let mut answer = String::new();
+    send(server, request).await.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
+}
+
+async fn get(server: &TestServer, path: &str) -> Answer {
+    call(server, format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
+}
+
+async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
+    let request = format!(
+        "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    call(server, request).await
+}
+
+async fn post(server: &TestServer, body: &str) -> Answer {
+    post_as(server, "application/json", body).await
+}
+
+async fn one_event_is_published_twice(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let event = r#"{"topic":"t","event_id":"1","source":"s","payload":{"n":1}}"#;
+    let first = post(&server, event).await;
+    assert_eq!(first.status, 200);
+    let first = first.json();
+    assert_eq!((&first["status"], &first["event_id"]), (&json!("accepted"), &json!("1")));
+    assert_eq!(first["unique_processed"], 1);
+
+    let second = post_as(&server, "application/json; charset=utf-8", event).await.json();
+    assert_eq!(second["status"], "duplicate");
+    assert_eq!(second["detail"], "duplicate event");
+    assert_eq!((&second["received"], &second["duplicate_dropped"]), (&json!(1), &json!(1)));
+    assert_eq!(second["first_received_at"], first["first_received_at"]);
+
+    let other =
+        post(&server, r#"{"topic":"t","event_id":"1","source":"x","timestamp":null}"#).await;
+    assert_eq!(other.json()["status"], "conflict");
+    assert_eq!(other.json()["differing_fields"], json!(["source", "payload"]));
+    assert_eq!(counters(&mut server.client().await).await, [3, 1, 2, 1]);
+}
+
+async fn many_events_come_as_an_array_or_as_lines(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let event = |id: &str| format!(r#"{{"topic":"t","event_id":"{id}","source":"s"}}"#);
+    let array = format!("[{},{},{}]", event("1"), event("2"), event("1"));
+    let answer = post(&server, &array).await.json();
+    assert_eq!(answer["status"], "ok");
+    let verdicts: Vec<&str> = answer["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| result["status"].as_str().expect("a status"))
+        .collect();
+    assert_eq!(verdicts, ["accepted", "accepted", "duplicate"]);
+    let lines = format!("{}\n\n{}\n", event("3"), event("2"));
+    let answer = post_as(&server, "application/x-ndjson", &lines).await.json();
+    assert_eq!((&answer["unique_processed"], &answer["duplicate_dropped"]), (&json!(1), &json!(1)));
+    assert_eq!(post(&server, "[]").await.json()["received"], 0);
+    assert_eq!(server.stored().await, 3);
+}
+
+async fn what_is_wrong_is_told_by_field(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let fields = |answer: &Answer| -> Vec<String> {
+        assert_eq!(answer.status, 422, "{}", answer.body);
+        let detail = answer.json()["detail"].as_array().expect("detail").clone();
+        detail.iter().map(|fault| fault["field"].as_str().expect("field").to_owned()).collect()
+    };
+    let bad = r#"{"topic":" ","event_id":7,"timestamp":"soon","payload":[],"extra":1}"#;
+    let named = ["topic", "event_id", "source", "timestamp", "payload", "extra"];
+    assert_eq!(fields(&post(&server, bad).await), named);
+    let good = r#"{"topic":"t","event_id":"1","source":"s"}"#;
+    let answer = post(&server, &format!("[{good},{{}},null]")).await;
+    assert_eq!(fields(&answer), ["[1].topic", "[1].event_id", "[1].source", "[2].event"]);
+    assert_eq!(server.stored().await, 0, "all or nothing");
+    for (path, named) in [
+        ("/events?limit=0&order=up&colour=red", vec!["limit", "order", "colour"]),
+        ("/events?start_time=2&topic=", vec!["start_time", "topic"]),
+        ("/events?page_token=x", vec!["page_token"]),
+        ("/events/stream?cursor=x", vec!["cursor"]),
+        ("/stats?topic=%20", vec!["topic"]),
+    ] {
+        assert_eq!(fields(&get(&server, path).await), named, "{path}");
+    }
+}
+
+async fn what_is_no_event_at_all_has_its_status(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    for body in ["", "{", "nonsense", "{\"topic\":\"t\"} ]"] {
+        assert_eq!(post(&server, body).await.status, 400, "{body}");
+    }
+    let form = post_as(&server, "application/x-www-form-urlencoded", "{}").await;
+    assert_eq!(form.status, 415);
+    assert!(form.body.contains("content-type: application/json"), "{}", form.body);
+    let many = format!("[{}{{}}]", "{},".repeat(1_000));
+    assert_eq!(post(&server, &many).await.status, 413);
+    let large = format!("\"{}\"", "x".repeat(4 << 20));
+    assert_eq!(post(&server, &large).await.status, 413);
+    assert_eq!(server.stored().await, 0);
+}
+
+async fn events_are_listed_page_by_page(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    for n in 0..25 {
+        let exact = format!(r#"{{ "n" : {n}.0 }}"#);
+        publish(&mut client, vec![event_with("ü t", &format!("{n:02}"), &exact)]).await;
+    }
+    let mut path = "/events?topic=%C3%BC+t".to_owned();
+    let mut ids = Vec::new();
+    loop {
+        let page = get(&server, &path).await;
+        assert_eq!(page.status, 200);
+        let events = page.json();
+        for event in events.as_array().expect("events") {
+            ids.push(event["event_id"].as_str().expect("id").to_owned());
+        }
+        assert!(page.body.contains(r#""payload":{ "n" : "#), "the exact text");
+        let Some(link) = page.header("link") else { break };
+        assert!(link.ends_with("; rel=\"next\""), "{link}");
+        path = link[1..link.find('>').expect("an address")].to_owned();
+    }
+    let expected: Vec<String> = (0..25).rev().map(|n| format!("{n:02}")).collect();
+    assert_eq!(ids, expected);
+    let oldest = get(&server, "/events?order=oldest&limit=1&source=test").await.json();
+    assert_eq!(oldest[0]["event_id"], "00");
+    let since = oldest[0]["received_at"].as_str().expect("a time").to_owned();
+    let before = get(&server, &format!("/events?end_time={since}")).await.json();
+    assert_eq!(before, json!([]));
+}
+
+async fn an_event_is_found_by_its_key(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    publish(&mut server.client().await, vec![event("a/b", "ü 1")]).await;
+    let found = get(&server, "/events/a%2Fb/%C3%BC%201").await;
+    assert_eq!((found.status, &found.json()["event_id"]), (200, &json!("ü 1")));
+    assert_eq!(get(&server, "/events/a/1").await.status, 404);
+}
+
+async fn statistics_are_numbers(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    publish(&mut server.client().await, vec![event("a", "1"), event("b", "1"), event("a", "1")])
+        .await;
+    let stats = get(&server, "/stats").await.json();
+    assert_eq!(stats["received"], 3);
+    assert_eq!(stats["unique_processed"], 2);
+    assert_eq!(stats["duplicate_dropped"], 1);
+    assert_eq!(stats["topics_active"], 2);
+    assert_eq!(stats["topics"], json!(["a", "b"]));
+    assert_eq!(stats["since_start"]["received"], 3);
+    assert!(stats["uptime_seconds"].is_u64());
+    assert_eq!(get(&server, "/stats?topic=b").await.json()["received"], 1);
+}
+
+/// The next event of a stream: its id and what it says.
+async fn next_event(lines: &mut Lines<BufReader<TcpStream>>) -> (String, Value) {
+    let mut id = String::new();
+    loop {
+        let line = lines.next_line().await.expect("a line").expect("no end");
+        if let Some(text) = line.strip_prefix("id: ") {
+            id = text.to_owned();
+        }
+        if let Some(text) = line.strip_prefix("data: ") {
+            return (id, serde_json::from_str(text).expect("JSON"));
+        }
+    }
+}
+
+async fn server_sent_events_go_on_behind_their_id(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "1"), event("t", "2"), event("u", "3")]).await;
+    let stream = |path: &'static str, more: String| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{more}\r\n");
+        let server = &server;
+        async move { BufReader::new(send(server, request).await).lines() }
+    };
+    let mut first = stream("/events/stream?cursor=beginning&topic=t", String::new()).await;
+    let (id, event_1) = next_event(&mut first).await;
+    assert_eq!(event_1["event_id"], "1");
+    drop(first);
+    // As a browser connects again: the same address, and where it was.
+    let again = format!("Last-Event-ID: {id}\r\n");
+    let mut second = stream("/events/stream?cursor=beginning&topic=t", again).await;
+    assert_eq!(next_event(&mut second).await.1["event_id"], "2");
+    publish(&mut client, vec![event("u", "4"), event("t", "5")]).await;
+    assert_eq!(next_event(&mut second).await.1["event_id"], "5");
+}
+
+async fn probes_and_unknown_places_answer(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    assert_eq!(get(&server, "/healthz").await.status, 200);
+    assert_eq!(get(&server, "/readyz").await.status, 200);
+    let nothing = get(&server, "/nothing").await;
+    assert_eq!(nothing.status, 404);
+    assert!(nothing.json()["error"].as_str().is_some_and(|error| error.contains("/events")));
+    assert_eq!(get(&server, "/publish").await.status, 405);
+}
