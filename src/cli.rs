@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod bench;
 mod client;
+mod get;
 mod health;
 mod list;
 mod ndjson;
@@ -35,12 +36,20 @@ enum Command {
     Bench(bench::Bench),
     /// List stored events
     List(list::List),
+    /// Show one stored event
+    Get(get::Get),
     /// Print events as they are stored, from any place on
     Tail(tail::Tail),
     /// Show how many events came in, and how many of them were repeated
     Stats(stats::ShowStats),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
+    /// Print what makes a shell complete the names of commands and flags
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
 impl Cli {
@@ -51,6 +60,12 @@ impl Cli {
             Command::Publish(publish) => publish.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::List(list) => list.run().await,
+            Command::Get(get) => get.run().await,
+            Command::Completions { shell } => {
+                let mut command = <Self as clap::CommandFactory>::command();
+                clap_complete::generate(shell, &mut command, "event-aggregator", &mut io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Health(health) => health.run().await,

@@ -113,20 +113,25 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
         }
         Output::Table if events.is_empty() => (),
         Output::Table => {
-            let mut rows = table(["received", "topic", "event id", "source", "payload"]);
-            for event in events {
-                rows.add_row([
-                    ndjson::time(event.received_at.as_ref()),
-                    event.topic.clone(),
-                    event.event_id.clone(),
-                    event.source.clone(),
-                    short_payload(event),
-                ]);
-            }
-            writeln!(stdout, "{rows}")?;
+            writeln!(stdout, "{}", rows(events))?;
         }
     }
     Ok(())
+}
+
+/// Events as a table.
+pub(super) fn rows(events: &[Event]) -> comfy_table::Table {
+    let mut rows = table(["received", "topic", "event id", "source", "payload"]);
+    for event in events {
+        rows.add_row([
+            ndjson::time(event.received_at.as_ref()),
+            event.topic.clone(),
+            event.event_id.clone(),
+            event.source.clone(),
+            short_payload(event),
+        ]);
+    }
+    rows
 }
 
 /// The beginning of a payload.

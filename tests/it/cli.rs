@@ -66,6 +66,32 @@ async fn a_simulation_is_counted_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_event_is_shown_by_its_key() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    publish(&mut server.client().await, vec![event("t", "a b")]).await;
+    let found = json(&run(&server, &["get", "t", "a b"]).await);
+    assert_eq!((&found["event_id"], &found["source"]), (&"a b".into(), &"test".into()));
+    let table = run(&server, &["get", "t", "a b", "-o", "table"]).await;
+    assert!(stdout(&table).contains("| a b"), "{}", stdout(&table));
+    let missing = run(&server, &["get", "t", "none"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("Nothing is stored"), "{}", stderr(&missing));
+    let invalid = run(&server, &["get", "t", " "]).await;
+    assert_eq!(invalid.status.code(), Some(64 + 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shells_complete_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = program().args(["completions", shell]).output().expect("completions");
+        assert!(output.status.success());
+        for command in ["serve", "tail", "completions"] {
+            assert!(stdout(&output).contains(command), "{shell} {command}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_listed_can_be_published_elsewhere() {
     let server = TestServer::start(Backend::Sqlite).await;
     let lines = concat!(

@@ -1,0 +1,49 @@
+//! `get`: one stored event, by its key.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{
+    Output,
+    client::{Refused, Server},
+    list, ndjson, print,
+};
+use crate::proto::v1::{BatchGetEventsRequest, EventKey, PayloadFormat};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 1 if nothing is stored under the key.")]
+pub(super) struct Get {
+    #[command(flatten)]
+    server: Server,
+
+    /// The event's topic
+    topic: String,
+
+    /// Its id within the topic
+    event_id: String,
+
+    /// How to print [default: table on a terminal, else json]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+impl Get {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut client = self.server.connect().await?;
+        let request = BatchGetEventsRequest {
+            keys: vec![EventKey { topic: self.topic, event_id: self.event_id }],
+            payload_format: PayloadFormat::Json.into(),
+        };
+        let found = client.batch_get_events(request).await.map_err(Refused)?.into_inner();
+        let Some(event) = found.events.first() else {
+            eprintln!("Nothing is stored under this key.");
+            return Ok(ExitCode::FAILURE);
+        };
+        match Output::or_suitable(self.output) {
+            Output::Json => print(ndjson::write(event)?)?,
+            Output::Table => print(list::rows(&found.events))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
