@@ -175,6 +175,8 @@ async fn migrate(client: &mut Client, database: &str) -> Result<(), OpenError> {
     lock(client).await.map_err(sql)?.then_some(()).ok_or_else(|| {
         failed(format!("another instance has been at it for {} s", MIGRATION_WAIT.as_secs()))
     })?;
+    // A migration of a large table takes as long as it takes.
+    client.batch_execute("SET statement_timeout = 0").await.map_err(sql)?;
     let runner = migrations::migrations::runner();
     let result = runner.run_async(client).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await.map_err(sql)?;
