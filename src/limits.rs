@@ -177,6 +177,9 @@ pub const DATABASE_WAIT: Duration = Duration::from_secs(10);
 /// How long a starting service waits for another instance to migrate the database.
 pub const MIGRATION_WAIT: Duration = Duration::from_secs(120);
 
+/// How far the clocks of instances may differ before a starting one warns.
+pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(10);
+
 /// How often the health service asks the store.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp},
-    limits::LEDGER_RETENTION,
+    limits::{FUTURE_TOLERANCE, LEDGER_RETENTION},
 };
 
 mod judge;
@@ -269,6 +269,18 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 /// same answer in all versions of the program.
 pub fn lane_of(topic: &str, lanes: u16) -> u16 {
     (xxh3_64(topic.as_bytes()) % u64::from(lanes)) as u16
+}
+
+/// Warns of a latest event that was received in the future: all events to come get its time until that
+/// has come, because time never runs backwards within a lane.
+fn warn_of_future(latest: Timestamp) {
+    if latest.as_micros() > Timestamp::now().as_micros() + FUTURE_TOLERANCE.as_micros() as i64 {
+        tracing::warn!(
+            %latest,
+            "the latest event was received in the future, and events to come get that time, too: \
+             compare the clocks of all instances"
+        );
+    }
 }
 
 /// The id of batches that were made when the ledger's retention began. Those before are forgotten.

@@ -57,7 +57,8 @@ fn print_banner(app: &App) -> io::Result<()> {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
-    let event = r#"{"events":[{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}]}"#;
+    let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
+    let request = format!(r#"{{"events":[{event}]}}"#);
     writeln!(
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
@@ -65,7 +66,8 @@ events are kept in {database}
 
 Publish an event, twice: the second time it is a duplicate.
 
-  grpcurl -plaintext -d '{event}' {address} {SERVICE_NAME}/Publish
+  curl --json '{event}' {address}/publish
+  grpcurl -plaintext -d '{request}' {address} {SERVICE_NAME}/Publish
 
 or 20,000 simulated ones, and see what was kept:
 

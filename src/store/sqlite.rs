@@ -60,9 +60,12 @@ impl SqliteStore {
         let lock = lock(path).map_err(unreachable)?;
         let mut connection = connect(path).map_err(sql)?;
         migrate(&mut connection, path)?;
-        let id = connection
-            .query_row("SELECT store_id FROM store_identity", [], |row| row.get::<_, Uuid>(0))
+        let identity =
+            "SELECT store_id, (SELECT max(last_received_at) FROM lanes) FROM store_identity";
+        let (id, latest) = connection
+            .query_row(identity, [], |row| Ok((row.get(0)?, row.get::<_, write::Micros>(1)?.0)))
             .map_err(sql)?;
+        super::warn_of_future(latest);
         let writer = write::Writer::spawn(path, connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
         Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })

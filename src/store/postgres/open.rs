@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Config, NoTls, config::Host, error::SqlState};
 use tracing::{info, warn};
@@ -121,9 +122,11 @@ pub(super) async fn prepare(config: &Config) -> Result<Opened, OpenError> {
     check_server(&client, &database).await?;
     migrate(&mut client, &database).await?;
 
-    let identity = "SELECT store_id, (SELECT count(*) FROM lanes) FROM store_identity";
+    let identity = "SELECT store_id, (SELECT count(*) FROM lanes),
+                           (SELECT max(last_received_at) FROM lanes) FROM store_identity";
     let row = client.query_one(identity, &[]).await.map_err(unreachable)?;
     let lanes = u16::try_from(row.get::<_, i64>(1)).unwrap_or(u16::MAX);
+    super::super::warn_of_future(row.get::<_, OffsetDateTime>(2).into());
     Ok(Opened { store_id: row.get(0), lanes })
 }
 
