@@ -2,11 +2,11 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
 # The dependencies are compiled with an empty program first: this layer is kept until they or the
-# contract change, so a change in src does not compile them again. The benchmark is only named.
+# contract change, so a change in src does not compile them again. The benchmarks are only named.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
-RUN mkdir -p src benches/ceiling \
-    && touch src/lib.rs benches/ceiling/main.rs \
+RUN mkdir -p src benches/ceiling benches/feed \
+    && touch src/lib.rs benches/ceiling/main.rs benches/feed/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked
 
