@@ -73,11 +73,16 @@ async fn send(
     frames: mpsc::Sender<Result<SubscribeResponse, Status>>,
     stopping: CancellationToken,
 ) {
-    // A frame is read when there is room for it, so that what a slow reader gets is never old.
-    while let Ok(slot) = frames.reserve().await {
+    loop {
+        // A frame is read when there is room for it, so that what a slow reader gets is never old.
+        let slot = tokio::select! {
+            slot = frames.reserve() => slot,
+            () = stopping.cancelled() => break,
+        };
+        let Ok(slot) = slot else { return };
         let frame = tokio::select! {
             frame = subscription.next() => frame.map_err(status::store),
-            () = stopping.cancelled() => Err(status::feed_stopping()),
+            () = stopping.cancelled() => break,
             () = frames.closed() => return,
         };
         let failed = frame.is_err();
@@ -86,6 +91,9 @@ async fn send(
             return;
         }
     }
+    // A reader that takes nothing any more must not keep the store open.
+    drop(subscription);
+    let _ = frames.send(Err(status::feed_stopping())).await;
 }
 
 fn response(frame: Frame, store: Uuid, format: PayloadFormat) -> SubscribeResponse {

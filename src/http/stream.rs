@@ -13,6 +13,7 @@ use axum::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use uuid::Uuid;
 
 use super::{Http, error::Error, event::Given, query::unknown};
 use crate::{
@@ -69,21 +70,23 @@ pub(super) async fn stream(
         feed::Error::Store(error) => Error::store(error),
     })?;
     let (events, stream) = mpsc::channel(1);
-    tokio::spawn(send(http, subscription, events));
+    tokio::spawn(async move {
+        // Also a reader that takes nothing any more must not keep the store open.
+        http.stopping.run_until_cancelled(send(http.store.id(), subscription, events)).await
+    });
     Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
 }
 
-/// Sends events until the reader is gone, the service stops, or the store fails. Then the stream ends,
-/// and whoever reads it connects again with the last id.
+/// Sends events until the reader is gone or the store fails. Then the stream ends, and whoever reads it
+/// connects again with the last id.
 async fn send(
-    http: Http,
+    store: Uuid,
     mut subscription: Subscription,
     events: mpsc::Sender<Result<sse::Event, Infallible>>,
 ) {
     loop {
         let frame = tokio::select! {
             Ok(frame) = subscription.next() => frame,
-            () = http.stopping.cancelled() => return,
             () = events.closed() => return,
             else => return,
         };
@@ -91,7 +94,6 @@ async fn send(
             Frame::Events(batch, cursor) => (batch, cursor),
             Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor) => (Vec::new(), cursor),
         };
-        let store = http.store.id();
         for (event, cursor) in batch {
             let id = cursor.encode(store);
             let Ok(event) = Given::new(event, id.clone()) else { return };

@@ -1,4 +1,4 @@
-//! What tools find out about the service: reflection, health, and what is not there yet.
+//! What tools find out about the service: reflection and health.
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
