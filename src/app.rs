@@ -16,7 +16,8 @@ use crate::{
     http::Http,
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
-    store::{self, Store, postgres::PostgresStore, sqlite::SqliteStore},
+    metrics::Metrics,
+    store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
 /// Why a service did not start, or did not end well. Each reads as one line.
@@ -68,7 +69,8 @@ impl App {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
 
-        let store = open(&config.database()).await?;
+        let metrics = Metrics::default();
+        let store = open(&config.database(), &metrics).await?;
         let ingest = Ingest::start(&store);
         let stopping = CancellationToken::new();
         let feed = Feed::start(&store, ingest.committed());
@@ -80,8 +82,14 @@ impl App {
         );
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
-        let http = Http::new(ingest.clone(), Arc::clone(&store), feed.clone(), stopping.clone());
-        let router = grpc::router(service, health_service, http.router())?;
+        let http = Http::new(
+            ingest.clone(),
+            Arc::clone(&store),
+            feed.clone(),
+            metrics.clone(),
+            stopping.clone(),
+        );
+        let router = grpc::router(service, health_service, http.router(), &metrics)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Ok(Self { address, incoming, router, ingest, store, feed, health, stopping })
     }
@@ -137,11 +145,12 @@ impl App {
     }
 }
 
-async fn open(database: &Database) -> Result<Arc<dyn Store>, store::OpenError> {
-    Ok(match database {
+async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
+    let store: Arc<dyn Store> = match database {
         Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
         Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
-    })
+    };
+    Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }
 
 /// Keeps the health service saying whether the store answers, and takes what it is given.

@@ -84,6 +84,11 @@ impl Feed {
         feed
     }
 
+    /// How many subscriptions there are.
+    pub fn subscribers(&self) -> usize {
+        self.heads.receiver_count()
+    }
+
     /// Lets go of the store, once the last subscription has ended.
     pub async fn close(&self) {
         self.closing.cancel();

@@ -16,6 +16,7 @@ use crate::{
     feed::Feed,
     ingest::Ingest,
     limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
+    metrics::Metrics,
     proto::{
         DESCRIPTORS,
         incoming::{
@@ -33,10 +34,12 @@ use crate::{
     store::Store,
 };
 
+use self::observed::{Methods, Observed};
 pub use codec::ContractCodec;
 
 mod codec;
 mod convert;
+mod observed;
 mod publish;
 mod query;
 mod status;
@@ -129,6 +132,7 @@ pub fn router(
     service: EventAggregator,
     health: HealthServer<impl Health>,
     others: axum::Router,
+    metrics: &Metrics,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
@@ -138,9 +142,11 @@ pub fn router(
     };
     let service =
         EventAggregatorServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    let methods = Methods::new(&metrics.calls, &described)?;
     let routes = Routes::from(others)
-        .add_service(service)
-        .add_service(health)
+        .add_service(Observed::new(service, &methods))
+        .add_service(Observed::new(health, &methods))
         .add_service(descriptors().build_v1()?)
         // Older tools ask only for this version.
         .add_service(descriptors().build_v1alpha()?);

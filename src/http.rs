@@ -14,10 +14,13 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::error::Error;
-use crate::{feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, store::Store};
+use crate::{
+    feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store,
+};
 
 mod error;
 mod event;
+mod metrics;
 mod publish;
 mod query;
 mod stream;
@@ -28,6 +31,7 @@ pub struct Http {
     ingest: Ingest,
     store: Arc<dyn Store>,
     feed: Feed,
+    metrics: Metrics,
     started: Instant,
     stopping: CancellationToken,
 }
@@ -38,9 +42,10 @@ impl Http {
         ingest: Ingest,
         store: Arc<dyn Store>,
         feed: Feed,
+        metrics: Metrics,
         stopping: CancellationToken,
     ) -> Self {
-        Self { ingest, store, feed, started: Instant::now(), stopping }
+        Self { ingest, store, feed, metrics, started: Instant::now(), stopping }
     }
 
     /// Everything that answers without gRPC, and what answers for what is not there.
@@ -54,6 +59,7 @@ impl Http {
             .route("/stats", get(query::stats))
             .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
             .route("/readyz", get(ready))
+            .route("/metrics", get(metrics::metrics))
             .fallback(nothing_here)
             .method_not_allowed_fallback(async || Error::method_not_allowed())
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))

@@ -209,6 +209,16 @@ impl Ingest {
         self.shared.stuck.load(Ordering::Relaxed) == 0
     }
 
+    /// How many requests wait in each lane.
+    pub fn waiting(&self) -> impl Iterator<Item = usize> {
+        self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity())
+    }
+
+    /// How much of [`QUEUE_BYTES`] is taken.
+    pub fn waiting_bytes(&self) -> usize {
+        QUEUE_BYTES - self.room.available_permits()
+    }
+
     /// What is told of every commit of this process.
     pub fn committed(&self) -> Arc<Notify> {
         Arc::clone(&self.shared.committed)

@@ -14,6 +14,7 @@ pub mod http;
 pub mod ingest;
 mod json;
 pub mod limits;
+pub mod metrics;
 pub mod page;
 pub mod proto;
 pub mod store;

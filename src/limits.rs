@@ -204,6 +204,14 @@ pub const RESETS_PER_CONNECTION: usize = 1_024;
 /// How often an idle connection is probed, and how long the answer may take.
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
+/// Upper bounds of the histogram of calls, in seconds: from a lone publish to what waits for a store.
+pub const CALL_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Upper bounds of the histogram of commits, in seconds: up to [`COMMIT_TIMEOUT`].
+pub const COMMIT_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 20.0];
+
 const _: () = {
     assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);
     assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod judge;
+pub mod measured;
 pub mod postgres;
 pub mod sqlite;
 

@@ -27,6 +27,7 @@ mod feed;
 mod http;
 mod list;
 mod lookup;
+mod metrics;
 mod payload;
 mod publish;
 mod restart;

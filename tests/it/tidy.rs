@@ -16,6 +16,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("store", &["crate::ingest", "crate::grpc", "crate::proto", "crate::page", "prost", "tonic"]),
     ("store/postgres", &["sqlite::", "rusqlite"]),
     ("store/sqlite", &["postgres::", "tokio_postgres"]),
+    ("metrics", &["crate::store", "crate::ingest", "crate::event", "prost", "tonic"]),
     ("ingest", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres::", "sqlite::"]),
     (
         "feed.rs",

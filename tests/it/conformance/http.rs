@@ -20,10 +20,10 @@ on_both_stores!(
     probes_and_unknown_places_answer,
 );
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
@@ -31,7 +31,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (field, value) = line.split_once(": ")?;
             field.eq_ignore_ascii_case(name).then_some(value)
@@ -53,7 +53,7 @@ async fn call(server: &TestServer, request: String) -> Answer {
     Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
 }
 
-async fn get(server: &TestServer, path: &str) -> Answer {
+pub async fn get(server: &TestServer, path: &str) -> Answer {
     call(server, format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
 }
 

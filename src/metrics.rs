@@ -1,0 +1,148 @@
+//! What the service tells Prometheus of itself: every name that `GET /metrics` answers. Whoever does the
+//! work counts it in here; nothing here knows what the work is. Label values are bounded: none comes
+//! from an event or a caller.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS};
+
+pub use calls::{Calls, Method};
+
+mod calls;
+
+/// The metrics of one service. Clones are handles to the same ones.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Calls by gRPC.
+    pub calls: Calls,
+    /// Events of a committed batch.
+    pub batch_size: Histogram,
+    /// How long the store took to commit a batch, once it did.
+    pub commit_seconds: Histogram,
+    /// How many follow the feed.
+    pub subscribers: Gauge,
+    /// Bytes of events that wait for their commit.
+    pub queue_bytes: Gauge,
+    events: Family<Outcome, Counter>,
+    store_errors: Family<StoreError, Counter>,
+    queue_depth: Family<Lane, Gauge>,
+    registry: Arc<Registry>,
+}
+
+/// How often each thing became of an event since this process started.
+#[derive(Debug, Clone, Copy)]
+pub struct Events {
+    /// Stored.
+    pub accepted: i64,
+    /// Repeated, with the same content.
+    pub duplicate: i64,
+    /// Repeated, with other content.
+    pub conflict: i64,
+    /// Invalid.
+    pub rejected: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreError {
+    call: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lane {
+    lane: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let calls = Calls::register(&mut registry);
+        let own = registry.sub_registry_with_prefix("event_aggregator");
+
+        let batch_sizes = (0..).map(|power| f64::from(1_u32 << power));
+        let batch_sizes = batch_sizes.take_while(|size| *size <= MAX_BATCH_EVENTS as f64);
+        let batch_size = Histogram::new(batch_sizes);
+        own.register("batch_size", "Events committed together", batch_size.clone());
+        let commit_seconds = Histogram::new(COMMIT_BUCKETS);
+        let help = "How long the store took to commit a batch";
+        own.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
+        let subscribers = Gauge::default();
+        own.register("subscribers", "Subscriptions to the feed", subscribers.clone());
+        let queue_bytes = Gauge::default();
+        let help = "Room taken by events that wait for their commit";
+        own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
+        let events = Family::default();
+        own.register("events", "Events by what became of them", events.clone());
+        let store_errors = Family::default();
+        let help = "Calls of the store that failed, each try counted";
+        own.register("store_errors", help, store_errors.clone());
+        let queue_depth = Family::default();
+        let help = "Requests that wait for their commit";
+        own.register("queue_depth", help, queue_depth.clone());
+        let build = Build { version: env!("CARGO_PKG_VERSION") };
+        own.register("build", "The program that runs", Info::new(build));
+
+        Self {
+            calls,
+            batch_size,
+            commit_seconds,
+            subscribers,
+            queue_bytes,
+            events,
+            store_errors,
+            queue_depth,
+            registry: Arc::new(registry),
+        }
+    }
+}
+
+impl Metrics {
+    /// Sets the counters of events.
+    pub fn set_events(&self, events: Events) {
+        let outcomes = [
+            ("accepted", events.accepted),
+            ("duplicate", events.duplicate),
+            ("conflict", events.conflict),
+            ("rejected", events.rejected),
+        ];
+        for (outcome, count) in outcomes {
+            let counter = self.events.get_or_create_owned(&Outcome { outcome });
+            // Another answer may be on its way with later counts.
+            counter.inner().fetch_max(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets how many requests wait in a lane.
+    pub fn set_queue_depth(&self, lane: u16, requests: usize) {
+        self.queue_depth.get_or_create_owned(&Lane { lane }).set(requests as i64);
+    }
+
+    /// Counts a failed call of the store.
+    pub fn count_store_error(&self, call: &'static str, kind: &'static str) {
+        self.store_errors.get_or_create_owned(&StoreError { call, kind }).inc();
+    }
+
+    /// All of it, in the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to memory does not fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,92 @@
+//! A store whose work is measured: how long commits take, how large batches are, what fails.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store};
+use crate::{
+    event::{EventKey, Outcome},
+    metrics::Metrics,
+};
+
+/// Another store, and where its work is counted.
+pub struct MeasuredStore {
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+}
+
+impl MeasuredStore {
+    /// The same store, measured.
+    pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self { store, metrics }
+    }
+
+    fn counted<T>(&self, call: &'static str, result: Result<T, Error>) -> Result<T, Error> {
+        result.inspect_err(|error| {
+            let kind = match error {
+                Error::Unavailable(_) => "unavailable",
+                Error::Unknown(_) => "unknown",
+                Error::Timeout(_) => "timeout",
+                Error::Refused(_) => "refused",
+            };
+            self.metrics.count_store_error(call, kind);
+        })
+    }
+}
+
+#[async_trait]
+impl Store for MeasuredStore {
+    fn id(&self) -> Uuid {
+        self.store.id()
+    }
+
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn lanes(&self) -> u16 {
+        self.store.lanes()
+    }
+
+    async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        let (events, begun) = (batch.events.len(), Instant::now());
+        let outcomes = self.counted("commit", self.store.commit(batch).await)?;
+        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.batch_size.observe(events as f64);
+        Ok(outcomes)
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        self.counted("list", self.store.list(query).await)
+    }
+
+    async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
+        self.counted("get", self.store.get(keys, max_bytes).await)
+    }
+
+    async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
+        self.counted("stats", self.store.stats(topic, max_topics).await)
+    }
+
+    async fn heads(&self) -> Result<Vec<i64>, Error> {
+        self.counted("heads", self.store.heads().await)
+    }
+
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
+        self.counted("read", self.store.read(query).await)
+    }
+
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
+        self.counted("positions_at", self.store.positions_at(place).await)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.counted("ping", self.store.ping().await)
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
