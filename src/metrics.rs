@@ -6,11 +6,17 @@ use std::sync::{Arc, atomic::Ordering};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+        info::Info,
+    },
     registry::{Registry, Unit},
 };
 
-use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS};
+use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS, QUEUE_BYTES};
 
 pub use calls::{Calls, Method};
 
@@ -87,6 +93,8 @@ impl Default for Metrics {
         let queue_bytes = Gauge::default();
         let help = "Room taken by events that wait for their commit";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
+        let limit = ConstGauge::new(QUEUE_BYTES as u64);
+        own.register_with_unit("queue_limit", "Room there is for them", Unit::Bytes, limit);
         let events = Family::default();
         own.register("events", "Events by what became of them", events.clone());
         let store_errors = Family::default();
@@ -133,9 +141,10 @@ impl Metrics {
         self.queue_depth.get_or_create_owned(&Lane { lane }).set(requests as i64);
     }
 
-    /// Counts a failed call of the store.
-    pub fn count_store_error(&self, call: &'static str, kind: &'static str) {
-        self.store_errors.get_or_create_owned(&StoreError { call, kind }).inc();
+    /// The counter of a call of the store that fails in one way. It is there from now on: a rate cannot
+    /// be told of one that begins at 1.
+    pub fn store_errors(&self, call: &'static str, kind: &'static str) -> Counter {
+        self.store_errors.get_or_create_owned(&StoreError { call, kind })
     }
 
     /// All of it, in the text format of OpenMetrics.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs all tests, and first installs what they need and this machine lacks: PostgreSQL, and Python
-# for the example client. Arguments go to `cargo test`.
+# Runs all tests, and first installs what they need and this machine lacks: PostgreSQL, Python for the
+# example client, and Prometheus' tool that checks rules. Arguments go to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -42,5 +42,7 @@ if ! has_postgres; then
     exit 1
 fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3 python3-venv
+
+command -v promtool >/dev/null || install prometheus
 
 exec cargo test --locked "$@"

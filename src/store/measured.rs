@@ -11,6 +11,13 @@ use crate::{
     metrics::Metrics,
 };
 
+/// What can fail.
+const CALLS: [&str; 8] =
+    ["commit", "list", "get", "stats", "heads", "read", "positions_at", "ping"];
+
+/// In which way.
+const KINDS: [&str; 4] = ["unavailable", "unknown", "timeout", "refused"];
+
 /// Another store, and where its work is counted.
 pub struct MeasuredStore {
     store: Arc<dyn Store>,
@@ -20,18 +27,22 @@ pub struct MeasuredStore {
 impl MeasuredStore {
     /// The same store, measured.
     pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        for call in CALLS {
+            KINDS.iter().for_each(|kind| drop(metrics.store_errors(call, kind)));
+        }
         Self { store, metrics }
     }
 
     fn counted<T>(&self, call: &'static str, result: Result<T, Error>) -> Result<T, Error> {
         result.inspect_err(|error| {
+            let [unavailable, unknown, timeout, refused] = KINDS;
             let kind = match error {
-                Error::Unavailable(_) => "unavailable",
-                Error::Unknown(_) => "unknown",
-                Error::Timeout(_) => "timeout",
-                Error::Refused(_) => "refused",
+                Error::Unavailable(_) => unavailable,
+                Error::Unknown(_) => unknown,
+                Error::Timeout(_) => timeout,
+                Error::Refused(_) => refused,
             };
-            self.metrics.count_store_error(call, kind);
+            self.metrics.store_errors(call, kind).inc();
         })
     }
 }

@@ -24,7 +24,7 @@ macro_rules! on_both_stores {
 
 mod concurrency;
 mod feed;
-mod http;
+pub mod http;
 mod list;
 mod lookup;
 mod metrics;
