@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use self::error::Error;
 use crate::{
-    feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store,
+    feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store, trace,
 };
 
 mod error;
@@ -63,8 +65,18 @@ impl Http {
             .fallback(nothing_here)
             .method_not_allowed_fallback(async || Error::method_not_allowed())
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+            .layer(middleware::from_fn(traced))
             .with_state(self)
     }
+}
+
+/// Answers within a span that is called after the route.
+async fn traced(request: Request, next: Next) -> Response {
+    let route = request.extensions().get().map_or("unknown", MatchedPath::as_str);
+    let span = trace::call(&format!("{} {route}", request.method()), request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
 }
 
 /// Whether events would be taken in and found.

@@ -12,6 +12,7 @@ use std::sync::{
 
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Span;
 
 use crate::{
     event::{NewEvent, Outcome},
@@ -95,6 +96,8 @@ struct Submission {
     events: Vec<NewEvent>,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
+    /// That of the call.
+    span: Span,
     /// Given back when the reply is sent.
     _room: Arc<Room>,
 }
@@ -152,7 +155,8 @@ impl Ingest {
         }
         for (slot, Part { indexes, events, bytes }) in sending {
             let (reply, outcomes) = oneshot::channel();
-            slot.send(Submission { events, bytes, reply, _room: Arc::clone(&room) });
+            let span = Span::current();
+            slot.send(Submission { events, bytes, reply, span, _room: Arc::clone(&room) });
             pending.parts.push((indexes, outcomes));
         }
         Ok(pending)

@@ -19,3 +19,4 @@ pub mod page;
 pub mod proto;
 pub mod store;
 pub mod token;
+pub mod trace;

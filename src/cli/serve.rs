@@ -8,16 +8,24 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing::{Metadata, info};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
-use crate::{app::App, config::Config, grpc::SERVICE_NAME};
+use crate::{app::App, config::Config, grpc::SERVICE_NAME, trace};
 
 /// Migrations are told in one line already.
 const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 #[derive(Debug, Args)]
-#[command(after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.")]
+#[command(
+    after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.\nTraces go \
+    to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names (OTLP over gRPC), if it names one."
+)]
 pub(super) struct Serve {
     #[command(flatten)]
     config: Config,
@@ -25,16 +33,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
-        let filter = EnvFilter::try_new(log)
-            .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            // It would be told on standard error too, and whoever cannot write there panics.
-            .log_internal_errors(false)
-            .init();
+        let exporter = start_log()?;
 
         let mut stop = Box::pin(stop_signal()?);
         let app = tokio::select! {
@@ -45,8 +44,33 @@ impl Serve {
         // Whoever does not read this wants the service all the same.
         let _ = print_banner(&app);
         app.run(stop).await?;
+        if let Some(exporter) = exporter {
+            tokio::task::spawn_blocking(|| exporter.close()).await?;
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Starts the log, and the traces if somebody collects them.
+fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
+    let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
+    let filter = EnvFilter::try_new(log)
+        .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
+    let is_span = |metadata: &Metadata<'_>| metadata.target() == trace::TARGET;
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // It would be told on standard error too, and whoever cannot write there panics.
+        .log_internal_errors(false)
+        .with_filter(filter.and(filter_fn(move |metadata| !is_span(metadata))));
+    let exporter = trace::Exporter::from_env().context("cannot send traces")?;
+    let spans = exporter.as_ref().map(|exporter| {
+        tracing_opentelemetry::layer()
+            .with_tracer(exporter.tracer())
+            .with_filter(filter_fn(is_span))
+    });
+    tracing_subscriber::registry().with(log).with(spans).init();
+    Ok(exporter)
 }
 
 /// Says what is running, and what to type next.

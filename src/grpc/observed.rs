@@ -19,8 +19,12 @@ use tonic::{
     codegen::{BoxFuture, Bytes, Service, http},
     server::NamedService,
 };
+use tracing::{Instrument, Span};
 
-use crate::metrics::{Calls, Method};
+use crate::{
+    metrics::{Calls, Method},
+    trace,
+};
 
 /// The methods whose calls are counted, by their path.
 #[derive(Debug, Clone)]
@@ -94,10 +98,12 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = self.methods.of(request.uri().path()).clone();
-        let call = Call::begin(&method);
+        let path = request.uri().path();
+        let method = self.methods.of(path).clone();
+        let span = trace::call(path.trim_start_matches('/'), request.headers());
+        let call = Call::begin(&method, span.clone());
         let request = request.map(|body| Counted::request(body, method));
-        let answer = self.service.call(request);
+        let answer = self.service.call(request).instrument(span);
         Box::pin(async move {
             let (head, body) = answer.await?.into_parts();
             let body = match Status::from_header_map(&head.headers) {
@@ -116,14 +122,15 @@ where
 #[derive(Debug)]
 struct Call {
     method: Method,
+    span: Span,
     begun: Instant,
     code: Code,
 }
 
 impl Call {
-    fn begin(method: &Method) -> Self {
+    fn begin(method: &Method, span: Span) -> Self {
         method.started.inc();
-        Self { method: method.clone(), begun: Instant::now(), code: Code::Cancelled }
+        Self { method: method.clone(), span, begun: Instant::now(), code: Code::Cancelled }
     }
 
     fn end(mut self, code: Code) {
@@ -134,7 +141,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.method.seconds.observe(self.begun.elapsed().as_secs_f64());
-        self.method.handled(self.code as usize);
+        self.span.record("rpc.response.status_code", self.method.handled(self.code as usize));
     }
 }
 

@@ -48,7 +48,8 @@ mod tests {
         let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
         let room = Room { _share: None, _queue: queue };
         let reply = oneshot::channel().0;
-        Submission { events: Vec::new(), bytes, reply, _room: Arc::new(room) }
+        let span = tracing::Span::none();
+        Submission { events: Vec::new(), bytes, reply, span, _room: Arc::new(room) }
     }
 
     #[test]

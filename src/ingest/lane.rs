@@ -9,7 +9,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 use uuid::Uuid;
 
 use super::{Error, Reply, Shared, Submission, batch::Gathering};
@@ -17,6 +17,7 @@ use crate::{
     event::{NewEvent, Outcome, Timestamp},
     limits::{COMMIT_BACKOFF, COMMIT_RETRY},
     store::{self, Batch, Store},
+    trace,
 };
 
 /// Works until the queue is closed and empty.
@@ -57,7 +58,9 @@ async fn commit(lane: u16, store: &dyn Store, mut submissions: Vec<Submission>, 
     let sizes: Vec<usize> = submissions.iter().map(|submission| submission.events.len()).collect();
     let mut events = Vec::with_capacity(sizes.iter().sum());
     submissions.iter_mut().for_each(|submission| events.append(&mut submission.events));
-    let settled = settle(lane, store, events, shared).await;
+    let span = info_span!(target: trace::TARGET, "commit", lane, events = events.len());
+    submissions.iter().for_each(|submission| _ = span.follows_from(&submission.span));
+    let settled = settle(lane, store, events, shared).instrument(span).await;
     let mut outcomes = settled.map(Vec::into_iter);
     for (submission, size) in submissions.into_iter().zip(sizes) {
         let reply = match &mut outcomes {

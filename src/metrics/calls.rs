@@ -113,9 +113,11 @@ impl Calls {
 }
 
 impl Method {
-    /// Counts a call that ended with a code, by its number.
-    pub fn handled(&self, code: usize) {
+    /// Counts a call that ended with a code, by its number, and tells the code's name.
+    pub fn handled(&self, code: usize) -> &'static str {
         const UNKNOWN: usize = 2;
-        self.handled[if code < CODES.len() { code } else { UNKNOWN }].inc();
+        let code = if code < CODES.len() { code } else { UNKNOWN };
+        self.handled[code].inc();
+        CODES[code]
     }
 }

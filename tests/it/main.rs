@@ -15,3 +15,4 @@ mod process;
 mod python;
 mod tail;
 mod tidy;
+mod trace;

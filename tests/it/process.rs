@@ -33,6 +33,8 @@ fn without_environment(program: &str) -> Command {
         "EVENT_AGGREGATOR_ADDR",
         "EVENT_AGGREGATOR_DATA_DIR",
         "EVENT_AGGREGATOR_LISTEN",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "RUST_LOG",
     ] {
         command.env_remove(variable);
@@ -57,7 +59,7 @@ impl Service {
         )
     }
 
-    fn run(command: &mut Command) -> Self {
+    pub fn run(command: &mut Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("spawn");
         let stdout = child.stdout.take().expect("piped");
