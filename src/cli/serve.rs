@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Metadata, info};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
@@ -62,12 +62,15 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
         .with_ansi(io::stderr().is_terminal())
         // It would be told on standard error too, and whoever cannot write there panics.
         .log_internal_errors(false)
-        .with_filter(filter.and(filter_fn(move |metadata| !is_span(metadata))));
+        .with_filter(filter.and(
+            // Without a hint every span and event of every library would be looked at.
+            filter_fn(move |metadata| !is_span(metadata)).with_max_level_hint(LevelFilter::TRACE),
+        ));
     let exporter = trace::Exporter::from_env().context("cannot send traces")?;
     let spans = exporter.as_ref().map(|exporter| {
         tracing_opentelemetry::layer()
             .with_tracer(exporter.tracer())
-            .with_filter(filter_fn(is_span))
+            .with_filter(filter_fn(is_span).with_max_level_hint(LevelFilter::INFO))
     });
     tracing_subscriber::registry().with(log).with(spans).init();
     Ok(exporter)

@@ -29,9 +29,9 @@ use crate::{
 /// The methods whose calls are counted, by their path.
 #[derive(Debug, Clone)]
 pub(super) struct Methods {
-    known: Arc<HashMap<String, Method>>,
+    known: Arc<HashMap<String, Arc<Method>>>,
     /// Whatever else a caller names: paths are not labels.
-    unknown: Method,
+    unknown: Arc<Method>,
 }
 
 impl Methods {
@@ -44,16 +44,16 @@ impl Methods {
                     let name = format!("{}.{}", file.package(), service.name());
                     for method in &service.method {
                         let counted = calls.method(kind(method), &name, method.name());
-                        known.insert(format!("/{name}/{}", method.name()), counted);
+                        known.insert(format!("/{name}/{}", method.name()), Arc::new(counted));
                     }
                 }
             }
         }
-        let unknown = calls.method("unary", "unknown", "unknown");
+        let unknown = Arc::new(calls.method("unary", "unknown", "unknown"));
         Ok(Self { known: Arc::new(known), unknown })
     }
 
-    fn of(&self, path: &str) -> &Method {
+    fn of(&self, path: &str) -> &Arc<Method> {
         self.known.get(path).unwrap_or(&self.unknown)
     }
 }
@@ -99,9 +99,9 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let method = self.methods.of(path).clone();
+        let method = Arc::clone(self.methods.of(path));
         let span = trace::call(path.trim_start_matches('/'), request.headers());
-        let call = Call::begin(&method, span.clone());
+        let call = Call::begin(Arc::clone(&method), span.clone());
         let request = request.map(|body| Counted::request(body, method));
         let answer = self.service.call(request).instrument(span);
         Box::pin(async move {
@@ -121,16 +121,16 @@ where
 /// A call in progress. Dropped before its end, it was cancelled.
 #[derive(Debug)]
 struct Call {
-    method: Method,
+    method: Arc<Method>,
     span: Span,
     begun: Instant,
     code: Code,
 }
 
 impl Call {
-    fn begin(method: &Method, span: Span) -> Self {
+    fn begin(method: Arc<Method>, span: Span) -> Self {
         method.started.inc();
-        Self { method: method.clone(), span, begun: Instant::now(), code: Code::Cancelled }
+        Self { method, span, begun: Instant::now(), code: Code::Cancelled }
     }
 
     fn end(mut self, code: Code) {
@@ -155,13 +155,13 @@ pub(super) struct Counted {
 
 #[derive(Debug)]
 enum Side {
-    Request(Method),
+    Request(Arc<Method>),
     /// None once the call has ended.
     Response(Option<Call>),
 }
 
 impl Counted {
-    fn request(body: Body, method: Method) -> Self {
+    fn request(body: Body, method: Arc<Method>) -> Self {
         Self { body, boundaries: Boundaries::default(), side: Side::Request(method) }
     }
 
