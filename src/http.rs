@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::error::Error;
 use crate::{feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, store::Store};
 
+mod dashboard;
 mod error;
 mod event;
 mod publish;
@@ -46,6 +47,7 @@ impl Http {
     /// Everything that answers without gRPC, and what answers for what is not there.
     pub fn router(self) -> Router {
         Router::new()
+            .merge(dashboard::router())
             .route("/publish", post(publish::publish))
             .route("/ingest", post(publish::publish))
             .route("/events", get(query::list))
@@ -78,6 +80,8 @@ async fn nothing_here(headers: HeaderMap) -> Response {
         let headers = [("content-type", "application/grpc"), ("grpc-status", UNIMPLEMENTED)];
         return (StatusCode::OK, headers).into_response();
     }
-    Error::not_found("nothing is here; try /publish, /events, /events/stream or /stats")
-        .into_response()
+    Error::not_found(
+        "nothing is here; try /publish, /events, /events/stream, /stats, or / with a browser",
+    )
+    .into_response()
 }
