@@ -78,6 +78,7 @@ function showTopics(stats) {
     conflicts.textContent = whole(topic.conflicts);
   });
   find("topics-none").hidden = topics.length > 0;
+  find("topic-table").hidden = topics.length === 0;
   find("topics-note").textContent = stats.topics_active > topics.length
     ? `the largest ${topics.length} of ${whole(stats.topics_active)}` : topics.length ? "by volume" : "";
   const names = find("topic-names");

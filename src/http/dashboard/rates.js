@@ -3,6 +3,7 @@
 import { find, whole } from "./event.js";
 
 const SECONDS = 300;
+const SECONDS_AT_FIRST = 60;
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -30,6 +31,9 @@ export function add(counters) {
   if (chart?.cursor.idx == null) tell(times.length - 1);
 }
 
+/** From when to when the chart goes: it grows with what is known, up to five minutes. */
+const span = (now) => [Math.max(now - SECONDS, Math.min(times[0] ?? now, now - SECONDS_AT_FIRST)), now];
+
 function tell(index) {
   find("rate-received").textContent = rate(received[index]);
   find("rate-duplicates").textContent = rate(duplicates[index]);
@@ -48,18 +52,18 @@ function make() {
   });
   const font = "12px system-ui, sans-serif";
   const axis = { stroke: () => color("--soft"), font, ticks: { show: false }, grid: { stroke: () => color("--grid"), width: 1 } };
-  const clock = (time) => new Date(time * 1000).toLocaleTimeString("en-GB").slice(0, 5);
+  const clock = (time) => new Date(time * 1000).toLocaleTimeString("en-GB");
   const made = new uPlot({
     width: place.clientWidth, height: place.clientHeight,
     padding: [10, 4, 0, 0], legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     scales: {
-      x: { range: () => { const now = times.at(-1) ?? Date.now() / 1000; return [now - SECONDS, now]; } },
+      x: { range: () => span(times.at(-1) ?? Date.now() / 1000) },
       y: { range: (_, __, most) => [0, Math.max(10, (most ?? 0) * 1.1)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 70, incrs: [60], values: (_, at) => at.map(clock) },
-      { ...axis, size: 48, space: 40, values: (_, at) => at.map((value) => compact.format(value)) },
+      { ...axis, grid: { show: false }, size: 28, space: 90, incrs: [10, 30, 60], values: (_, at) => at.map(clock) },
+      { ...axis, size: 48, space: 32, values: (_, at) => at.map((value) => compact.format(value)) },
     ],
     series: [{}, line("--received", true), line("--duplicates", true)],
     hooks: { setCursor: [(plot) => tell(plot.cursor.idx ?? times.length - 1)] },

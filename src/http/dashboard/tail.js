@@ -10,6 +10,10 @@ const MAX_PAYLOAD = 300;
 const DRAW_MILLISECONDS = 150;
 const AGAIN_MILLISECONDS = 1_000;
 
+const clock = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+});
+
 const list = find("tail-rows");
 const pause = find("tail-pause");
 let kept = [];
@@ -138,7 +142,7 @@ function blank() {
 
 function fill(row, event) {
   const [time, topic, id, source, payload] = row.children;
-  time.textContent = new Date(event.received_at).toLocaleTimeString("en-GB", { hour12: false, fractionalSecondDigits: 3 });
+  time.textContent = clock.format(new Date(event.received_at));
   time.dateTime = event.received_at;
   topic.textContent = topic.title = event.topic;
   id.textContent = event.event_id;
