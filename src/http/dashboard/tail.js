@@ -9,6 +9,7 @@ const AT_FIRST = 50;
 const MAX_PAYLOAD = 300;
 const DRAW_MILLISECONDS = 150;
 const AGAIN_MILLISECONDS = 1_000;
+const MAX_BEHIND_MILLISECONDS = 3_000;
 
 const clock = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
@@ -24,6 +25,7 @@ let paused = false;
 let filter = "";
 let connection = null;
 let drawing = 0;
+let skipped = "";
 
 /** Shows the newest events and goes on with those to come. */
 export async function start() {
@@ -59,21 +61,38 @@ async function follow(signal) {
   const cursor = newest.length ? read(newest.at(-1)).cursor : topic ? "end" : "beginning";
   const stream = await fetch(`/events/stream?${query}cursor=${encodeURIComponent(cursor)}`, { signal });
   if (!stream.ok) throw new Error();
+  // The clock of the service, as good as its answer tells it.
+  const ahead = (Date.parse(listed.headers.get("date")) || Date.now()) - Date.now();
+  const began = performance.now();
   let rest = "";
+  let last = "";
   for await (const chunk of chunks(stream.body.pipeThrough(new TextDecoderStream()))) {
     const blocks = (rest + chunk).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
       const lines = block.split("\n").filter((line) => line.startsWith("data:"));
-      if (lines.length) take(lines.map((line) => line.slice(5).trimStart()).join("\n"));
+      if (lines.length) take((last = lines.map((line) => line.slice(5).trimStart()).join("\n")));
     }
     draw();
+    if (last && !paused && performance.now() - began > MAX_BEHIND_MILLISECONDS) {
+      const behind = Date.now() + ahead - Date.parse(read(last).received_at);
+      if (behind > MAX_BEHIND_MILLISECONDS) {
+        // More comes than can be followed, and what is shown here is to be of now.
+        skipped = new Date().toLocaleTimeString("en-GB");
+        return;
+      }
+    }
+    last = "";
   }
 }
 
 async function* chunks(stream) {
   const reader = stream.getReader();
-  for (let part; !(part = await reader.read()).done; ) yield part.value;
+  try {
+    for (let part; !(part = await reader.read()).done; ) yield part.value;
+  } finally {
+    reader.cancel().catch(() => {});
+  }
 }
 
 function take(text) {
@@ -128,7 +147,8 @@ function tell() {
   find("tail-none").hidden = shown > 0;
   find("tail-none").textContent = filter || find("tail-topic").value
     ? "No event like that came lately." : "Events appear here as soon as they are kept.";
-  find("tail-note").textContent = shown ? `the newest ${shown}` : "";
+  const note = skipped ? `; too many to follow, skipped ahead at ${skipped}` : "";
+  find("tail-note").textContent = shown ? `the newest ${shown}${note}` : "";
   list.hidden = !shown;
 }
 
