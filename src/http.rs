@@ -20,6 +20,7 @@ use crate::{
     feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store, trace,
 };
 
+mod dashboard;
 mod error;
 mod event;
 mod metrics;
@@ -53,6 +54,7 @@ impl Http {
     /// Everything that answers without gRPC, and what answers for what is not there.
     pub fn router(self) -> Router {
         Router::new()
+            .merge(dashboard::router())
             .route("/publish", post(publish::publish))
             .route("/ingest", post(publish::publish))
             .route("/events", get(query::list))
@@ -96,6 +98,8 @@ async fn nothing_here(headers: HeaderMap) -> Response {
         let headers = [("content-type", "application/grpc"), ("grpc-status", UNIMPLEMENTED)];
         return (StatusCode::OK, headers).into_response();
     }
-    Error::not_found("nothing is here; try /publish, /events, /events/stream or /stats")
-        .into_response()
+    Error::not_found(
+        "nothing is here; try /publish, /events, /events/stream, /stats, or / with a browser",
+    )
+    .into_response()
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs all tests, and first installs what they need and this machine lacks: PostgreSQL, Python for the
-# example client, and Prometheus' tool that checks rules. Arguments go to `cargo test`.
+# example client, Chromium for the dashboard, and Prometheus' tool that checks rules. Arguments go to
+# `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -42,6 +43,20 @@ if ! has_postgres; then
     exit 1
 fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3 python3-venv
+
+has_chromium() {
+    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] && [ -x "${CHROMEDRIVER:-/usr/bin/chromedriver}" ]
+}
+
+if ! has_chromium; then
+    if grep -qs '^ID=ubuntu' /etc/os-release; then
+        # Its packages only fetch a snap, which does not run everywhere; the other tests need none.
+        echo "tests/run.sh: Ubuntu has Chromium only as a snap, so the tests of the dashboard will fail;" \
+            "install Chrome and chromedriver yourself and name them in CHROMIUM and CHROMEDRIVER" >&2
+    else
+        install chromium chromium-driver fonts-dejavu-core
+    fi
+fi
 
 command -v promtool >/dev/null || install prometheus
 

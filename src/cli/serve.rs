@@ -90,6 +90,7 @@ fn print_banner(app: &App) -> io::Result<()> {
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
 events are kept in {database}
+the dashboard is at http://{address}/
 
 Publish an event, twice: the second time it is a duplicate.
 

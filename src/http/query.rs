@@ -14,7 +14,7 @@ use crate::{
     event::{Event, EventKey, Name, Timestamp, Violation},
     limits::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
     page,
-    store::{Counters, Filter, ListQuery, Place},
+    store::{Counters, Filter, ListQuery, Place, TopicStats},
 };
 
 /// Events of a page when the caller names no limit.
@@ -38,7 +38,7 @@ pub(super) async fn list(
                 "source" => filter.source = Some(checked_name(name, value)?),
                 "start_time" => filter.start_time = Some(time(name, value)?),
                 "end_time" => filter.end_time = Some(time(name, value)?),
-                "limit" => limit = page_size(name, value)?,
+                "limit" => limit = size(name, value, MAX_PAGE_EVENTS)?,
                 "order" => filter.oldest_first = is_oldest_first(name, value)?,
                 "page_token" => page_token = Some(value),
                 _ => {
@@ -93,9 +93,9 @@ fn given(events: Vec<Event>, heads: Vec<i64>, http: &Http) -> Result<Vec<Given>,
         .map_err(|_| Error::internal())
 }
 
-fn page_size(field: &str, value: &str) -> Result<usize, Violation> {
+fn size(field: &str, value: &str, most: usize) -> Result<usize, Violation> {
     match value.parse() {
-        Ok(asked @ 1..) => Ok(MAX_PAGE_EVENTS.min(asked)),
+        Ok(asked @ 1..) => Ok(most.min(asked)),
         _ => Err(Violation::new(field, "must be a whole number from 1")),
     }
 }
@@ -147,22 +147,39 @@ pub(super) async fn stats(
     Query(parameters): Parameters,
 ) -> Result<Json<Value>, Error> {
     let mut topic = None;
+    let mut max_topics = MAX_STATS_TOPICS;
+    let mut violations = Vec::new();
     for (name, value) in parameters {
-        let checked = match &*name {
-            "topic" => checked_name(&name, &value),
-            _ => Err(unknown(&name, "topic")),
+        let mut check = || {
+            match &*name {
+                "topic" => topic = Some(checked_name(&name, &value)?),
+                "max_topics" => max_topics = size(&name, &value, MAX_STATS_TOPICS)?,
+                _ => return Err(unknown(&name, "topic, max_topics")),
+            }
+            Ok(())
         };
-        topic = Some(checked.map_err(|violation| Error::invalid(vec![violation]))?);
+        violations.extend(check().err());
     }
-    let stats = http.store.stats(topic, MAX_STATS_TOPICS).await.map_err(Error::store)?;
+    if !violations.is_empty() {
+        return Err(Error::invalid(violations));
+    }
+    let stats = http.store.stats(topic, max_topics).await.map_err(Error::store)?;
     let process = http.ingest.counters();
     let mut answer = counters(stats.totals);
     answer["topics_active"] = stats.topics_active.into();
-    answer["topics"] = stats.topics.into_iter().map(|topic| topic.topic).collect();
+    answer["topics"] = stats.topics.iter().map(|topic| &*topic.topic).collect();
+    answer["by_topic"] = stats.topics.iter().map(counted).collect();
     answer["uptime_seconds"] = http.started.elapsed().as_secs().into();
     answer["since_start"] = counters(process.judged);
     answer["since_start"]["rejected"] = process.rejected.into();
     Ok(Json(answer))
+}
+
+fn counted(stats: &TopicStats) -> Value {
+    let mut counted = counters(stats.counters);
+    counted["topic"] = (&*stats.topic).into();
+    counted["last_received_at"] = stats.last_received_at.to_string().into();
+    counted
 }
 
 fn counters(counters: Counters) -> Value {

@@ -4,6 +4,7 @@
 // Nothing is public in a test.
 #![allow(unreachable_pub)]
 
+mod browser;
 mod cli;
 mod conformance;
 mod contract;

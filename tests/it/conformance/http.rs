@@ -16,8 +16,10 @@ on_both_stores!(
     events_are_listed_page_by_page,
     an_event_is_found_by_its_key,
     statistics_are_numbers,
+    statistics_name_the_largest_topics,
     server_sent_events_go_on_behind_their_id,
     probes_and_unknown_places_answer,
+    the_dashboard_is_served_with_its_policy,
 );
 
 pub struct Answer {
@@ -131,7 +133,7 @@ async fn what_is_wrong_is_told_by_field(backend: Backend) {
         ("/events?start_time=2&topic=", vec!["start_time", "topic"]),
         ("/events?page_token=x", vec!["page_token"]),
         ("/events/stream?cursor=x", vec!["cursor"]),
-        ("/stats?topic=%20", vec!["topic"]),
+        ("/stats?topic=%20&max_topics=0&colour=red", vec!["topic", "max_topics", "colour"]),
     ] {
         assert_eq!(fields(&get(&server, path).await), named, "{path}");
     }
@@ -205,6 +207,36 @@ async fn statistics_are_numbers(backend: Backend) {
     assert_eq!(get(&server, "/stats?topic=b").await.json()["received"], 1);
 }
 
+async fn statistics_name_the_largest_topics(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let events = [("a", "1"), ("b", "1"), ("b", "2"), ("b", "2")].map(|(t, id)| event(t, id));
+    let mut client = server.client().await;
+    publish(&mut client, events.to_vec()).await;
+    publish(&mut client, vec![event_with("b", "1", r#"{"x":1}"#)]).await;
+    let stats = get(&server, "/stats").await.json();
+    let large = &stats["by_topic"][0];
+    assert_eq!((&large["topic"], &large["received"]), (&json!("b"), &json!(4)), "largest first");
+    assert_eq!((&large["unique_processed"], &large["duplicate_dropped"]), (&json!(2), &json!(2)));
+    assert_eq!(large["conflicts"], 1);
+    let newest = get(&server, "/events/b/2").await.json();
+    assert!(large["last_received_at"].as_str() >= newest["received_at"].as_str());
+    assert_eq!(stats["by_topic"][1]["topic"], "a");
+
+    let cut = get(&server, "/stats?max_topics=1").await.json();
+    assert_eq!((&cut["received"], &cut["topics_active"]), (&json!(5), &json!(2)));
+    assert_eq!(
+        (&cut["topics"], cut["by_topic"].as_array().map(Vec::len)),
+        (&json!(["b"]), Some(1))
+    );
+    let all = get(&server, "/stats?max_topics=100000").await.json();
+    assert_eq!(all["by_topic"].as_array().map(Vec::len), Some(2));
+    let one = get(&server, "/stats?topic=a").await.json();
+    assert_eq!(
+        (&one["by_topic"][0]["topic"], one["by_topic"].as_array().map(Vec::len)),
+        (&json!("a"), Some(1))
+    );
+}
+
 /// The next event of a stream: its id and what it says.
 async fn next_event(lines: &mut Lines<BufReader<TcpStream>>) -> (String, Value) {
     let mut id = String::new();
@@ -248,4 +280,29 @@ async fn probes_and_unknown_places_answer(backend: Backend) {
     assert_eq!(nothing.status, 404);
     assert!(nothing.json()["error"].as_str().is_some_and(|error| error.contains("/events")));
     assert_eq!(get(&server, "/publish").await.status, 405);
+}
+
+async fn the_dashboard_is_served_with_its_policy(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let page = get(&server, "/").await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    let parts = page.body.split(['"', ' ']).filter(|text| text.starts_with("/dashboard/"));
+    assert!(parts.clone().count() >= 4, "{}", page.body);
+    for path in ["/"].into_iter().chain(parts) {
+        let part = get(&server, path).await;
+        assert_eq!(part.status, 200, "{path}");
+        let tag = part.header("etag").expect("a tag");
+        let again = format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+             If-None-Match: \"old\", W/{tag}\r\n\r\n"
+        );
+        let again = call(&server, again).await;
+        assert_eq!((again.status, &*again.body), (304, ""), "{path}");
+        assert_eq!(again.header("etag"), Some(tag), "{path}");
+    }
 }

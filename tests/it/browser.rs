@@ -1,0 +1,226 @@
+//! The dashboard, in a real browser.
+
+use event_aggregator::proto::v1::Event;
+use serde_json::{Value, json};
+
+use self::driver::Browser;
+use crate::{
+    harness::*,
+    process::{Service, wait_until},
+};
+
+mod driver;
+
+/// What a page must have loaded to be seen; the answers that it asks for later are not counted.
+const BYTES_LOADED: &str = "return performance.getEntriesByType('navigation')
+    .concat(performance.getEntriesByType('resource'))
+    .filter(entry => entry.initiatorType !== 'fetch')
+    .reduce((sum, entry) => sum + entry.transferSize, 0)";
+
+const MAX_BYTES_LOADED: f64 = 150_000.0;
+
+/// Runs if its text is ever taken for a part of the page.
+const HOSTILE: &str = "<img src=x onerror=\"document.title='hacked'\">";
+
+impl Browser {
+    fn text(&self, id: &str) -> String {
+        let script = format!("return document.getElementById('{id}').innerText");
+        self.run(&script).as_str().expect("text").to_owned()
+    }
+
+    /// Waits until the page says `expected` there.
+    fn await_text(&self, id: &str, expected: &str) {
+        wait_until(|| self.text(id).contains(expected));
+    }
+
+    /// Types into a field as a hand would.
+    fn fill(&self, id: &str, text: &str) {
+        self.run(&format!(
+            "const field = document.getElementById('{id}');
+             field.value = {};
+             for (const name of ['input', 'change']) field.dispatchEvent(new Event(name))",
+            json!(text)
+        ));
+    }
+
+    fn click(&self, selector: &str) {
+        self.run(&format!("document.querySelector({}).click()", json!(selector)));
+    }
+
+    /// Whether something is seen.
+    fn shows(&self, selector: &str) -> bool {
+        self.run(&format!("return document.querySelector({}).checkVisibility()", json!(selector)))
+            == json!(true)
+    }
+
+    /// Whether the page is wider than the window.
+    fn overflows(&self) -> bool {
+        let script = "return document.documentElement.scrollWidth > innerWidth";
+        self.run(script) == json!(true)
+    }
+
+    /// Fails if the browser complained, about a violated policy for example.
+    fn assert_quiet(&self) {
+        assert_eq!(self.log(), json!([]));
+    }
+}
+
+fn with_source(source: &str, event: Event) -> Event {
+    Event { source: source.to_owned(), ..event }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_dashboard_says_how_to_begin() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", server.address));
+    browser.await_text("state", "live");
+    browser.await_text("calls-title", "No events yet");
+    let first = browser.run("return document.querySelector('main').firstElementChild.id");
+    assert_eq!(first, "calls");
+    let calls = browser.text("call-list");
+    let address = server.address;
+    assert!(calls.contains(&format!("http://{address}/publish")), "{calls}");
+    assert!(calls.contains(&format!("{address} event_aggregator.v1.")), "{calls}");
+    assert!(browser.shows("#call-list button") && !browser.shows("#notice"));
+    let bytes = browser.run(BYTES_LOADED).as_f64().expect("a number");
+    assert!(bytes > 0.0 && bytes < MAX_BYTES_LOADED, "{bytes}");
+    assert!(!browser.overflows());
+
+    publish(&mut server.client().await, vec![event("t", "1")]).await;
+    browser.await_text("received", "1");
+    browser.await_text("tail-rows", "1");
+    assert_ne!(browser.text("calls-title"), "No events yet");
+    browser.assert_quiet();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_goes_on_by_itself() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let exact = r#"{ "big" : 12345678901234567890123, "x":[{"received_at":1}] }"#;
+    publish(&mut client, vec![event_with("a/b", "ü 1", exact), event("u", "2")]).await;
+    publish(&mut client, vec![event("u", "2"), with_source("other", event("u", "2"))]).await;
+
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", server.address));
+    browser.run("window.same = true");
+    browser.await_text("tail-rows", "ü 1");
+    let agree = async |client: &mut Client| {
+        let numbers = counters(client).await;
+        let ids = ["received", "unique", "duplicates", "conflicts"];
+        for (id, number) in ids.into_iter().zip(numbers) {
+            wait_until(|| browser.text(id).replace(',', "") == number.to_string());
+        }
+        let stats = stats(client).await;
+        browser.await_text("topic-count", &stats.topics_active.to_string());
+        for (index, topic) in stats.topics.iter().enumerate() {
+            let cell = |column| {
+                let row = format!("document.querySelectorAll('#topic-rows tr')[{index}]");
+                browser.run(&format!("return {row}?.cells[{column}].innerText"))
+            };
+            let received = topic.received.to_string();
+            wait_until(|| {
+                let [name, number] = [0, 1].map(|column| cell(column).as_str().map(str::to_owned));
+                name.as_ref() == Some(&topic.topic)
+                    && number.is_some_and(|number| number.replace(',', "") == received)
+            });
+        }
+    };
+    agree(&mut client).await;
+
+    // The payload is shown as it came, also what JavaScript has no number for.
+    browser.fill("lookup-topic", "a/b");
+    browser.fill("lookup-id", "ü 1");
+    browser.click("#lookup-form button");
+    browser.await_text("lookup-event", exact);
+    browser.await_text("tail-rows", "12345678901234567890123");
+    browser.fill("lookup-id", "nothing");
+    browser.click("#lookup-form button");
+    browser.await_text("lookup-said", "no event is stored");
+    assert!(!browser.shows("#lookup-event"));
+    let complaints = browser.log();
+    let complaint = complaints[0]["message"].as_str().expect("the 404");
+    assert!(complaint.contains("/events/a%2Fb/nothing"), "{complaints}");
+    assert_eq!(complaints[1], Value::Null);
+
+    let hostile = format!(r#"{{"x":{}}}"#, json!(HOSTILE));
+    let event = with_source(HOSTILE, event_with(HOSTILE, HOSTILE, &hostile));
+    let more: Vec<Event> = (0..1_000).map(|n| crate::harness::event("u", &n.to_string())).collect();
+    for events in more.chunks(100) {
+        publish(&mut client, events.to_vec()).await;
+    }
+    publish(&mut client, vec![event]).await;
+    agree(&mut client).await;
+    browser.await_text("tail-rows", HOSTILE);
+    browser.await_text("topic-rows", HOSTILE);
+    browser.click("#tail-rows .id");
+    browser.await_text("lookup-event", &json!(HOSTILE).to_string());
+    let rows = browser.run("return document.querySelectorAll('#tail-rows li').length");
+    assert!(rows.as_i64().is_some_and(|rows| (1..=200).contains(&rows)), "{rows}");
+    assert_eq!(browser.run("return document.querySelectorAll('img').length"), 0);
+    assert_eq!(browser.run("return document.title"), "Event Aggregator");
+
+    browser.resize(360, 740);
+    assert!(!browser.overflows());
+    assert_eq!(browser.run("return window.same"), true, "it was loaded once");
+    browser.assert_quiet();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_events_are_filtered_and_held() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "early"), event("u", "other")]).await;
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", server.address));
+    browser.await_text("tail-rows", "early");
+    let shown = || browser.text("tail-rows");
+
+    browser.fill("tail-filter", "EARL");
+    assert!(!shown().contains("other"));
+    publish(&mut client, vec![event("u", "another"), event("u", "earlier")]).await;
+    browser.await_text("tail-rows", "earlier");
+    assert!(!shown().contains("another"));
+    browser.fill("tail-filter", "");
+    browser.await_text("tail-rows", "other");
+
+    browser.fill("tail-topic", "t");
+    wait_until(|| !shown().contains("other"));
+    publish(&mut client, vec![event("u", "unseen"), event("t", "seen")]).await;
+    browser.await_text("tail-rows", "seen");
+    assert!(!shown().contains("unseen"));
+
+    browser.click("#tail-pause");
+    publish(&mut client, vec![event("t", "held")]).await;
+    browser.await_text("tail-pause", "Resume (1)");
+    assert!(!shown().contains("held"));
+    browser.click("#tail-pause");
+    browser.await_text("tail-rows", "held");
+    browser.assert_quiet();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_recovers_from_a_service_that_was_away() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = Service::start(&database.url_text());
+    let address = service.address;
+    let browser = Browser::start();
+    browser.open(&format!("http://{address}/"));
+    browser.await_text("state", "live");
+    drop(service);
+    browser.await_text("notice", "does not answer");
+    assert!(browser.shows("#notice"));
+
+    let service = Service::start_at(&address.to_string(), &database.url_text());
+    publish(&mut connect_to(service.address).await, vec![event("t", "back")]).await;
+    browser.await_text("state", "live");
+    browser.await_text("received", "1");
+    browser.await_text("tail-rows", "back");
+    assert!(!browser.shows("#notice"));
+    let complaints = browser.log();
+    // It tells of every connection that failed, and of nothing else.
+    for complaint in complaints.as_array().expect("a list") {
+        assert_eq!(complaint["source"], Value::from("network"), "{complaint}");
+    }
+}
