@@ -17,6 +17,7 @@ mod publish;
 mod serve;
 mod stats;
 mod tail;
+mod verify;
 
 /// Takes in events that producers may send more than once, and keeps each exactly once.
 #[derive(Debug, Parser)]
@@ -42,6 +43,8 @@ enum Command {
     Tail(tail::Tail),
     /// Show how many events came in, and how many of them were repeated
     Stats(stats::ShowStats),
+    /// Compare the counters of a database with its rows: exits with 1 if anything differs
+    Verify(verify::Verify),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
     /// Print what makes a shell complete the names of commands and flags
@@ -68,6 +71,7 @@ impl Cli {
             }
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
+            Command::Verify(verify) => verify.run().await,
             Command::Health(health) => health.run().await,
         };
         match done {

@@ -20,6 +20,7 @@ use crate::{
 mod judge;
 pub mod postgres;
 pub mod sqlite;
+pub mod verify;
 
 /// A database of events. Implementations are shared by all tasks of the service.
 #[async_trait]

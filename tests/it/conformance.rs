@@ -34,3 +34,4 @@ mod stats;
 mod store;
 mod stream;
 mod validation;
+mod verify;
