@@ -18,10 +18,27 @@ mod serve;
 mod stats;
 mod tail;
 mod verify;
+mod version;
+
+/// What is the same for all commands.
+const AFTER_HELP: &str = "\
+Start with:
+  event-aggregator serve
+  event-aggregator publish --simulate 20000
+  event-aggregator stats
+
+Results go to standard output, everything else to standard error. Tables are for terminals; into a
+pipe goes JSON, one object a line. -o chooses. NO_COLOR=1 keeps colours out of the log and of help.
+
+Exits with
+  0         done
+  1         something went wrong here, or not all is as it should be
+  2         wrong usage
+  64 + N    the service answered with the gRPC code N, such as 67 for INVALID_ARGUMENT";
 
 /// Takes in events that producers may send more than once, and keeps each exactly once.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +64,8 @@ enum Command {
     Verify(verify::Verify),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
+    /// Show the version of the program, and of the contract it speaks
+    Version(version::Version),
     /// Print what makes a shell complete the names of commands and flags
     Completions {
         /// The shell
@@ -66,12 +85,16 @@ impl Cli {
             Command::Get(get) => get.run().await,
             Command::Completions { shell } => {
                 let mut command = <Self as clap::CommandFactory>::command();
-                clap_complete::generate(shell, &mut command, "event-aggregator", &mut io::stdout());
-                Ok(ExitCode::SUCCESS)
+                // It panics if it cannot write, which it always can into memory.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, "event-aggregator", &mut script);
+                let written = io::stdout().write_all(&script);
+                written.map(|()| ExitCode::SUCCESS).map_err(Into::into)
             }
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Verify(verify) => verify.run().await,
+            Command::Version(version) => version.run(),
             Command::Health(health) => health.run().await,
         };
         match done {
@@ -90,12 +113,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// How results are printed: for people, or for programs as one JSON object or one per line.
+/// How results are printed: for people, or for programs as one JSON document or one object a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
+    /// For people
     Table,
-    #[value(alias = "ndjson")]
+    /// One JSON document
     Json,
+    /// One JSON object a line
+    Ndjson,
 }
 
 impl Output {
@@ -103,7 +129,7 @@ impl Output {
     fn or_suitable(asked: Option<Self>) -> Self {
         asked.unwrap_or(match io::stdout().is_terminal() {
             true => Self::Table,
-            false => Self::Json,
+            false => Self::Ndjson,
         })
     }
 }

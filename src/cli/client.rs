@@ -39,6 +39,7 @@ impl Server {
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
         let address = self.addr.strip_prefix("http://").unwrap_or(&self.addr);
+        let address = address.strip_suffix('/').unwrap_or(address);
         if self.addr.starts_with("https://") {
             bail!("TLS is not supported yet; write http://host:port");
         }

@@ -36,9 +36,9 @@ pub(super) struct Publish {
           value_name = "N")]
     topics: u32,
 
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    /// How to print the result [default: table on a terminal, else ndjson]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
 }
 
 #[derive(Debug, Args)]
@@ -102,9 +102,9 @@ impl Publish {
         if tally.total() == 0 {
             eprintln!("There were no events.");
         }
-        match self.output {
+        match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,
-            Output::Json => print(tally.as_json())?,
+            Output::Json | Output::Ndjson => print(tally.as_json())?,
         }
         let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
         if !exact {

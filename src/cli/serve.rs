@@ -1,6 +1,7 @@
 //! `serve`: runs the service until it is told to stop.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -31,7 +32,7 @@ impl Serve {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(is_colourful(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
             // It would be told on standard error too, and whoever cannot write there panics.
             .log_internal_errors(false)
             .init();
@@ -47,6 +48,11 @@ impl Serve {
         app.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Whether the log has colours: on a terminal whose user did not say no, as on no-color.org.
+fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 /// Says what is running, and what to type next.
@@ -97,4 +103,17 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             std::process::exit(130);
         });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_colourful;
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        assert!(is_colourful(true, None));
+        assert!(is_colourful(true, Some("".into())), "an empty variable says nothing");
+        assert!(!is_colourful(true, Some("1".into())));
+        assert!(!is_colourful(false, None));
+    }
 }

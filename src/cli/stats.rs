@@ -25,7 +25,7 @@ pub(super) struct ShowStats {
     #[arg(long, default_value_t = 20, value_name = "N")]
     topics: u16,
 
-    /// How to print [default: table on a terminal, else json]
+    /// How to print [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -41,7 +41,7 @@ impl ShowStats {
         let stats = client.get_stats(request).await.map_err(Refused)?.into_inner();
         let text = match Output::or_suitable(self.output) {
             Output::Table => as_table(&stats, narrowed),
-            Output::Json => as_json(&stats),
+            Output::Json | Output::Ndjson => as_json(&stats),
         };
         print(text)?;
         Ok(ExitCode::SUCCESS)

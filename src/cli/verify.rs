@@ -24,7 +24,7 @@ pub(super) struct Verify {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// How to print [default: table on a terminal, else json]
+    /// How to print [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -39,7 +39,7 @@ impl Verify {
         let report = report?;
         match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&report))?,
-            Output::Json => print(as_json(&report))?,
+            Output::Json | Output::Ndjson => print(as_json(&report))?,
         }
         Ok(if report.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
