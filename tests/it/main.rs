@@ -9,6 +9,7 @@ mod conformance;
 mod contract;
 mod faults;
 mod harness;
+mod import;
 mod postgres_server;
 mod process;
 mod python;
