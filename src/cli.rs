@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod bench;
 mod client;
+mod demo;
 mod get;
 mod health;
 mod list;
@@ -48,6 +49,8 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Serve),
+    /// See it work: a service with made-up events, and nothing to set up
+    Demo(demo::Demo),
     /// Send events to a service, from a file or made up
     Publish(publish::Publish),
     /// Load a service, and measure how fast it answers
@@ -79,6 +82,7 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(serve) => serve.run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::Publish(publish) => publish.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::List(list) => list.run().await,

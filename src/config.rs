@@ -32,7 +32,8 @@ pub struct Config {
     pub data_dir: PathBuf,
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// Reads an address to listen on.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     resolved.ok_or_else(|| "must be an address and a port, like 127.0.0.1:50051".to_owned())
 }

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -195,6 +195,24 @@ impl Publish {
             _ => "Interrupted. What was answered is stored.",
         }
     }
+}
+
+/// Sends made-up events, so many a second, until it is dropped or cannot.
+pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Result<()> {
+    let (events, mut made) = mpsc::channel(1);
+    let (paced, outgoing) = mpsc::channel(CHANNEL_EVENTS);
+    tokio::spawn(Simulation::new(u64::MAX, 0.3, 5).run(events));
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
+        while let Some(event) = made.recv().await {
+            ticks.tick().await;
+            if paced.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut tally, mut import) = (Tally::default(), Import::default());
+    send::all(server, outgoing, &ProgressBar::hidden(), &mut tally, &mut import).await
 }
 
 fn as_table(tally: &Tally, seconds: f64) -> String {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Write},
+    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -57,11 +58,8 @@ fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
 
 /// Says what is running, and what to type next.
 fn print_banner(app: &App) -> io::Result<()> {
-    let mut address = app.address();
-    let listening = address;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
+    let listening = app.address();
+    let address = reachable(listening);
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
@@ -85,8 +83,16 @@ or 20,000 simulated ones, and see what was kept:
     )
 }
 
+/// The address by which this machine reaches what listens there.
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
 /// Is done when the process is asked to stop. Asked again, it stops at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle Ctrl-C")?;
     Ok(async move {

@@ -65,7 +65,7 @@ impl ShowStats {
     }
 }
 
-fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
+pub(super) fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
     if stats.topics.is_empty() && narrowed {
         return "Nothing was received under this topic.".into();
     }

@@ -261,6 +261,27 @@ async fn whoever_watches_the_counters_rides_out_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_demo_shows_events_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut command = program();
+    command.args(["demo", "--listen", "127.0.0.1:0", "--rate", "1000"]);
+    command.env("TMPDIR", folder.path()).stdout(Stdio::piped());
+    let mut demo = command.spawn().expect("spawn");
+    let mut told = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let banner = told.next().expect("a banner").expect("text");
+    let address = banner.rsplit(' ').next().expect("an address").parse().expect("an address");
+    let mut client = connect_to(address).await;
+    while counters(&mut client).await[2] < 10 {}
+    drop(client);
+    let interrupt = format!("kill -INT {}", demo.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().expect("kill").success());
+    assert_eq!(demo.wait().expect("wait").code(), Some(0));
+    let rest: Vec<_> = told.map(|line| line.expect("text")).collect();
+    assert!(rest.iter().any(|line| line.contains("| all")), "{rest:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_at_once_on_an_empty_database() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let url = database.url_text();
