@@ -35,6 +35,7 @@ Exits with
   0         done
   1         something went wrong here, or not all is as it should be
   2         wrong usage
+  130       publish was interrupted with Ctrl-C
   64 + N    the service answered with the gRPC code N, such as 67 for INVALID_ARGUMENT";
 
 /// Takes in events that producers may send more than once, and keeps each exactly once.

@@ -24,8 +24,8 @@ mod simulate;
 #[command(after_help = "A line of a file looks like this (timestamp and payload may be left out):
   {\"topic\":\"orders\",\"event_id\":\"1\",\"timestamp\":\"2026-01-31T12:00:00Z\",\"source\":\"shop\",\"payload\":{\"n\":1}}
 
-A file may be imported again: what is stored already is a duplicate. One that takes long goes on where
-it was, after Ctrl-C or a kill, with
+A file may be imported again: what is stored already is a duplicate. One that takes long
+goes on where it was, after Ctrl-C or a kill, with
 
   event-aggregator publish --file all.ndjson --resume-file all.resume --rejects bad.ndjson
 
@@ -117,7 +117,10 @@ impl Publish {
                 progress.set_length(total);
                 let simulation = Simulation::new(total, self.duplicates, self.topics);
                 let expected = simulation.expected();
-                let making = tokio::spawn(async { Ok(simulation.run(events).await) });
+                let making = tokio::spawn(async {
+                    simulation.run(events).await;
+                    Ok(())
+                });
                 let bar = "{wide_bar} {human_pos} of {human_len} events, {eta} left";
                 (making, Some(expected), bar)
             }
