@@ -20,6 +20,8 @@ use crate::{
     store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
+pub use crate::store::verify::{Difference, Report};
+
 /// Why a service did not start, or did not end well. Each reads as one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,9 +36,15 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The database cannot be verified.
+    #[error(transparent)]
+    Verify(#[from] store::verify::Failed),
     /// The contract built into the program cannot be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A task of this process broke.
+    #[error("a task failed: {0}")]
+    Task(io::Error),
     /// The server broke while it was running.
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -143,6 +151,17 @@ impl App {
         }
         Ok(served?)
     }
+}
+
+/// Compares the counters of a database with its rows, in one snapshot. Reads only.
+pub async fn verify(database: &Database) -> Result<Report, Error> {
+    Ok(match database.clone() {
+        Database::Sqlite(path) => {
+            let reading = tokio::task::spawn_blocking(move || store::sqlite::verify(&path));
+            reading.await.map_err(io::Error::from).map_err(Error::Task)??
+        }
+        Database::Postgres(url) => store::postgres::verify(&url).await?,
+    })
 }
 
 async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {

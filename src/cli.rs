@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod bench;
 mod client;
+mod demo;
 mod get;
 mod health;
 mod list;
@@ -17,10 +18,29 @@ mod publish;
 mod serve;
 mod stats;
 mod tail;
+mod verify;
+mod version;
+
+/// What is the same for all commands.
+const AFTER_HELP: &str = "\
+Start with:
+  event-aggregator serve
+  event-aggregator publish --simulate 20000
+  event-aggregator stats
+
+Results go to standard output, everything else to standard error. Tables are for terminals; into a
+pipe goes JSON, one object a line. -o chooses. NO_COLOR=1 keeps colours out of the log and of help.
+
+Exits with
+  0         done
+  1         something went wrong here, or not all is as it should be
+  2         wrong usage
+  130       publish was interrupted with Ctrl-C
+  64 + N    the service answered with the gRPC code N, such as 67 for INVALID_ARGUMENT";
 
 /// Takes in events that producers may send more than once, and keeps each exactly once.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,6 +50,8 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Serve),
+    /// See it work: a service with made-up events, and nothing to set up
+    Demo(demo::Demo),
     /// Send events to a service, from a file or made up
     Publish(publish::Publish),
     /// Load a service, and measure how fast it answers
@@ -42,8 +64,12 @@ enum Command {
     Tail(tail::Tail),
     /// Show how many events came in, and how many of them were repeated
     Stats(stats::ShowStats),
+    /// Compare the counters of a database with its rows: exits with 1 if anything differs
+    Verify(verify::Verify),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
+    /// Show the version of the program, and of the contract it speaks
+    Version(version::Version),
     /// Print what makes a shell complete the names of commands and flags
     Completions {
         /// The shell
@@ -57,17 +83,23 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(serve) => serve.run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::Publish(publish) => publish.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::List(list) => list.run().await,
             Command::Get(get) => get.run().await,
             Command::Completions { shell } => {
                 let mut command = <Self as clap::CommandFactory>::command();
-                clap_complete::generate(shell, &mut command, "event-aggregator", &mut io::stdout());
-                Ok(ExitCode::SUCCESS)
+                // It panics if it cannot write, which it always can into memory.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, "event-aggregator", &mut script);
+                let written = io::stdout().write_all(&script);
+                written.map(|()| ExitCode::SUCCESS).map_err(Into::into)
             }
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
+            Command::Verify(verify) => verify.run().await,
+            Command::Version(version) => version.run(),
             Command::Health(health) => health.run().await,
         };
         match done {
@@ -86,12 +118,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// How results are printed: for people, or for programs as one JSON object or one per line.
+/// How results are printed: for people, or for programs as one JSON document or one object a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
+    /// For people
     Table,
-    #[value(alias = "ndjson")]
+    /// One JSON document
     Json,
+    /// One JSON object a line
+    Ndjson,
 }
 
 impl Output {
@@ -99,7 +134,7 @@ impl Output {
     fn or_suitable(asked: Option<Self>) -> Self {
         asked.unwrap_or(match io::stdout().is_terminal() {
             true => Self::Table,
-            false => Self::Json,
+            false => Self::Ndjson,
         })
     }
 }

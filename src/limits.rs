@@ -61,6 +61,9 @@ pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
 /// 8 KiB; the longest violations have some 200 bytes, which become a third more on the way.
 pub const MAX_VIOLATIONS: usize = 20;
 
+/// Differences that a verification names. One shows what is wrong; thousands would have the same cause.
+pub const MAX_DIFFERENCES: usize = 20;
+
 /// Topics in an answer of GetStats when the caller names no number.
 pub const DEFAULT_STATS_TOPICS: usize = 100;
 

@@ -21,6 +21,7 @@ mod judge;
 pub mod measured;
 pub mod postgres;
 pub mod sqlite;
+pub mod verify;
 
 /// A database of events. Implementations are shared by all tasks of the service.
 #[async_trait]

@@ -140,7 +140,7 @@ impl Bench {
         let seconds = begun.elapsed().as_secs_f64();
         match self.output {
             Output::Table => print(as_table(&total, seconds))?,
-            Output::Json => print(as_json(&total, seconds))?,
+            Output::Json | Output::Ndjson => print(as_json(&total, seconds))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,6 @@
 //! Talking to a service: where it is, and what its errors mean to a person.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -31,6 +31,11 @@ pub(super) struct Server {
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
 
 impl Server {
+    /// The service at an address.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { addr: address.to_string() }
+    }
+
     /// Connects to the service.
     pub(super) async fn connect(&self) -> anyhow::Result<Client> {
         Ok(self.client(self.channel().await?))
@@ -39,6 +44,7 @@ impl Server {
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
         let address = self.addr.strip_prefix("http://").unwrap_or(&self.addr);
+        let address = address.strip_suffix('/').unwrap_or(address);
         if self.addr.starts_with("https://") {
             bail!("TLS is not supported yet; write http://host:port");
         }

@@ -23,7 +23,7 @@ pub(super) struct Get {
     /// Its id within the topic
     event_id: String,
 
-    /// How to print [default: table on a terminal, else json]
+    /// How to print [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -41,7 +41,7 @@ impl Get {
             return Ok(ExitCode::FAILURE);
         };
         match Output::or_suitable(self.output) {
-            Output::Json => print(ndjson::write(event)?)?,
+            Output::Json | Output::Ndjson => print(ndjson::write(event)?)?,
             Output::Table => print(list::rows(&found.events))?,
         }
         Ok(ExitCode::SUCCESS)

@@ -20,7 +20,12 @@ use crate::proto::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "What this prints as JSON, `publish --file` reads.")]
+#[command(after_help = "\
+  event-aggregator list --topic orders --since 2026-01-31T12:00:00Z
+  event-aggregator list -n 0 -o ndjson > all.ndjson
+  event-aggregator list -n 0 -o json | jq length
+
+What this prints as ndjson, `publish --file` reads; json is one array.")]
 pub(super) struct List {
     #[command(flatten)]
     server: Server,
@@ -49,7 +54,7 @@ pub(super) struct List {
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     limit: u64,
 
-    /// How to print [default: table on a terminal, else json]
+    /// How to print [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -84,39 +89,64 @@ impl List {
         };
 
         let mut left = if self.limit == 0 { u64::MAX } else { self.limit };
-        let mut listed = 0;
+        let mut printer = Printer { output, events: 0 };
         loop {
             request.page_size = left.min(1_000) as i32;
             let page = client.list_events(request.clone()).await.map_err(Refused)?.into_inner();
             left -= page.events.len() as u64;
-            listed += page.events.len();
-            print(&page.events, output)?;
+            printer.page(&page.events)?;
             if page.next_page_token.is_empty() || left == 0 {
                 break;
             }
             request.page_token = page.next_page_token;
         }
-        if listed == 0 {
+        printer.end()?;
+        if printer.events == 0 {
             eprintln!("{hint}");
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match output {
-        Output::Json => {
-            for event in events {
-                writeln!(stdout, "{}", ndjson::write(event)?)?;
+/// Prints pages as they come.
+struct Printer {
+    output: Output,
+    /// How many were printed.
+    events: u64,
+}
+
+impl Printer {
+    fn page(&mut self, events: &[Event]) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Output::Ndjson => {
+                for event in events {
+                    writeln!(stdout, "{}", ndjson::write(event)?)?;
+                }
+            }
+            Output::Json => {
+                for (place, event) in (self.events..).zip(events) {
+                    let before = if place == 0 { "[\n" } else { ",\n" };
+                    write!(stdout, "{before}{}", ndjson::write(event)?)?;
+                }
+            }
+            Output::Table if events.is_empty() => (),
+            Output::Table => {
+                writeln!(stdout, "{}", rows(events))?;
             }
         }
-        Output::Table if events.is_empty() => (),
-        Output::Table => {
-            writeln!(stdout, "{}", rows(events))?;
+        self.events += events.len() as u64;
+        Ok(())
+    }
+
+    /// What comes behind the last page.
+    fn end(&self) -> anyhow::Result<()> {
+        match (self.output, self.events) {
+            (Output::Json, 0) => super::print("[]"),
+            (Output::Json, _) => super::print("\n]"),
+            _ => Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Events as a table.

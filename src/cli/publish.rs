@@ -1,17 +1,22 @@
 //! `publish`: sends events over PublishStream and reports what became of them.
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
-use self::{send::Tally, simulate::Simulation};
+use self::{import::Import, send::Tally, simulate::Simulation};
 use super::{Output, client::Server, print, table};
 use crate::proto::v1::Event;
 
 mod file;
+mod import;
 mod send;
 mod simulate;
 
@@ -19,13 +24,30 @@ mod simulate;
 #[command(after_help = "A line of a file looks like this (timestamp and payload may be left out):
   {\"topic\":\"orders\",\"event_id\":\"1\",\"timestamp\":\"2026-01-31T12:00:00Z\",\"source\":\"shop\",\"payload\":{\"n\":1}}
 
-Exits with 1 if an event was rejected, or a simulation was not counted exactly.")]
+A file may be imported again: what is stored already is a duplicate. One that takes long
+goes on where it was, after Ctrl-C or a kill, with
+
+  event-aggregator publish --file all.ndjson --resume-file all.resume --rejects bad.ndjson
+
+Each line of bad.ndjson has the number of a refused line, the reasons, and its text as `event`. Mend
+the text and send it again: jq -r .event bad.ndjson > mended.ndjson
+
+Exits with 130 after Ctrl-C, with 1 if an event was rejected, or a simulation was not counted exactly.")]
 pub(super) struct Publish {
     #[command(flatten)]
     server: Server,
 
     #[command(flatten)]
     input: Input,
+
+    /// Write the lines that were refused into this file, with the reasons; what it had is replaced,
+    /// unless --resume-file goes on
+    #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
+    rejects: Option<PathBuf>,
+
+    /// Keep the place in this file, and go on from there the next time
+    #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
+    resume_file: Option<PathBuf>,
 
     /// What part of the simulated events repeats an earlier one, from 0 to 1
     #[arg(long, default_value_t = 0.3, value_parser = super::part, value_name = "PART")]
@@ -36,9 +58,9 @@ pub(super) struct Publish {
           value_name = "N")]
     topics: u32,
 
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    /// How to print the result [default: table on a terminal, else ndjson]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
 }
 
 #[derive(Debug, Args)]
@@ -53,12 +75,33 @@ struct Input {
     file: Option<PathBuf>,
 }
 
-/// An event on its way, with the line it came from.
-#[derive(Debug, Clone)]
+/// An event on its way, or what is wrong with it, with the line it came from.
+#[derive(Debug)]
 struct Outgoing {
-    line: u64,
-    event: Event,
+    line: Line,
+    event: Result<Event, String>,
 }
+
+/// A line of the input.
+#[derive(Debug)]
+struct Line {
+    number: u64,
+    /// Where it ends: the byte of a file, or the number of a made-up event.
+    end: u64,
+    /// Whether there was a line break.
+    ended: bool,
+    /// What it says, if that is to be kept.
+    text: Option<Vec<u8>>,
+}
+
+impl Line {
+    fn made(number: u64) -> Self {
+        Self { number, end: number, ended: true, text: None }
+    }
+}
+
+/// What a shell shows for a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 /// Events between whoever reads or makes them and the sender. Each may have a megabyte.
 const CHANNEL_EVENTS: usize = 500;
@@ -67,44 +110,70 @@ impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let (events, outgoing) = mpsc::channel(CHANNEL_EVENTS);
         let progress = ProgressBar::no_length();
-        let bar = match (&self.input.simulate, &self.input.file) {
+        let file = self.input.file.as_deref();
+        let mut import = Import::open(file, self.resume_file.as_deref(), self.rejects.as_deref())?;
+        let (making, expected, bar) = match (self.input.simulate, file) {
             (Some(total), _) => {
-                progress.set_length(*total);
-                "{wide_bar} {human_pos} of {human_len} events, {eta} left"
+                progress.set_length(total);
+                let simulation = Simulation::new(total, self.duplicates, self.topics);
+                let expected = simulation.expected();
+                let making = tokio::spawn(async {
+                    simulation.run(events).await;
+                    Ok(())
+                });
+                let bar = "{wide_bar} {human_pos} of {human_len} events, {eta} left";
+                (making, Some(expected), bar)
             }
-            _ => "{spinner} {human_pos} events in {elapsed}",
+            (None, Some(path)) => {
+                let begin = import.start();
+                let (lines, length) = file::open(path, begin.1).await?;
+                let bar = match length {
+                    Some(length) => {
+                        progress.set_length(length);
+                        "{wide_bar} {bytes} of {total_bytes}, {eta} left"
+                    }
+                    None => "{spinner} {bytes} in {elapsed}",
+                };
+                let keep_text = import.keeps_rejects();
+                (tokio::spawn(file::read(lines, begin, keep_text, events)), None, bar)
+            }
+            (None, None) => unreachable!("clap demands one of them"),
         };
         progress.set_style(ProgressStyle::with_template(bar).context("progress bar")?);
 
         let begun = Instant::now();
-        let (tally, expected) = match (self.input.simulate, self.input.file) {
-            (Some(total), _) => {
-                let simulation = Simulation::new(total, self.duplicates, self.topics);
-                let expected = simulation.expected();
-                let making = tokio::spawn(simulation.run(events));
-                let tally = send::all(&self.server, outgoing, &progress).await?;
-                making.await?;
-                (tally, Some(expected))
-            }
-            (None, Some(path)) => {
-                let lines = file::open(&path).await?;
-                let reading = tokio::spawn(file::read(lines, events));
-                let mut tally = send::all(&self.server, outgoing, &progress).await?;
-                tally.add_unsent(reading.await?.with_context(|| path.display().to_string())?);
-                (tally, None)
-            }
-            (None, None) => unreachable!("clap demands one of them"),
+        let mut tally = Tally::default();
+        let sent = tokio::select! {
+            sent = send::all(&self.server, outgoing, &progress, &mut tally, &mut import) => Some(sent),
+            _ = tokio::signal::ctrl_c() => None,
         };
         progress.finish_and_clear();
+        // Also what was sent before a failure need not be sent again.
+        import.save().context("cannot keep the place")?;
+        let interrupted = match sent {
+            Some(sent) => {
+                sent?;
+                making
+                    .await?
+                    .with_context(|| file.unwrap_or(Path::new("")).display().to_string())?;
+                false
+            }
+            None => true,
+        };
 
         tally.rejects.print("was rejected");
         tally.conflict.print("conflicts with the stored event, which stays, in");
-        if tally.total() == 0 {
+        if interrupted {
+            eprintln!("{}", self.how_to_go_on());
+        } else if tally.total() == 0 {
             eprintln!("There were no events.");
         }
-        match self.output {
+        match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,
-            Output::Json => print(tally.as_json())?,
+            Output::Json | Output::Ndjson => print(tally.as_json())?,
+        }
+        if interrupted {
+            return Ok(ExitCode::from(INTERRUPTED));
         }
         let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
         if !exact {
@@ -115,6 +184,38 @@ impl Publish {
             false => ExitCode::FAILURE,
         })
     }
+}
+
+impl Publish {
+    /// What to do after Ctrl-C.
+    fn how_to_go_on(&self) -> &'static str {
+        match (&self.input.file, &self.resume_file) {
+            (Some(_), Some(_)) => "Interrupted. The same command goes on from here.",
+            (Some(path), None) if path.as_path() != Path::new("-") => {
+                "Interrupted. The same command begins anew, and what was stored is a duplicate; with \
+                 --resume-file it can go on."
+            }
+            _ => "Interrupted. What was answered is stored.",
+        }
+    }
+}
+
+/// Sends made-up events, so many a second, until it is dropped or cannot.
+pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Result<()> {
+    let (events, mut made) = mpsc::channel(1);
+    let (paced, outgoing) = mpsc::channel(CHANNEL_EVENTS);
+    tokio::spawn(Simulation::new(u64::MAX, 0.3, 5).run(events));
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
+        while let Some(event) = made.recv().await {
+            ticks.tick().await;
+            if paced.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut tally, mut import) = (Tally::default(), Import::default());
+    send::all(server, outgoing, &ProgressBar::hidden(), &mut tally, &mut import).await
 }
 
 fn as_table(tally: &Tally, seconds: f64) -> String {

@@ -1,7 +1,9 @@
 //! `serve`: runs the service until it is told to stop.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal, Write},
+    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -59,7 +61,7 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let is_span = |metadata: &Metadata<'_>| metadata.target() == trace::TARGET;
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(is_colourful(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
         // It would be told on standard error too, and whoever cannot write there panics.
         .log_internal_errors(false)
         .with_filter(filter.and(
@@ -76,13 +78,15 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     Ok(exporter)
 }
 
+/// Whether the log has colours: on a terminal whose user did not say no, as on no-color.org.
+fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
 /// Says what is running, and what to type next.
 fn print_banner(app: &App) -> io::Result<()> {
-    let mut address = app.address();
-    let listening = address;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
+    let listening = app.address();
+    let address = reachable(listening);
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
@@ -107,8 +111,16 @@ or 20,000 simulated ones, and see what was kept:
     )
 }
 
+/// The address by which this machine reaches what listens there.
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
 /// Is done when the process is asked to stop. Asked again, it stops at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle Ctrl-C")?;
     Ok(async move {
@@ -125,4 +137,17 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             std::process::exit(130);
         });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_colourful;
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        assert!(is_colourful(true, None));
+        assert!(is_colourful(true, Some("".into())), "an empty variable says nothing");
+        assert!(!is_colourful(true, Some("1".into())));
+        assert!(!is_colourful(false, None));
+    }
 }

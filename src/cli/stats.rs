@@ -1,6 +1,6 @@
 //! `stats`: the counters.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -12,7 +12,16 @@ use super::{
 };
 use crate::proto::v1::{GetStatsRequest, GetStatsResponse, TopicStats};
 
+mod watch;
+
 #[derive(Debug, Args)]
+#[command(after_help = "\
+  event-aggregator stats
+  event-aggregator stats --watch
+  event-aggregator stats --watch 10s -o ndjson >> counters.ndjson
+
+The rates of --watch are those since the sample before. A service that restarts meanwhile is waited
+for; Ctrl-C ends with 0.")]
 pub(super) struct ShowStats {
     #[command(flatten)]
     server: Server,
@@ -25,7 +34,12 @@ pub(super) struct ShowStats {
     #[arg(long, default_value_t = 20, value_name = "N")]
     topics: u16,
 
-    /// How to print [default: table on a terminal, else json]
+    /// Show them again and again, every so often (2s if nothing is said), with how fast they rise
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2s",
+          value_parser = watch::interval)]
+    watch: Option<Duration>,
+
+    /// How to print [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -38,17 +52,20 @@ impl ShowStats {
             max_topics: self.topics.into(),
         };
         let mut client = self.server.connect().await?;
+        let output = Output::or_suitable(self.output);
+        if let Some(every) = self.watch {
+            return watch::run(client, request, every, output).await;
+        }
         let stats = client.get_stats(request).await.map_err(Refused)?.into_inner();
-        let text = match Output::or_suitable(self.output) {
-            Output::Table => as_table(&stats, narrowed),
-            Output::Json => as_json(&stats),
-        };
-        print(text)?;
+        match output {
+            Output::Table => print(as_table(&stats, narrowed))?,
+            Output::Json | Output::Ndjson => print(as_json(&stats))?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
+pub(super) fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
     if stats.topics.is_empty() && narrowed {
         return "Nothing was received under this topic.".into();
     }
@@ -82,7 +99,7 @@ fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
     topics.to_string()
 }
 
-fn as_json(stats: &GetStatsResponse) -> String {
+fn as_json(stats: &GetStatsResponse) -> serde_json::Value {
     let since_start = stats.since_start.unwrap_or_default();
     json!({
         "received": stats.received,
@@ -99,7 +116,6 @@ fn as_json(stats: &GetStatsResponse) -> String {
             "rejected": since_start.rejected,
         },
     })
-    .to_string()
 }
 
 fn topic_as_json(topic: &TopicStats) -> serde_json::Value {

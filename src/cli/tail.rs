@@ -36,7 +36,7 @@ mod export;
 Without a place to begin at, only what is new is printed. If the connection breaks, it is made again \
 and the feed goes on where it was.
 
-What this prints as JSON, `publish --file -` reads: together they copy a store into another.
+What this prints as ndjson, `publish --file -` reads: together they copy a store into another.
 
   event-aggregator tail --from-start --cursor-file orders.cursor --topic orders >> orders.ndjson
 
@@ -71,7 +71,7 @@ pub(super) struct Tail {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How to print [default: table on a terminal, else json]
+    /// How to print; json is ndjson here [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -197,7 +197,8 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     for event in events {
         match output {
-            Output::Json => writeln!(stdout, "{}", ndjson::write(event)?)?,
+            // A feed has no end, so no document can hold it.
+            Output::Json | Output::Ndjson => writeln!(stdout, "{}", ndjson::write(event)?)?,
             Output::Table => writeln!(
                 stdout,
                 "{:<27}  {:<20}  {:<32}  {:<16}  {}",

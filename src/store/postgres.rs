@@ -24,11 +24,13 @@ use crate::{
 
 pub use columns::JsonText;
 pub use lane::STORE;
+pub use verify::verify;
 
 mod columns;
 mod lane;
 mod open;
 mod read;
+mod verify;
 
 /// A store in a PostgreSQL database, versions 15 to 18.
 #[derive(Debug)]

@@ -22,7 +22,10 @@ use crate::{
 };
 
 mod read;
+mod verify;
 mod write;
+
+pub use verify::verify;
 
 mod migrations {
     refinery::embed_migrations!("src/store/sqlite/migrations");
@@ -42,7 +45,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file at `path`, making it and its folder if they are not there.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let location = format!("sqlite:{}", path.display());
+        let location = store_location(path);
         let unreachable =
             |reason: String| OpenError::Unreachable { database: location.clone(), reason };
         let sql = |error: rusqlite::Error| {
@@ -70,6 +73,11 @@ impl SqliteStore {
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
         Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
     }
+}
+
+/// The database for people.
+fn store_location(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
 }
 
 /// Takes the lock file beside the database.
@@ -114,11 +122,9 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
             }
             Ok(())
         }
-        Err(error) => Err(super::migration_failed(
-            &error,
-            runner.get_migrations(),
-            format!("sqlite:{}", path.display()),
-        )),
+        Err(error) => {
+            Err(super::migration_failed(&error, runner.get_migrations(), store_location(path)))
+        }
     }
 }
 

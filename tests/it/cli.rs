@@ -45,7 +45,17 @@ fn json(output: &Output) -> Value {
 async fn a_simulation_is_counted_exactly() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::start(backend).await;
-        let simulate = ["publish", "--simulate", "20000", "--duplicates", "0.3", "--topics", "5"];
+        let simulate = [
+            "publish",
+            "-o",
+            "table",
+            "--simulate",
+            "20000",
+            "--duplicates",
+            "0.3",
+            "--topics",
+            "5",
+        ];
         let output = run(&server, &simulate).await;
         assert!(output.status.success(), "{}", stderr(&output));
         for (result, events) in [("accepted", "14000"), ("duplicate", "6000"), ("total", "20000")] {
@@ -199,6 +209,56 @@ async fn whoever_stops_reading_causes_no_error() {
         let output = child.wait_with_output().expect("output");
         assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_only_the_beginning_causes_no_error() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    run(&server, &["publish", "--simulate", "3000", "--duplicates", "0"]).await;
+    let address = server.address.to_string();
+    let list = ["list", "-n", "0", "--addr", &address];
+    for command in [&list[..], &["completions", "bash"], &["version"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let mut child =
+            program().args(command).stdout(writer).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut reader = reader;
+        std::io::Read::read_exact(&mut reader, &mut [0; 16]).expect("the beginning");
+        drop(reader);
+        let mut errors = String::new();
+        let stderr = child.stderr.as_mut().expect("piped");
+        std::io::Read::read_to_string(stderr, &mut errors).expect("read");
+        assert!(child.wait().expect("wait").success() && errors.is_empty(), "{errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_output_is_what_it_says() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let empty = json(&run(&server, &["list", "-o", "json"]).await);
+    assert_eq!(empty, serde_json::json!([]));
+    let published = json(&run(&server, &["publish", "--simulate", "1500"]).await);
+    assert_eq!(published["total"], 1500, "one line of JSON into a pipe");
+    let listed = json(&run(&server, &["list", "-n", "0", "-o", "json"]).await);
+    let lines = run(&server, &["list", "-n", "0"]).await;
+    let lines = stdout(&lines).lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    assert_eq!(listed, Value::Array(lines.collect()), "one document, or one object a line");
+    assert_eq!(listed.as_array().expect("array").len(), 1050);
+    for command in [&["stats"][..], &["version"]] {
+        let both = ["json", "ndjson"].map(|output| [command, &["-o", output]].concat());
+        let fields = json(&run(&server, &both[0]).await).as_object().expect("object").len();
+        assert_eq!(json(&run(&server, &both[1]).await).as_object().expect("object").len(), fields);
+    }
+    let url = format!("http://{}/", server.address);
+    assert!(run(&server, &["health", "--addr", &url]).await.status.success());
+}
+
+#[test]
+fn the_version_and_the_exit_codes_are_told() {
+    let version = json(&program().arg("version").output().expect("run"));
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["contract"], "event_aggregator.v1");
+    let help = program().arg("--help").output().expect("run");
+    assert!(stdout(&help).contains("64 + N"), "{}", stdout(&help));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,3 +35,4 @@ mod stats;
 mod store;
 mod stream;
 mod validation;
+mod verify;

@@ -10,6 +10,7 @@ mod conformance;
 mod contract;
 mod faults;
 mod harness;
+mod import;
 mod observability;
 mod postgres_server;
 mod process;

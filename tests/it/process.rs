@@ -225,6 +225,65 @@ async fn a_publisher_rides_out_a_killed_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_the_counters_rides_out_a_restart() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let url = database.url_text();
+    let mut service = Service::start(&url);
+    let address = service.address.to_string();
+    let mut watching = program()
+        .args(["stats", "--watch", "20ms", "--addr", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("spawn");
+    let lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
+    let mut samples = lines.map(|line| -> serde_json::Value {
+        serde_json::from_str(&line.expect("line")).expect("JSON")
+    });
+    let first = samples.next().expect("a sample");
+    assert!(first["received_per_second"].is_null(), "{first}");
+    publish(&mut connect_to(service.address).await, vec![event("t", "1"), event("t", "1")]).await;
+    let rising = |sample: &serde_json::Value| sample["received_per_second"].as_f64() > Some(0.0);
+    let rise = samples.find(rising).expect("a sample");
+    assert_eq!((&rise["received"], &rise["duplicate_dropped"]), (&2.into(), &1.into()));
+    assert!(rise["duplicates_per_second"].as_f64() > Some(0.0), "{rise}");
+
+    service.signal("KILL");
+    service.wait();
+    let mut told = BufReader::new(watching.stderr.take().expect("piped")).lines();
+    let away = told.next().expect("a line").expect("text");
+    assert!(away.contains("away"), "{away}");
+    let service = Service::start_at(&address, &url);
+    publish(&mut connect_to(service.address).await, vec![event("t", "2")]).await;
+    samples.find(|sample| sample["received"] == 3).expect("a sample");
+
+    let interrupt = format!("kill -INT {}", watching.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().expect("kill").success());
+    assert_eq!(watching.wait().expect("wait").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_shows_events_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut command = program();
+    command.args(["demo", "--listen", "127.0.0.1:0", "--rate", "1000"]);
+    command.env("TMPDIR", folder.path()).stdout(Stdio::piped());
+    let mut demo = command.spawn().expect("spawn");
+    let mut told = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let banner = told.next().expect("a banner").expect("text");
+    let address = banner.rsplit(' ').next().expect("an address").parse().expect("an address");
+    let mut client = connect_to(address).await;
+    while counters(&mut client).await[2] < 10 {}
+    drop(client);
+    let interrupt = format!("kill -INT {}", demo.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().expect("kill").success());
+    assert_eq!(demo.wait().expect("wait").code(), Some(0));
+    let rest: Vec<_> = told.map(|line| line.expect("text")).collect();
+    assert!(rest.iter().any(|line| line.contains("| all")), "{rest:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_at_once_on_an_empty_database() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let url = database.url_text();

@@ -5,11 +5,11 @@ use std::{io, path::Path};
 use anyhow::Context;
 use tokio::{
     fs::File,
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncSeekExt, BufReader},
     sync::mpsc,
 };
 
-use super::{Outgoing, send::Lines};
+use super::{Line, Outgoing};
 use crate::{cli::ndjson, limits::MAX_REQUEST_BYTES};
 
 /// Bytes of a line. A longer one would not fit a request, whatever is in it.
@@ -17,28 +17,38 @@ const MAX_LINE_BYTES: usize = MAX_REQUEST_BYTES / 2;
 
 pub(super) type Input = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 
-/// Opens a file, or standard input if the path is a dash.
-pub(super) async fn open(path: &Path) -> anyhow::Result<Input> {
+/// Opens a file at some byte of it, or standard input if the path is a dash. Says how long it is, if
+/// it is a file.
+pub(super) async fn open(path: &Path, begin: u64) -> anyhow::Result<(Input, Option<u64>)> {
+    let mut length = None;
     let input: Box<dyn AsyncRead + Send + Unpin> = match path.to_str() {
         Some("-") => Box::new(tokio::io::stdin()),
-        _ => Box::new(
-            File::open(path).await.with_context(|| format!("cannot open {}", path.display()))?,
-        ),
+        _ => {
+            let opened = File::open(path).await;
+            let mut file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+            length = Some(file.metadata().await?).filter(|file| file.is_file());
+            if begin > 0 {
+                file.seek(io::SeekFrom::Start(begin)).await?;
+            }
+            Box::new(file)
+        }
     };
-    Ok(BufReader::with_capacity(1 << 16, input))
+    Ok((BufReader::with_capacity(1 << 16, input), length.map(|file| file.len())))
 }
 
-/// Reads events until the end, or until nobody takes them any more. Returns the lines that are not
-/// events.
+/// Reads lines until the end, or until nobody takes them any more. The first is the one after line and
+/// byte `begin`. Their text comes along if it is to be kept.
 pub(super) async fn read(
     mut input: Input,
+    begin: (u64, u64),
+    keep_text: bool,
     events: mpsc::Sender<Outgoing>,
-) -> anyhow::Result<Lines> {
-    let mut rejects = Lines::default();
+) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    let mut line = 0;
-    while next_line(&mut input, &mut text).await? {
-        line += 1;
+    let (mut number, mut end) = begin;
+    while let Some((bytes, ended)) = next_line(&mut input, &mut text).await? {
+        number += 1;
+        end += bytes;
         if text.trim_ascii().is_empty() {
             continue;
         }
@@ -49,39 +59,37 @@ pub(super) async fn read(
             Ok(text) => ndjson::read(text).map_err(|error| error.to_string()),
             Err(_) => Err("is not UTF-8".to_owned()),
         };
-        match event {
-            Ok(event) => {
-                if events.send(Outgoing { line, event }).await.is_err() {
-                    break;
-                }
-            }
-            Err(reason) => rejects.add(line, reason),
+        let kept = keep_text.then(|| text.clone());
+        let line = Line { number, end, ended, text: kept };
+        if events.send(Outgoing { line, event }).await.is_err() {
+            break;
         }
     }
-    Ok(rejects)
+    Ok(())
 }
 
-/// Reads the next line into `text`, of one that is too long only as much as shows that. Says whether
-/// there was one.
+/// Reads the next line into `text`, of one that is too long only as much as shows that. If there was
+/// one, says how many bytes it has, and whether they end with a line break.
 async fn next_line(
     input: &mut (impl AsyncBufRead + Unpin),
     text: &mut Vec<u8>,
-) -> io::Result<bool> {
+) -> io::Result<Option<(u64, bool)>> {
     text.clear();
-    let mut any = false;
+    let mut bytes = 0;
     loop {
         let read = input.fill_buf().await?;
         if read.is_empty() {
-            return Ok(any);
+            return Ok((bytes > 0).then_some((bytes, false)));
         }
-        any = true;
         let end = read.iter().position(|&byte| byte == b'\n');
         let taken = end.unwrap_or(read.len());
         let room = (MAX_LINE_BYTES + 1).saturating_sub(text.len());
         text.extend_from_slice(&read[..taken.min(room)]);
-        input.consume(taken + usize::from(end.is_some()));
+        let consumed = taken + usize::from(end.is_some());
+        input.consume(consumed);
+        bytes += consumed as u64;
         if end.is_some() {
-            return Ok(true);
+            return Ok(Some((bytes, true)));
         }
     }
 }

@@ -3,9 +3,11 @@
 
 use std::{
     collections::VecDeque,
+    io,
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use indicatif::ProgressBar;
 use prost::Message;
@@ -14,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Outgoing, simulate::Expected};
+use super::{Line, Outgoing, import::Import, simulate::Expected};
 use crate::{
     cli::client::{Client, Refused, Server, may_recover},
     proto::v1::{PublishStatus, PublishStreamRequest, PublishStreamResponse},
@@ -84,13 +86,6 @@ impl Tally {
         all && self.conflict.count == 0 && (self.reconnects > 0 || self.accepted == expected.new)
     }
 
-    /// Adds lines that were not even sent.
-    pub(super) fn add_unsent(&mut self, rejects: Lines) {
-        self.rejects.count += rejects.count;
-        self.rejects.first.extend(rejects.first);
-        self.rejects.first.sort_by_key(|(line, _)| *line);
-    }
-
     pub(super) fn as_json(&self) -> String {
         json!({
             "total": self.total(),
@@ -103,19 +98,41 @@ impl Tally {
         .to_string()
     }
 
-    fn add(&mut self, request: &Unanswered, response: PublishStreamResponse) {
-        for (line, result) in request.lines.iter().zip(response.results) {
-            match result.status() {
-                PublishStatus::Accepted => self.accepted += 1,
-                PublishStatus::Duplicate => self.duplicate += 1,
-                PublishStatus::Conflict => {
-                    self.conflict.add(*line, result.differing_fields.join(", "));
+    fn add(
+        &mut self,
+        request: Unanswered,
+        response: PublishStreamResponse,
+        import: &mut Import,
+    ) -> io::Result<()> {
+        let mut results = response.results.into_iter();
+        for (line, fault) in &request.lines {
+            let reason = match fault {
+                Some(fault) => fault.clone(),
+                None => {
+                    let result = results.next().unwrap_or_default();
+                    match result.status() {
+                        PublishStatus::Accepted => {
+                            self.accepted += 1;
+                            continue;
+                        }
+                        PublishStatus::Duplicate => {
+                            self.duplicate += 1;
+                            continue;
+                        }
+                        PublishStatus::Conflict => {
+                            self.conflict.add(line.number, result.differing_fields.join(", "));
+                            continue;
+                        }
+                        PublishStatus::Rejected | PublishStatus::Unspecified => {
+                            reason(result.error.unwrap_or_default())
+                        }
+                    }
                 }
-                PublishStatus::Rejected | PublishStatus::Unspecified => {
-                    self.rejects.add(*line, reason(result.error.unwrap_or_default()));
-                }
-            }
+            };
+            import.refuse(line, &reason)?;
+            self.rejects.add(line.number, reason);
         }
+        request.lines.last().map_or(Ok(()), |(line, _)| import.answered(line))
     }
 }
 
@@ -132,19 +149,42 @@ fn reason(error: tonic_types::Status) -> String {
     if faults.is_empty() { error.message } else { faults.join("; ") }
 }
 
-/// A request that was sent and not answered yet.
+/// A request that was not answered yet.
 struct Unanswered {
     request: PublishStreamRequest,
-    lines: Vec<u64>,
+    /// The lines of its events and, in between, those that are no events, with what is wrong.
+    lines: Vec<(Line, Option<String>)>,
 }
 
-/// Sends everything that comes out of `outgoing`.
+/// Why a stream ended early.
+enum Broken {
+    /// It broke, or the service refused it.
+    Stream(Status),
+    /// What came of it cannot be kept.
+    Import(io::Error),
+}
+
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::Stream(status)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Import(error)
+    }
+}
+
+/// Sends everything that comes out of `outgoing`. What came of it so far is in the tally, also if this
+/// is given up half-way.
 pub(super) async fn all(
     server: &Server,
     mut outgoing: mpsc::Receiver<Outgoing>,
     progress: &ProgressBar,
-) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
+    tally: &mut Tally,
+    import: &mut Import,
+) -> anyhow::Result<()> {
     let mut unanswered = VecDeque::new();
     let mut client = server.connect().await?;
     let backoff = ExponentialBuilder::default()
@@ -156,11 +196,14 @@ pub(super) async fn all(
     loop {
         let answered = tally.total();
         let broken =
-            match one_stream(&mut client, &mut outgoing, &mut unanswered, &mut tally, progress)
+            match one_stream(&mut client, &mut outgoing, &mut unanswered, tally, import, progress)
                 .await
             {
-                Ok(()) => return Ok(tally),
-                Err(status) => status,
+                Ok(()) => return Ok(()),
+                Err(Broken::Stream(status)) => status,
+                Err(Broken::Import(error)) => {
+                    return Err(error).context("cannot keep the place or the refused lines");
+                }
             };
         if tally.total() > answered {
             pauses = backoff.build();
@@ -183,14 +226,23 @@ async fn one_stream(
     outgoing: &mut mpsc::Receiver<Outgoing>,
     unanswered: &mut VecDeque<Unanswered>,
     tally: &mut Tally,
+    import: &mut Import,
     progress: &ProgressBar,
-) -> Result<(), Status> {
+) -> Result<(), Broken> {
     let (requests, stream) = mpsc::channel(1);
     let mut responses = client.publish_stream(ReceiverStream::new(stream)).await?.into_inner();
-    let mut sent = 0;
+    let mut sent: usize = 0;
     let mut ended = false;
     let mut events = Vec::with_capacity(REQUEST_EVENTS);
     loop {
+        // Where no line is an event there is nothing to send.
+        while let Some(request) = unanswered.pop_front_if(|first| first.request.events.is_empty()) {
+            sent = sent.saturating_sub(1);
+            tally.add(request, PublishStreamResponse::default(), import)?;
+        }
+        while unanswered.get(sent).is_some_and(|next| next.request.events.is_empty()) {
+            sent += 1;
+        }
         tokio::select! {
             // If the stream is broken there is no slot, and the responses will say why.
             Ok(slot) = requests.reserve(), if sent < unanswered.len() => {
@@ -207,8 +259,8 @@ async fn one_stream(
                 let response = response?.ok_or_else(closed_early)?;
                 if let Some(request) = unanswered.pop_front() {
                     sent -= 1;
-                    progress.inc(request.lines.len() as u64);
-                    tally.add(&request, response);
+                    progress.set_position(request.lines.last().map_or(0, |(line, _)| line.end));
+                    tally.add(request, response, import)?;
                 }
             }
             else => return Ok(()),
@@ -225,15 +277,21 @@ fn into_requests(events: impl Iterator<Item = Outgoing>) -> Vec<Unanswered> {
     let mut requests = Vec::new();
     let mut bytes = usize::MAX;
     for Outgoing { line, event } in events {
-        bytes = bytes.saturating_add(event.encoded_len());
+        let size = event.as_ref().map_or(0, Message::encoded_len);
+        bytes = bytes.saturating_add(size);
         if bytes > REQUEST_BYTES {
-            bytes = event.encoded_len();
+            bytes = size;
             requests
                 .push(Unanswered { request: PublishStreamRequest::default(), lines: Vec::new() });
         }
         if let Some(Unanswered { request, lines }) = requests.last_mut() {
-            request.events.push(event);
-            lines.push(line);
+            match event {
+                Ok(event) => {
+                    request.events.push(event);
+                    lines.push((line, None));
+                }
+                Err(fault) => lines.push((line, Some(fault))),
+            }
         }
     }
     requests

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::Outgoing;
+use super::{Line, Outgoing};
 use crate::event::Timestamp;
 use crate::proto::{
     timestamp,
@@ -62,7 +62,7 @@ impl Simulation {
                 repeated -= 1;
                 remembered[fastrand::usize(..remembered.len())].clone()
             };
-            if events.send(Outgoing { line, event }).await.is_err() {
+            if events.send(Outgoing { line: Line::made(line), event: Ok(event) }).await.is_err() {
                 return;
             }
         }

@@ -19,6 +19,11 @@ mod migrations {
     refinery::embed_migrations!("src/store/postgres/migrations");
 }
 
+/// The migrations that this program knows.
+pub(super) fn migrations() -> Vec<refinery::Migration> {
+    migrations::migrations::runner().get_migrations().clone()
+}
+
 /// What is fixed when a database is created.
 pub(super) struct Opened {
     pub(super) store_id: Uuid,
@@ -139,7 +144,7 @@ fn may_come_up(error: &tokio_postgres::Error) -> bool {
 }
 
 /// The reason of a failed connection, with what to do about the usual ones.
-fn advice(error: &tokio_postgres::Error) -> String {
+pub(super) fn advice(error: &tokio_postgres::Error) -> String {
     let text = match error.as_db_error() {
         Some(reply) => reply.message().to_owned(),
         None => chain(error),
@@ -153,7 +158,7 @@ fn advice(error: &tokio_postgres::Error) -> String {
     text
 }
 
-async fn check_server(client: &Client, database: &str) -> Result<(), OpenError> {
+pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), OpenError> {
     let settings = "SELECT current_setting('server_version_num')::int,
                            current_setting('server_version'), current_setting('server_encoding')";
     let refused = |reason: String| OpenError::Unreachable { database: database.to_owned(), reason };

@@ -1,0 +1,89 @@
+//! `demo`: a service and a stream of made-up events in one process, with nothing to set up.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::sync::oneshot;
+
+use super::{
+    client::{Refused, Server},
+    print, publish, serve, stats,
+};
+use crate::{
+    app::App,
+    config::{Config, Database, address},
+    proto::v1::GetStatsRequest,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Runs until Ctrl-C, shows what was kept, and removes it. Three of ten events repeat an earlier one.
+
+  event-aggregator demo
+  event-aggregator demo --listen 127.0.0.1:0 --rate 1000")]
+pub(super) struct Demo {
+    /// Address and port to listen on
+    #[arg(long, default_value = "127.0.0.1:50051", value_parser = address, value_name = "ADDRESS")]
+    listen: SocketAddr,
+
+    /// Made-up events per second
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000),
+          value_name = "N")]
+    rate: u32,
+}
+
+impl Demo {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut stop = Box::pin(serve::stop_signal()?);
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let app = App::start(&Config {
+            listen: self.listen,
+            database_url: Some(Database::in_folder(folder.path())),
+            data_dir: folder.path().to_owned(),
+        })
+        .await?;
+        let address = serve::reachable(app.address());
+        let (stop_service, stopped) = oneshot::channel::<()>();
+        let mut running = tokio::spawn(app.run(async { drop(stopped.await) }));
+        let server = Server::at(address);
+        print(banner(address, self.rate))?;
+
+        tokio::select! {
+            () = &mut stop => (),
+            sent = publish::simulate_steadily(&server, self.rate) => sent?,
+            // It was not asked to stop.
+            ended = &mut running => ended??,
+        }
+        let mut client = server.connect().await?;
+        let request = GetStatsRequest { max_topics: 20, ..Default::default() };
+        let kept = client.get_stats(request).await.map_err(Refused)?.into_inner();
+        // An open connection would be waited for.
+        drop(client);
+        let _ = stop_service.send(());
+        running.await??;
+        print(stats::as_table(&kept, false))?;
+        folder.close().context("cannot remove the temporary folder")?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn banner(address: SocketAddr, rate: u32) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
+    format!(
+        "event-aggregator {version} is listening on {address}
+and gets {rate} made-up events a second, three of ten for the second time.
+
+See it:  http://{address}/
+
+or in another terminal:
+
+  {program} stats --addr {address} --watch
+  {program} tail --addr {address}
+  curl {address}/stats
+
+Ctrl-C ends, and removes what was kept.
+",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}

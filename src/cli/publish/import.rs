@@ -1,0 +1,182 @@
+//! The place of an import in its file, and the lines that were refused, in step with it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Line;
+
+/// How often the place is kept. What was acknowledged since is sent again after a kill, and then it is
+/// a duplicate.
+const SAVE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Bytes before the place by which the file is known again.
+const KNOWN_BYTES: u64 = 4 << 10;
+
+/// What the resume file says.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    /// Lines up to here were answered.
+    line: u64,
+    /// So many bytes of the file are behind us.
+    bytes: u64,
+    /// Of the bytes just before.
+    fingerprint: u64,
+    /// How long the file of refused lines was.
+    rejects_bytes: Option<u64>,
+}
+
+/// Keeps what a resumed import needs. Does nothing if nothing is to be kept.
+#[derive(Debug, Default)]
+pub(super) struct Import {
+    rejects: Option<File>,
+    kept: Option<Kept>,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// The file that is imported, to look at what is before the place.
+    input: File,
+    saved: Instant,
+}
+
+impl Import {
+    /// Opens the files. What is in `rejects` from an import that goes on here is left, and all else is
+    /// cut off.
+    pub(super) fn open(
+        input: Option<&Path>,
+        resume: Option<&Path>,
+        rejects: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let mut place = None;
+        let mut kept = None;
+        if let Some(path) = resume {
+            let Some(input) = input.filter(|input| *input != Path::new("-")) else {
+                bail!("--resume-file needs a file that can be read again; name one with --file");
+            };
+            let input =
+                File::open(input).with_context(|| format!("cannot open {}", input.display()))?;
+            place = read_place(path, &input)?;
+            kept = Some(Kept { path: path.to_owned(), input, saved: Instant::now() });
+        }
+        if let (Some(input), Some(rejects)) = (input, rejects)
+            && is_same(input, rejects)
+        {
+            bail!("--rejects would overwrite what is imported; name another file");
+        }
+        let length = place.as_ref().map_or(Some(0), |place| place.rejects_bytes);
+        let rejects = rejects.map(|path| open_rejects(path, length)).transpose()?;
+        Ok(Self { rejects, kept, place: place.unwrap_or_default() })
+    }
+
+    /// Whether the text of lines is wanted.
+    pub(super) fn keeps_rejects(&self) -> bool {
+        self.rejects.is_some()
+    }
+
+    /// The line and the byte to go on behind.
+    pub(super) fn start(&self) -> (u64, u64) {
+        (self.place.line, self.place.bytes)
+    }
+
+    /// Notes that a line was refused.
+    pub(super) fn refuse(&mut self, line: &Line, reason: &str) -> io::Result<()> {
+        let Some(rejects) = &mut self.rejects else { return Ok(()) };
+        let text = line.text.as_deref().map(String::from_utf8_lossy);
+        let mut record =
+            json!({ "line": line.number, "reason": reason, "event": text }).to_string();
+        record.push('\n');
+        rejects.write_all(record.as_bytes())
+    }
+
+    /// Notes that everything up to this line was answered, and keeps that now and then.
+    pub(super) fn answered(&mut self, line: &Line) -> io::Result<()> {
+        // A last line without its end may still be written.
+        if line.ended {
+            (self.place.line, self.place.bytes) = (line.number, line.end);
+        }
+        match &self.kept {
+            Some(kept) if kept.saved.elapsed() >= SAVE_INTERVAL => self.save(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the place.
+    pub(super) fn save(&mut self) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        if let Some(rejects) = &self.rejects {
+            rejects.sync_data()?;
+            self.place.rejects_bytes = Some(rejects.metadata()?.len());
+        }
+        self.place.fingerprint = fingerprint(&kept.input, self.place.bytes)?;
+        // Replaced as a whole: whoever is killed here leaves the old one or the new one.
+        let mut new = kept.path.clone().into_os_string();
+        new.push(".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&self.place)?)?;
+        file.sync_data()?;
+        fs::rename(&new, &kept.path)?;
+        kept.saved = Instant::now();
+        Ok(())
+    }
+}
+
+/// Whether two paths lead to one file that is there.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+fn read_place(path: &Path, input: &File) -> anyhow::Result<Option<Place>> {
+    let name = path.display();
+    let place: Place = match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| {
+            format!("{name} is no resume file; name another, or remove it to begin anew")
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => bail!("cannot read {name}: {error}"),
+    };
+    let length = input.metadata()?.len();
+    if length < place.bytes || fingerprint(input, place.bytes)? != place.fingerprint {
+        bail!(
+            "{name} belongs to another file, or what was imported has changed; remove it to begin anew"
+        );
+    }
+    Ok(Some(place))
+}
+
+fn fingerprint(input: &File, end: u64) -> io::Result<u64> {
+    let mut known = vec![0; end.min(KNOWN_BYTES) as usize];
+    let begin = end - known.len() as u64;
+    input.read_exact_at(&mut known, begin)?;
+    Ok(xxh3_64(&known))
+}
+
+/// Opens the file of refused lines and cuts it to its length, if that is known.
+fn open_rejects(path: &Path, length: Option<u64>) -> anyhow::Result<File> {
+    let name = path.display();
+    let open = OpenOptions::new().create(true).append(true).open(path);
+    let file = open.with_context(|| format!("cannot write {name}"))?;
+    let has = file.metadata()?.len();
+    if let Some(length) = length {
+        if has < length {
+            bail!("{name} has {has} bytes, but had {length} when the import was interrupted");
+        }
+        file.set_len(length).with_context(|| format!("cannot cut {name}"))?;
+    }
+    Ok(file)
+}

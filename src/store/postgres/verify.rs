@@ -1,0 +1,126 @@
+//! Verifying the counters: one snapshot, in a transaction that can only read.
+
+use tokio_postgres::{Client, IsolationLevel, Row};
+
+use super::{OpenError, chain, open};
+use crate::{
+    limits::MAX_DIFFERENCES,
+    store::{
+        Counters,
+        verify::{Difference, Failed, Report, check_schema},
+    },
+};
+
+/// Settings of the session. Reading a large table takes as long as it takes.
+const OPTIONS: &str = "-c statement_timeout=0 -c default_transaction_read_only=on";
+
+// Sums of bigint are numeric, which is wider than anything that was counted.
+const TOTALS: &str = "
+    SELECT coalesce(sum(received), 0)::bigint, coalesce(sum(unique_processed), 0)::bigint,
+           coalesce(sum(duplicate_dropped), 0)::bigint, coalesce(sum(conflicts), 0)::bigint,
+           count(*), (SELECT count(*) FROM processed_events)
+    FROM audit_stats";
+
+// Reads the events once: what follows is made of their sums.
+const DIFFERENCES: &str = "
+    WITH sums AS MATERIALIZED (
+        SELECT topic, lane, count(*) AS events, min(seq) AS first, max(seq) AS last
+        FROM processed_events GROUP BY topic, lane
+    ),
+    stored AS (
+        SELECT topic, sum(events)::bigint AS events, min(lane) AS lane, max(lane) AS other_lane
+        FROM sums GROUP BY topic
+    ),
+    numbered AS (
+        SELECT lane, sum(events)::bigint AS events, min(first) AS first, max(last) AS last
+        FROM sums GROUP BY lane
+    ),
+    differences (kind, subject, recorded, actual) AS (
+        SELECT 'unique_processed', coalesce(a.topic, s.topic), a.unique_processed, s.events
+        FROM audit_stats a FULL JOIN stored s ON s.topic = a.topic
+        WHERE a.unique_processed IS DISTINCT FROM s.events
+        UNION ALL
+        SELECT 'received', topic, received, unique_processed + duplicate_dropped
+        FROM audit_stats WHERE received <> unique_processed + duplicate_dropped
+        UNION ALL
+        SELECT 'conflicts', topic, conflicts, duplicate_dropped
+        FROM audit_stats WHERE conflicts > duplicate_dropped
+        UNION ALL
+        SELECT 'lane', topic, other_lane, lane FROM stored WHERE other_lane <> lane
+        UNION ALL
+        SELECT 'head', coalesce(l.lane, n.lane)::text, l.head, coalesce(n.last, 0)
+        FROM lanes l FULL JOIN numbered n ON n.lane = l.lane
+        WHERE l.head IS DISTINCT FROM coalesce(n.last, 0)
+        UNION ALL
+        SELECT 'seq', lane::text, last - first + 1, events FROM numbered
+        WHERE last - first + 1 <> events
+        UNION ALL
+        SELECT 'first seq', lane::text, first, 1 FROM numbered WHERE first <> 1
+    )
+    SELECT kind, subject, recorded, actual, count(*) OVER () FROM differences
+    ORDER BY kind, subject LIMIT $1";
+
+/// Compares the counters in the database at `url` with its rows. Changes nothing; services may be
+/// writing to it.
+pub async fn verify(url: &str) -> Result<Report, Failed> {
+    let config = open::with_options(&open::config(url)?, OPTIONS);
+    let database = open::describe(&config);
+    let mut client = open::connect(&config).await.map_err(|error| OpenError::Unreachable {
+        database: database.clone(),
+        reason: open::advice(&error),
+    })?;
+    open::check_server(&client, &database).await?;
+    let unreadable = |error: tokio_postgres::Error| Failed::Read {
+        database: database.clone(),
+        reason: chain(&error),
+    };
+    let found = schema_version(&client).await.map_err(unreadable)?;
+    check_schema(found, &open::migrations(), &database)?;
+    compare(&mut client, &database).await.map_err(unreadable)
+}
+
+async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+    let has_history = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
+    if !client.query_one(has_history, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    let version = "SELECT max(version)::bigint FROM refinery_schema_history";
+    client.query_one(version, &[]).await?.try_get(0)
+}
+
+async fn compare(client: &mut Client, database: &str) -> Result<Report, tokio_postgres::Error> {
+    let snapshot = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let totals = snapshot.query_one(TOTALS, &[]).await?;
+    let rows = snapshot.query(DIFFERENCES, &[&(MAX_DIFFERENCES as i64)]).await?;
+    snapshot.commit().await?;
+    Ok(Report {
+        database: database.to_owned(),
+        totals: Counters {
+            received: totals.try_get(0)?,
+            unique_processed: totals.try_get(1)?,
+            duplicate_dropped: totals.try_get(2)?,
+            conflicts: totals.try_get(3)?,
+        },
+        topics: totals.try_get(4)?,
+        events: totals.try_get(5)?,
+        difference_count: match rows.first() {
+            Some(row) => row.try_get(4)?,
+            None => 0,
+        },
+        differences: rows.iter().map(difference).collect::<Result<_, _>>()?,
+    })
+}
+
+fn difference(row: &Row) -> Result<Difference, tokio_postgres::Error> {
+    Ok(Difference {
+        check: row.try_get(0)?,
+        of: row.try_get(1)?,
+        recorded: row.try_get(2)?,
+        actual: row.try_get(3)?,
+    })
+}

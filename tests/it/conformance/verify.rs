@@ -1,0 +1,118 @@
+//! `verify`: the counters against the rows, past the service.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::{harness::*, process::program};
+
+on_both_stores!(
+    counters_agree_also_while_events_come_in,
+    what_was_tampered_with_is_named,
+    a_database_that_is_not_ready_is_left_alone,
+);
+
+async fn verify(database: &TestDatabase, output: &str) -> Output {
+    let mut command = program();
+    command.args(["verify", "-o", output, "--database-url", &database.url_text()]);
+    tokio::task::spawn_blocking(move || command.output().expect("run")).await.expect("join")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+async fn simulate(server: &TestServer, events: &str) -> std::process::Child {
+    program()
+        .args(["publish", "--simulate", events, "--duplicates", "0.3", "-o", "json"])
+        .args(["--addr", &server.address.to_string()])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("spawn")
+}
+
+async fn counters_agree_also_while_events_come_in(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut publishing = simulate(&server, "20000").await;
+    loop {
+        let done = publishing.try_wait().expect("wait");
+        let output = verify(&server.database, "json").await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        if let Some(status) = done {
+            assert!(status.success());
+            let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert_eq!((&report["received"], &report["events"]), (&20_000.into(), &14_000.into()));
+            break;
+        }
+    }
+    let database = server.stop().await;
+    let output = verify(&database, "table").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("OK: 5 topics"), "{output:?}");
+}
+
+async fn what_was_tampered_with_is_named(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    for topic in ["a", "b", "c"] {
+        publish(&mut client, vec![event(topic, "1"), event(topic, "2"), event(topic, "3")]).await;
+    }
+    let database = server.stop().await;
+    let wrong = [
+        (
+            "UPDATE audit_stats SET unique_processed = unique_processed + 1,
+                                    received = received + 1 WHERE topic = 'a'",
+            "unique_processed of topic | a ",
+        ),
+        ("DELETE FROM processed_events WHERE topic = 'b' AND event_id = '2'", "events of lane"),
+        ("DELETE FROM audit_stats WHERE topic = 'c'", "unique_processed of topic | c "),
+        ("UPDATE lanes SET head = head + 7", "head of lane"),
+    ];
+    for (tamper, named) in wrong {
+        database.execute(tamper).await;
+        let output = verify(&database, "table").await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stdout).contains(named), "{named}: {}", text(&output.stdout));
+    }
+    let report = verify(&database, "json").await;
+    let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+    assert_eq!(report["ok"], false);
+    let of_b = report["differences"].as_array().expect("array").iter().find(|d| d["of"] == "b");
+    assert_eq!(
+        (&of_b.expect("b")["recorded"], &of_b.expect("b")["actual"]),
+        (&3.into(), &2.into())
+    );
+
+    // Many differences are counted, and some are named.
+    let many = "INSERT INTO audit_stats (topic, received, unique_processed, duplicate_dropped,
+                                         conflicts, last_received_at)
+                SELECT 'no-' || topic || event_id || x, 1, 1, 0, 0, received_at
+                FROM processed_events,
+                     (SELECT 1 AS x UNION SELECT 2 UNION SELECT 3 UNION SELECT 4) AS four";
+    database.execute(many).await;
+    let report = verify(&database, "json").await;
+    let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+    assert_eq!(report["differences"].as_array().expect("array").len(), 20);
+    assert!(report["difference_count"].as_i64().expect("number") > 32, "{report}");
+}
+
+async fn a_database_that_is_not_ready_is_left_alone(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let output = verify(&database, "json").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("--database-url"), "{output:?}");
+    if let Backend::Sqlite = backend {
+        assert!(!database.path("events.db").exists(), "nothing is made");
+    }
+
+    let database = TestServer::on(database).await.stop().await;
+    database.execute("DELETE FROM refinery_schema_history WHERE version > 1").await;
+    let older = verify(&database, "json").await;
+    assert_eq!(older.status.code(), Some(1), "{older:?}");
+    assert!(text(&older.stderr).contains("event-aggregator serve"), "{older:?}");
+
+    database.execute("UPDATE refinery_schema_history SET version = 1000").await;
+    let newer = verify(&database, "json").await;
+    assert_eq!(newer.status.code(), Some(1), "{newer:?}");
+    assert!(text(&newer.stderr).contains("newer event-aggregator"), "{newer:?}");
+}
