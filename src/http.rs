@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use self::error::Error;
 use crate::{feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, store::Store};
 
+mod cloudevent;
 mod error;
 mod event;
+mod fields;
 mod publish;
 mod query;
 mod stream;

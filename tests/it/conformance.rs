@@ -22,6 +22,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod cloudevents;
 mod concurrency;
 mod feed;
 mod http;

@@ -20,14 +20,14 @@ on_both_stores!(
     probes_and_unknown_places_answer,
 );
 
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
@@ -53,11 +53,11 @@ async fn call(server: &TestServer, request: String) -> Answer {
     Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
 }
 
-async fn get(server: &TestServer, path: &str) -> Answer {
+pub(super) async fn get(server: &TestServer, path: &str) -> Answer {
     call(server, format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
 }
 
-async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
+pub(super) async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
     let request = format!(
         "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -66,7 +66,7 @@ async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
     call(server, request).await
 }
 
-async fn post(server: &TestServer, body: &str) -> Answer {
+pub(super) async fn post(server: &TestServer, body: &str) -> Answer {
     post_as(server, "application/json", body).await
 }
 
