@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
 mod cloudevents;
 mod concurrency;
 mod feed;
+mod grpc_web;
 mod http;
 mod list;
 mod lookup;
