@@ -54,6 +54,7 @@ impl Http {
             .route("/events/stream", get(stream::stream))
             .route("/events/{topic}/{event_id}", get(query::event))
             .route("/stats", get(query::stats))
+            .route("/openapi.json", get(description))
             .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
             .route("/readyz", get(ready))
             .fallback(nothing_here)
@@ -61,6 +62,11 @@ impl Http {
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .with_state(self)
     }
+}
+
+/// What can be called, for programs that make clients and tests.
+async fn description() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], include_str!("http/openapi.json"))
 }
 
 /// Whether events would be taken in and found.

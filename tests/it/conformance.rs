@@ -29,6 +29,7 @@ mod grpc_web;
 mod http;
 mod list;
 mod lookup;
+mod openapi;
 mod payload;
 mod publish;
 mod restart;
