@@ -58,8 +58,17 @@ pub(super) async fn get(server: &TestServer, path: &str) -> Answer {
 }
 
 pub(super) async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
+    post_to(server, "/publish", media_type, body).await
+}
+
+pub(super) async fn post_to(
+    server: &TestServer,
+    path: &str,
+    media_type: &str,
+    body: &str,
+) -> Answer {
     let request = format!(
-        "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
-use super::http::{get, post};
+use super::http::{get, post_to};
 use crate::harness::*;
 
 on_both_stores!(every_route_is_described_and_every_description_answered);
+
+const JSON: &str = "application/json";
 
 /// The routes, as the router is built from them.
 fn routes() -> BTreeSet<(String, String)> {
@@ -38,13 +38,13 @@ async fn every_route_is_described_and_every_description_answered(backend: Backen
             let event = r#"{"topic":"t","event_id":"1","source":"s"}"#;
             let answer = match &**method {
                 "post" => {
-                    assert_eq!(post(&server, event).await.status, 200, "{path}");
-                    post(&server, "{}").await
+                    assert_eq!(post_to(&server, &path, JSON, event).await.status, 200, "{path}");
+                    post_to(&server, &path, JSON, "{}").await
                 }
                 _ => get(&server, &path).await,
             };
-            let described: &Value = &expected[&answer.status.to_string()];
-            assert!(described.is_object(), "{path}: {}", answer.status);
+            let is_described = expected.contains_key(&answer.status.to_string());
+            assert!(is_described, "{path}: {}", answer.status);
             assert_ne!(answer.status, 405, "{path}");
         }
     }
