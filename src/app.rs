@@ -5,14 +5,14 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Database},
     feed::Feed,
-    grpc::{self, EventAggregator, SERVICE_NAME},
+    grpc::{self, EventAggregator, Router, SERVICE_NAME},
     http::Http,
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},

@@ -8,9 +8,10 @@ use tonic::{
     Request, Response, Status, Streaming, async_trait,
     codegen::BoxStream,
     service::Routes,
-    transport::{Server, server::Router},
+    transport::{Server, server},
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower_layer::{Identity, Stack};
 
 use crate::{
     feed::Feed,
@@ -45,6 +46,7 @@ mod query;
 mod status;
 mod structure;
 mod subscribe;
+mod web;
 
 /// Full name of the service, as health and reflection call it.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
@@ -126,6 +128,9 @@ impl EventAggregatorService for EventAggregator {
     }
 }
 
+/// The server with all its routes.
+pub type Router = server::Router<Stack<web::WebLayer, Identity>>;
+
 /// Everything that answers on the port: the service, what comes with it, and `others`, which answer
 /// without gRPC.
 pub fn router(
@@ -156,5 +161,6 @@ pub fn router(
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
         .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
+        .layer(web::WebLayer)
         .add_routes(routes))
 }

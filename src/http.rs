@@ -20,9 +20,11 @@ use crate::{
     feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store, trace,
 };
 
+mod cloudevent;
 mod dashboard;
 mod error;
 mod event;
+mod fields;
 mod metrics;
 mod publish;
 mod query;
@@ -61,6 +63,7 @@ impl Http {
             .route("/events/stream", get(stream::stream))
             .route("/events/{topic}/{event_id}", get(query::event))
             .route("/stats", get(query::stats))
+            .route("/openapi.json", get(description))
             .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics::metrics))
@@ -79,6 +82,11 @@ async fn traced(request: Request, next: Next) -> Response {
     let response = next.run(request).instrument(span.clone()).await;
     span.record("http.response.status_code", response.status().as_u16());
     response
+}
+
+/// What can be called, for programs that make clients and tests.
+async fn description() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], include_str!("http/openapi.json"))
 }
 
 /// Whether events would be taken in and found.

@@ -65,7 +65,7 @@ impl Error {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send JSON with -H 'content-type: application/json', or lines of it with \
-             application/x-ndjson",
+             application/x-ndjson, or CloudEvents with application/cloudevents+json",
         )
     }
 

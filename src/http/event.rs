@@ -1,43 +1,25 @@
 //! Events as JSON objects: how they come in and how they are given back.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Violation};
+use super::fields::Fields;
+use crate::event::{Event, EventKey, NewEvent, Payload, Violation};
 
 /// Checks an event that came in as the text of a JSON object.
 pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
-    let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text.get()) else {
-        return Err(vec![Violation::new("event", "must be a JSON object")]);
-    };
+    let mut fields = Fields::read(text).map_err(|fault| vec![fault])?;
     let mut violations = Vec::new();
-    let mut name = |field: &str| {
-        let text = match fields.remove(field) {
-            Some(text) => string(field, text),
-            None => Err(Violation::new(field, "is missing")),
-        };
-        let name = text.and_then(|text| Name::new(field, text));
-        name.map_err(|violation| violations.push(violation)).ok()
-    };
+    let mut name = |field| fields.name(field).map_err(|violation| violations.push(violation)).ok();
     let (topic, event_id, source) = (name("topic"), name("event_id"), name("source"));
-    let timestamp = fields.remove("timestamp").filter(|text| text.get() != "null").map(|text| {
-        let time = string("timestamp", text)?;
-        time.parse::<Timestamp>().map_err(|fault| Violation::new("timestamp", fault))
-    });
-    let timestamp = timestamp.transpose().map_err(|violation| violations.push(violation)).ok();
-    let payload = match fields.remove("payload") {
+    let timestamp = fields.time("timestamp").map_err(|violation| violations.push(violation)).ok();
+    let payload = match fields.take("payload") {
         Some(text) => Payload::new("payload", text.get().to_owned()),
         None => Ok(Payload::default()),
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
-    violations.extend(fields.into_keys().map(|field| {
-        Violation::new(
-            field,
-            "is no field of an event: topic, event_id, timestamp, source, payload",
-        )
-    }));
+    let rest = "is no field of an event: topic, event_id, timestamp, source, payload";
+    violations.extend(fields.refuse_rest(rest));
     match (topic, event_id, source, timestamp, payload) {
         (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload))
             if violations.is_empty() =>
@@ -46,10 +28,6 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
         }
         _ => Err(violations),
     }
-}
-
-fn string(field: &str, text: &RawValue) -> Result<String, Violation> {
-    serde_json::from_str(text.get()).map_err(|_| Violation::new(field, "must be a string"))
 }
 
 /// An event that is given back.

@@ -1,4 +1,4 @@
-//! `POST /publish`: one event, an array of them, or lines.
+//! `POST /publish`: one event, an array of them, or lines; in our own form or as CloudEvents.
 
 use axum::{
     Json,
@@ -7,9 +7,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::{Http, error::Error, event};
+use super::{Http, cloudevent, error::Error, event};
 use crate::{
     event::{EventKey, NewEvent, Outcome, Verdict, Violation},
     ingest::Admission,
@@ -21,33 +22,72 @@ pub(super) async fn publish(
     State(http): State<Http>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, Error> {
-    check_type(&headers)?;
+) -> Result<Json<Answer>, Error> {
+    let form = form(&headers)?;
     let body = body.map_err(|rejection| match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
         _ => Error::not_json("it ends too early"),
     })?;
     let text = std::str::from_utf8(&body).map_err(Error::not_json)?;
     let (values, is_one) = values(text)?;
+    form.check_shape(text, values.len())?;
     if values.len() > MAX_REQUEST_EVENTS {
         return Err(Error::too_large());
     }
-    let events = check(&values, is_one).map_err(|(events, violations)| {
+    let events = check(form, &values, is_one).map_err(|(events, violations)| {
         http.ingest.count_rejected(events);
         Error::invalid(violations)
     })?;
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
     let pending = http.ingest.submit(events, Admission::Refuse).await.map_err(Error::ingest)?;
     let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
-    answer(&keys, &outcomes, is_one).map(Json)
+    Answer::new(keys, &outcomes, is_one).map(Json)
+}
+
+/// In which form events come in.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Own,
+    CloudEvent,
+    CloudEvents,
+}
+
+impl Form {
+    /// Our own form may be one event or many; a CloudEvent's media type says which.
+    fn check_shape(self, text: &str, values: usize) -> Result<(), Error> {
+        let is_array = text.trim_start().starts_with('[');
+        let fault = match self {
+            Self::CloudEvent if is_array || values != 1 => {
+                format!("must be one JSON object; {} takes an array", cloudevent::BATCH)
+            }
+            Self::CloudEvents if !is_array => {
+                format!("must be a JSON array; {} takes one event", cloudevent::ONE)
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(vec![Violation::new("body", fault)]))
+    }
+
+    fn read(self, text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
+        match self {
+            Self::Own => event::read(text),
+            Self::CloudEvent | Self::CloudEvents => cloudevent::read(text),
+        }
+    }
 }
 
 /// A browser sends other types from any page without asking; nothing but JSON is taken.
-fn check_type(headers: &HeaderMap) -> Result<(), Error> {
+fn form(headers: &HeaderMap) -> Result<Form, Error> {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let media_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     match media_type {
-        Some("application/json" | "application/x-ndjson" | "application/jsonl") => Ok(()),
+        Some(cloudevent::ONE) => Ok(Form::CloudEvent),
+        Some(cloudevent::BATCH) => Ok(Form::CloudEvents),
+        _ if headers.contains_key(cloudevent::BINARY_MODE) => {
+            let fault = format!("is a header; send the whole event as {}", cloudevent::ONE);
+            Err(Error::invalid(vec![Violation::new(cloudevent::BINARY_MODE, fault)]))
+        }
+        Some("application/json" | "application/x-ndjson" | "application/jsonl") => Ok(Form::Own),
         _ => Err(Error::not_a_json_type()),
     }
 }
@@ -67,12 +107,16 @@ fn values(text: &str) -> Result<(Vec<&RawValue>, bool), Error> {
 }
 
 /// The events, or how many are invalid and all that is wrong with them.
-fn check(values: &[&RawValue], is_one: bool) -> Result<Vec<NewEvent>, (usize, Vec<Violation>)> {
+fn check(
+    form: Form,
+    values: &[&RawValue],
+    is_one: bool,
+) -> Result<Vec<NewEvent>, (usize, Vec<Violation>)> {
     let mut events = Vec::with_capacity(values.len());
     let mut violations = Vec::new();
     let mut invalid = 0;
     for (index, value) in values.iter().enumerate() {
-        match event::read(value) {
+        match form.read(value) {
             Ok(event) => events.push(event),
             Err(faults) => {
                 invalid += 1;
@@ -88,43 +132,71 @@ fn check(values: &[&RawValue], is_one: bool) -> Result<Vec<NewEvent>, (usize, Ve
     if invalid > 0 { Err((invalid, violations)) } else { Ok(events) }
 }
 
-fn answer(keys: &[EventKey], outcomes: &[Option<Outcome>], is_one: bool) -> Result<Value, Error> {
-    let mut counters = Counters::default();
-    outcomes.iter().flatten().for_each(|outcome| counters.add(outcome.verdict));
-    let results: Vec<Value> =
-        keys.iter().zip(outcomes).map(|(key, outcome)| result(key, *outcome)).collect();
-    let mut answer = match (is_one, &*results) {
-        (true, [result]) => match outcomes {
-            [None] => return Err(Error::internal()),
-            _ => result.clone(),
-        },
-        _ => json!({ "status": "ok", "results": results }),
-    };
-    answer["received"] = counters.received.into();
-    answer["unique_processed"] = counters.unique_processed.into();
-    answer["duplicate_dropped"] = counters.duplicate_dropped.into();
-    answer["conflicts"] = counters.conflicts.into();
-    Ok(answer)
+/// What a publish is answered.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    #[serde(flatten)]
+    what: What,
+    received: i64,
+    unique_processed: i64,
+    duplicate_dropped: i64,
+    conflicts: i64,
 }
 
-fn result(key: &EventKey, outcome: Option<Outcome>) -> Value {
-    let mut result = json!({ "topic": &*key.topic, "event_id": &*key.event_id });
-    let Some(Outcome { verdict, first_received_at }) = outcome else {
-        result["status"] = "rejected".into();
-        return result;
-    };
-    result["first_received_at"] = first_received_at.to_string().into();
-    let (status, detail) = match verdict {
-        Verdict::Accepted => ("accepted", None),
-        Verdict::Duplicate => ("duplicate", Some("duplicate event")),
-        Verdict::Conflict(difference) => {
-            result["differing_fields"] = difference.fields().collect();
-            ("conflict", Some("another event has this topic and event_id; it stays"))
+/// The verdict on one event, or those on many.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum What {
+    One(Judged),
+    Many { status: &'static str, results: Vec<Judged> },
+}
+
+/// What became of one event.
+#[derive(Debug, Serialize)]
+struct Judged {
+    topic: String,
+    event_id: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_received_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differing_fields: Vec<&'static str>,
+}
+
+impl Answer {
+    fn new(keys: Vec<EventKey>, outcomes: &[Option<Outcome>], is_one: bool) -> Result<Self, Error> {
+        let mut counters = Counters::default();
+        outcomes.iter().flatten().for_each(|outcome| counters.add(outcome.verdict));
+        let mut results =
+            keys.into_iter().zip(outcomes).map(|(key, &outcome)| judged(key, outcome));
+        let what = match outcomes {
+            [None] if is_one => return Err(Error::internal()),
+            _ if is_one => What::One(results.next().ok_or_else(Error::internal)?),
+            _ => What::Many { status: "ok", results: results.collect() },
+        };
+        let Counters { received, unique_processed, duplicate_dropped, conflicts } = counters;
+        Ok(Self { what, received, unique_processed, duplicate_dropped, conflicts })
+    }
+}
+
+fn judged(key: EventKey, outcome: Option<Outcome>) -> Judged {
+    let (status, detail, differing_fields) = match outcome.map(|outcome| outcome.verdict) {
+        None => ("rejected", None, Vec::new()),
+        Some(Verdict::Accepted) => ("accepted", None, Vec::new()),
+        Some(Verdict::Duplicate) => ("duplicate", Some("duplicate event"), Vec::new()),
+        Some(Verdict::Conflict(difference)) => {
+            let detail = "another event has this topic and event_id; it stays";
+            ("conflict", Some(detail), difference.fields().collect())
         }
     };
-    result["status"] = status.into();
-    if let Some(detail) = detail {
-        result["detail"] = detail.into();
+    Judged {
+        topic: key.topic.into_string(),
+        event_id: key.event_id.into_string(),
+        status,
+        first_received_at: outcome.map(|outcome| outcome.first_received_at.to_string()),
+        detail,
+        differing_fields,
     }
-    result
 }

@@ -22,12 +22,15 @@ macro_rules! on_both_stores {
     };
 }
 
+mod cloudevents;
 mod concurrency;
 mod feed;
+mod grpc_web;
 pub mod http;
 mod list;
 mod lookup;
 mod metrics;
+mod openapi;
 mod payload;
 mod publish;
 mod restart;

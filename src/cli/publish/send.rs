@@ -263,9 +263,13 @@ async fn one_stream(
                     tally.add(request, response, import)?;
                 }
             }
-            else => return Ok(()),
+            else => break,
         }
     }
+    // Everything is answered. Whoever leaves before the end is counted as one who gave up.
+    drop(requests);
+    while let Ok(Some(_)) = responses.message().await {}
+    Ok(())
 }
 
 fn closed_early() -> Status {

@@ -29,7 +29,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
@@ -59,16 +59,25 @@ pub async fn get(server: &TestServer, path: &str) -> Answer {
     call(server, format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
 }
 
-async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
+pub(super) async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
+    post_to(server, "/publish", media_type, body).await
+}
+
+pub(super) async fn post_to(
+    server: &TestServer,
+    path: &str,
+    media_type: &str,
+    body: &str,
+) -> Answer {
     let request = format!(
-        "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     call(server, request).await
 }
 
-async fn post(server: &TestServer, body: &str) -> Answer {
+pub(super) async fn post(server: &TestServer, body: &str) -> Answer {
     post_as(server, "application/json", body).await
 }
 

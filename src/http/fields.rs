@@ -1,0 +1,97 @@
+//! The fields of a JSON object, as they stand in its text.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::event::{Name, Timestamp, Violation};
+
+/// Fields that nobody has taken yet. The last one of a name counts, as in most readers of JSON.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The fields of an event.
+    pub(super) fn read(text: &'a RawValue) -> Result<Self, Violation> {
+        serde_json::from_str(text.get())
+            .map_err(|_| Violation::new("event", "must be a JSON object"))
+    }
+
+    /// Takes a field out.
+    pub(super) fn take(&mut self, field: &str) -> Option<&'a RawValue> {
+        let mut taken = None;
+        self.0.retain(|(name, text)| {
+            let is_it = name == field;
+            if is_it {
+                taken = Some(*text);
+            }
+            !is_it
+        });
+        taken
+    }
+
+    /// Takes a name out, which must be there.
+    pub(super) fn name(&mut self, field: &str) -> Result<Name, Violation> {
+        match self.take(field) {
+            Some(text) => Name::new(field, string(field, text)?),
+            None => Err(Violation::new(field, "is missing")),
+        }
+    }
+
+    /// Takes a time out, if it is there and not null.
+    pub(super) fn time(&mut self, field: &str) -> Result<Option<Timestamp>, Violation> {
+        let text = self.take(field).filter(|text| text.get() != "null");
+        let time = text.map(|text| {
+            string(field, text)?.parse().map_err(|fault: String| Violation::new(field, fault))
+        });
+        time.transpose()
+    }
+
+    /// What nobody took: one violation each.
+    pub(super) fn refuse_rest(self, why: &str) -> impl Iterator<Item = Violation> {
+        self.0.into_iter().map(move |(field, _)| Violation::new(field, why))
+    }
+
+    /// Forgets fields that are null.
+    pub(super) fn without_nulls(mut self, but: &str) -> Self {
+        self.0.retain(|(name, text)| name == but || text.get() != "null");
+        self
+    }
+}
+
+/// The text of a JSON string.
+pub(super) fn string(field: &str, text: &RawValue) -> Result<String, Violation> {
+    serde_json::from_str(text.get()).map_err(|_| Violation::new(field, "must be a string"))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+
+        /// Not copied, unless it has escapes.
+        #[derive(Deserialize)]
+        struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        impl<'de> Visitor<'de> for All {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut fields = Vec::with_capacity(5);
+                while let Some((Key(name), text)) = map.next_entry()? {
+                    fields.push((name, text));
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(All).map(Fields)
+    }
+}

@@ -1,0 +1,53 @@
+//! `/openapi.json` against the routes that there are.
+
+use std::collections::BTreeSet;
+
+use super::http::{get, post_to};
+use crate::harness::*;
+
+on_both_stores!(every_route_is_described_and_every_description_answered);
+
+const JSON: &str = "application/json";
+
+/// The routes, as the router is built from them.
+fn routes() -> BTreeSet<(String, String)> {
+    let source = include_str!("../../../src/http.rs");
+    let routes = source.split(".route(\"").skip(1).map(|rest| {
+        let (path, handler) = rest.split_once("\", ").expect("a handler");
+        let (method, _) = handler.split_once('(').expect("a method");
+        (method.to_owned(), path.to_owned())
+    });
+    // The dashboard has its own router; the parts of its page are nobody else's business.
+    routes.chain([("get".to_owned(), "/".to_owned())]).collect()
+}
+
+async fn every_route_is_described_and_every_description_answered(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let answer = get(&server, "/openapi.json").await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let file = answer.json();
+    let mut described = BTreeSet::new();
+    for (path, methods) in file["paths"].as_object().expect("paths") {
+        for (method, call) in methods.as_object().expect("methods") {
+            described.insert((method.clone(), path.clone()));
+            let expected = call["responses"].as_object().expect("responses");
+            let mut path = path.replace("{topic}", "t").replace("{event_id}", "1");
+            if path.ends_with("/stream") {
+                // Would not end.
+                path.push_str("?cursor=x");
+            }
+            let event = r#"{"topic":"t","event_id":"1","source":"s"}"#;
+            let answer = match &**method {
+                "post" => {
+                    assert_eq!(post_to(&server, &path, JSON, event).await.status, 200, "{path}");
+                    post_to(&server, &path, JSON, "{}").await
+                }
+                _ => get(&server, &path).await,
+            };
+            let is_described = expected.contains_key(&answer.status.to_string());
+            assert!(is_described, "{path}: {}", answer.status);
+            assert_ne!(answer.status, 405, "{path}");
+        }
+    }
+    assert_eq!(described, routes());
+}
