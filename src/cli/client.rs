@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use tonic::{
     Code, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt;
 
@@ -18,7 +18,7 @@ use crate::{
 /// Which service to talk to.
 #[derive(Debug, Args)]
 pub(super) struct Server {
-    /// Address of the service: host:port or http://host:port
+    /// Address of the service: host:port, http://host:port, or https://host for one behind TLS
     #[arg(
         long,
         env = "EVENT_AGGREGATOR_ADDR",
@@ -43,15 +43,11 @@ impl Server {
 
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
-        let address = self.addr.strip_prefix("http://").unwrap_or(&self.addr);
-        let address = address.strip_suffix('/').unwrap_or(address);
-        if self.addr.starts_with("https://") {
-            bail!("TLS is not supported yet; write http://host:port");
-        }
-        let endpoint: Endpoint = Some(address)
-            .filter(|address| !address.contains('/') && address.contains(':'))
-            .and_then(|address| Endpoint::from_shared(format!("http://{address}")).ok())
-            .with_context(|| format!("{} is no address; write host:port", self.addr))?
+        let endpoint = self
+            .endpoint()
+            .with_context(|| {
+                format!("{} is no address; write host:port or https://host:port", self.addr)
+            })?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true);
         endpoint.connect().await.map_err(|error| {
@@ -62,6 +58,24 @@ impl Server {
                 root_cause(&error)
             )
         })
+    }
+
+    /// None if it is no address. Without a scheme it means plaintext, as on a loopback address.
+    fn endpoint(&self) -> Option<Endpoint> {
+        let (scheme, address) = self.addr.split_once("://").unwrap_or(("http", &self.addr));
+        let address = address.strip_suffix('/').unwrap_or(address);
+        let has_port =
+            address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if address.contains('/') || (scheme == "http" && !has_port) {
+            return None;
+        }
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok()?;
+        match scheme {
+            "http" => Some(endpoint),
+            // Trusts whom the system trusts.
+            "https" => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).ok(),
+            _ => None,
+        }
     }
 
     pub(super) fn client(&self, channel: Channel) -> Client {

@@ -17,4 +17,5 @@ mod process;
 mod python;
 mod tail;
 mod tidy;
+mod tls;
 mod trace;
