@@ -166,7 +166,10 @@ impl Publish {
         if interrupted {
             eprintln!("{}", self.how_to_go_on());
         } else if tally.total() == 0 {
-            eprintln!("There were no events.");
+            match import.start() {
+                (0, _) => eprintln!("There were no events."),
+                (line, _) => eprintln!("There is nothing new behind line {line}."),
+            }
         }
         match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,

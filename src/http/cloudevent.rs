@@ -1,7 +1,7 @@
 //! Events as CloudEvents 1.0 in JSON, one or a batch: how they come in.
 //!
-//! An event here has no place for `subject`, `dataschema` and extensions. They are refused, not
-//! dropped: what is acknowledged is kept whole.
+//! An event here has no place for `subject`, `dataschema` and extensions. Whoever sends them is told that
+//! they are not kept.
 
 use serde_json::value::RawValue;
 
@@ -17,8 +17,8 @@ pub(super) const BATCH: &str = "application/cloudevents-batch+json";
 /// A header that only the binary mode has, in which attributes are headers.
 pub(super) const BINARY_MODE: &str = "ce-specversion";
 
-/// Checks an event that came in as the text of a JSON object.
-pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
+/// Checks an event that came in as the text of a JSON object. Names the attributes that are not kept.
+pub(super) fn read(text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Violation>> {
     // An attribute that is null is as good as absent; data that is null is data.
     let mut fields = Fields::read(text).map_err(|fault| vec![fault])?.without_nulls("data");
     let mut violations = Vec::new();
@@ -35,12 +35,12 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
         None => Ok(Payload::default()),
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
-    violations.extend(fields.refuse_rest("would be lost: put it into data, or leave it out"));
     match (topic, event_id, source, timestamp, payload) {
         (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload))
             if violations.is_empty() =>
         {
-            Ok(NewEvent { key: EventKey { topic, event_id }, timestamp, source, payload })
+            let event = NewEvent { key: EventKey { topic, event_id }, timestamp, source, payload };
+            Ok((event, fields.rest().collect()))
         }
         _ => Err(violations),
     }

@@ -19,7 +19,7 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
     let rest = "is no field of an event: topic, event_id, timestamp, source, payload";
-    violations.extend(fields.refuse_rest(rest));
+    violations.extend(fields.rest().map(|field| Violation::new(field, rest)));
     match (topic, event_id, source, timestamp, payload) {
         (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload))
             if violations.is_empty() =>

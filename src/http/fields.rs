@@ -51,9 +51,9 @@ impl<'a> Fields<'a> {
         time.transpose()
     }
 
-    /// What nobody took: one violation each.
-    pub(super) fn refuse_rest(self, why: &str) -> impl Iterator<Item = Violation> {
-        self.0.into_iter().map(move |(field, _)| Violation::new(field, why))
+    /// The names of what nobody took.
+    pub(super) fn rest(self) -> impl Iterator<Item = String> {
+        self.0.into_iter().map(|(field, _)| field.into_owned())
     }
 
     /// Forgets fields that are null.

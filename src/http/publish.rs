@@ -34,15 +34,20 @@ pub(super) async fn publish(
     if values.len() > MAX_REQUEST_EVENTS {
         return Err(Error::too_large());
     }
-    let events = check(form, &values, is_one).map_err(|(events, violations)| {
+    let taken = check(form, &values, is_one).map_err(|(events, violations)| {
         http.ingest.count_rejected(events);
         Error::invalid(violations)
     })?;
+    let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
+    let sent = keys.into_iter().zip(not_kept);
     let pending = http.ingest.submit(events, Admission::Refuse).await.map_err(Error::ingest)?;
     let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
-    Answer::new(keys, &outcomes, is_one).map(Json)
+    Answer::new(sent, &outcomes, is_one).map(Json)
 }
+
+/// An event, and the names of what came with it and is not kept.
+type Taken = (NewEvent, Vec<String>);
 
 /// In which form events come in.
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +73,9 @@ impl Form {
         Err(Error::invalid(vec![Violation::new("body", fault)]))
     }
 
-    fn read(self, text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
+    fn read(self, text: &RawValue) -> Result<Taken, Vec<Violation>> {
         match self {
-            Self::Own => event::read(text),
+            Self::Own => event::read(text).map(|event| (event, Vec::new())),
             Self::CloudEvent | Self::CloudEvents => cloudevent::read(text),
         }
     }
@@ -111,7 +116,7 @@ fn check(
     form: Form,
     values: &[&RawValue],
     is_one: bool,
-) -> Result<Vec<NewEvent>, (usize, Vec<Violation>)> {
+) -> Result<Vec<Taken>, (usize, Vec<Violation>)> {
     let mut events = Vec::with_capacity(values.len());
     let mut violations = Vec::new();
     let mut invalid = 0;
@@ -163,14 +168,20 @@ struct Judged {
     detail: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differing_fields: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_kept: Vec<String>,
 }
 
 impl Answer {
-    fn new(keys: Vec<EventKey>, outcomes: &[Option<Outcome>], is_one: bool) -> Result<Self, Error> {
+    fn new(
+        sent: impl Iterator<Item = (EventKey, Vec<String>)>,
+        outcomes: &[Option<Outcome>],
+        is_one: bool,
+    ) -> Result<Self, Error> {
         let mut counters = Counters::default();
         outcomes.iter().flatten().for_each(|outcome| counters.add(outcome.verdict));
         let mut results =
-            keys.into_iter().zip(outcomes).map(|(key, &outcome)| judged(key, outcome));
+            sent.zip(outcomes).map(|((key, not_kept), &outcome)| judged(key, not_kept, outcome));
         let what = match outcomes {
             [None] if is_one => return Err(Error::internal()),
             _ if is_one => What::One(results.next().ok_or_else(Error::internal)?),
@@ -181,7 +192,7 @@ impl Answer {
     }
 }
 
-fn judged(key: EventKey, outcome: Option<Outcome>) -> Judged {
+fn judged(key: EventKey, not_kept: Vec<String>, outcome: Option<Outcome>) -> Judged {
     let (status, detail, differing_fields) = match outcome.map(|outcome| outcome.verdict) {
         None => ("rejected", None, Vec::new()),
         Some(Verdict::Accepted) => ("accepted", None, Vec::new()),
@@ -198,5 +209,6 @@ fn judged(key: EventKey, outcome: Option<Outcome>) -> Judged {
         first_received_at: outcome.map(|outcome| outcome.first_received_at.to_string()),
         detail,
         differing_fields,
+        not_kept,
     }
 }
