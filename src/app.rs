@@ -4,19 +4,18 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, time::timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Database},
-    feed::Feed,
-    grpc::{self, EventAggregator, Router, SERVICE_NAME},
-    http::Http,
+    grpc::{self, Router, SERVICE_NAME},
+    http,
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     metrics::Metrics,
+    service::Service,
     store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
@@ -62,11 +61,8 @@ pub struct App {
     address: SocketAddr,
     incoming: TcpIncoming,
     router: Router,
-    ingest: Ingest,
-    store: Arc<dyn Store>,
-    feed: Feed,
+    service: Service,
     health: HealthReporter,
-    stopping: CancellationToken,
 }
 
 impl App {
@@ -79,32 +75,18 @@ impl App {
 
         let metrics = Metrics::default();
         let store = open(&config.database(), &metrics).await?;
-        let ingest = Ingest::start(&store);
-        let stopping = CancellationToken::new();
-        let feed = Feed::start(&store, ingest.committed());
-        let service = EventAggregator::new(
-            ingest.clone(),
-            Arc::clone(&store),
-            feed.clone(),
-            stopping.clone(),
-        );
+        let service = Service::start(store, metrics);
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
-        let http = Http::new(
-            ingest.clone(),
-            Arc::clone(&store),
-            feed.clone(),
-            metrics.clone(),
-            stopping.clone(),
-        );
-        let router = grpc::router(service, health_service, http.router(), &metrics)?;
+        let others = http::router(service.clone());
+        let router = grpc::router(service.clone(), health_service, others)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(Self { address, incoming, router, ingest, store, feed, health, stopping })
+        Ok(Self { address, incoming, router, service, health })
     }
 
     /// Where events are kept, without secrets.
     pub fn store_location(&self) -> &str {
-        self.store.location()
+        self.service.store.location()
     }
 
     /// Where the service listens, with the port that was chosen if port 0 was asked for.
@@ -115,7 +97,8 @@ impl App {
     /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { incoming, router, ingest, store, feed, health, stopping, .. } = self;
+        let Self { incoming, router, service, health, .. } = self;
+        let Service { ingest, store, feed, stopping, .. } = service;
         let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {

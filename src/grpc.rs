@@ -1,9 +1,6 @@
 //! The gRPC edge: the service of the contract, its health and its reflection. Translates between
 //! the wire and the domain and decides nothing about events.
 
-use std::{sync::Arc, time::Instant};
-
-use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming, async_trait,
     codegen::BoxStream,
@@ -14,10 +11,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_layer::{Identity, Stack};
 
 use crate::{
-    feed::Feed,
-    ingest::Ingest,
     limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
-    metrics::Metrics,
     proto::{
         DESCRIPTORS,
         incoming::{
@@ -32,7 +26,7 @@ use crate::{
             SubscribeRequest, SubscribeResponse,
         },
     },
-    store::Store,
+    service::Service,
 };
 
 use self::observed::{Methods, Observed};
@@ -51,27 +45,8 @@ mod web;
 /// Full name of the service, as health and reflection call it.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
 
-/// The service of the contract. Cheap to clone.
-#[derive(Clone)]
-pub struct EventAggregator {
-    ingest: Ingest,
-    store: Arc<dyn Store>,
-    feed: Feed,
-    started: Instant,
-    stopping: CancellationToken,
-}
-
-impl EventAggregator {
-    /// A service over `store`. Streams end themselves when `stopping` is cancelled.
-    pub fn new(
-        ingest: Ingest,
-        store: Arc<dyn Store>,
-        feed: Feed,
-        stopping: CancellationToken,
-    ) -> Self {
-        Self { ingest, store, feed, started: Instant::now(), stopping }
-    }
-}
+/// The service of the contract.
+struct EventAggregator(Service);
 
 #[async_trait]
 impl EventAggregatorService for EventAggregator {
@@ -79,7 +54,7 @@ impl EventAggregatorService for EventAggregator {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        publish::unary(&self.ingest, request.into_inner()).await.map(Response::new)
+        publish::unary(&self.0.ingest, request.into_inner()).await.map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<PublishStreamResponse>;
@@ -89,23 +64,23 @@ impl EventAggregatorService for EventAggregator {
         request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let requests = request.into_inner();
-        Ok(Response::new(publish::stream(self.ingest.clone(), requests, self.stopping.clone())))
+        Ok(Response::new(publish::stream(self.0.ingest.clone(), requests, self.0.stopping.clone())))
     }
 
     async fn list_events(
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        query::list_events(&*self.store, request.into_inner()).await.map(Response::new)
+        query::list_events(&*self.0.store, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_stats(
         &self,
         request: Request<GetStatsRequest>,
     ) -> Result<Response<GetStatsResponse>, Status> {
-        let mut response = query::get_stats(&*self.store, request.into_inner()).await?;
-        response.uptime = Some(convert::duration(self.started.elapsed()));
-        response.since_start = Some(convert::process_stats(self.ingest.counters()));
+        let mut response = query::get_stats(&*self.0.store, request.into_inner()).await?;
+        response.uptime = Some(convert::duration(self.0.started.elapsed()));
+        response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
         Ok(Response::new(response))
     }
 
@@ -113,7 +88,7 @@ impl EventAggregatorService for EventAggregator {
         &self,
         request: Request<BatchGetEventsRequest>,
     ) -> Result<Response<BatchGetEventsResponse>, Status> {
-        query::batch_get_events(&*self.store, request.into_inner()).await.map(Response::new)
+        query::batch_get_events(&*self.0.store, request.into_inner()).await.map(Response::new)
     }
 
     type SubscribeStream = BoxStream<SubscribeResponse>;
@@ -122,8 +97,8 @@ impl EventAggregatorService for EventAggregator {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let (request, stopping) = (request.into_inner(), self.stopping.clone());
-        let frames = subscribe::subscribe(&self.feed, &*self.store, request, stopping).await?;
+        let (request, stopping) = (request.into_inner(), self.0.stopping.clone());
+        let frames = subscribe::subscribe(&self.0.feed, &*self.0.store, request, stopping).await?;
         Ok(Response::new(frames))
     }
 }
@@ -134,10 +109,9 @@ pub type Router = server::Router<Stack<web::WebLayer, Identity>>;
 /// Everything that answers on the port: the service, what comes with it, and `others`, which answer
 /// without gRPC.
 pub fn router(
-    service: EventAggregator,
+    service: Service,
     health: HealthServer<impl Health>,
     others: axum::Router,
-    metrics: &Metrics,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
@@ -145,10 +119,10 @@ pub fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let service =
-        EventAggregatorServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
-    let methods = Methods::new(&metrics.calls, &described)?;
+    let methods = Methods::new(&service.metrics.calls, &described)?;
+    let service = EventAggregatorServiceServer::new(EventAggregator(service))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::from(others)
         .add_service(Observed::new(service, &methods))
         .add_service(Observed::new(health, &methods))

@@ -1,8 +1,6 @@
 //! Plain HTTP with JSON on the port of the contract, for curl and browsers. It calls the same write path
 //! and the same store, and answers what the contract answers.
 
-use std::{sync::Arc, time::Instant};
-
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
@@ -12,13 +10,10 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::error::Error;
-use crate::{
-    feed::Feed, ingest::Ingest, limits::MAX_REQUEST_BYTES, metrics::Metrics, store::Store, trace,
-};
+use crate::{limits::MAX_REQUEST_BYTES, service::Service, trace};
 
 mod cloudevent;
 mod dashboard;
@@ -30,49 +25,25 @@ mod publish;
 mod query;
 mod stream;
 
-/// What the calls work on. Cheap to clone.
-#[derive(Clone)]
-pub struct Http {
-    ingest: Ingest,
-    store: Arc<dyn Store>,
-    feed: Feed,
-    metrics: Metrics,
-    started: Instant,
-    stopping: CancellationToken,
-}
-
-impl Http {
-    /// Over `store`. Streams end when `stopping` is cancelled.
-    pub fn new(
-        ingest: Ingest,
-        store: Arc<dyn Store>,
-        feed: Feed,
-        metrics: Metrics,
-        stopping: CancellationToken,
-    ) -> Self {
-        Self { ingest, store, feed, metrics, started: Instant::now(), stopping }
-    }
-
-    /// Everything that answers without gRPC, and what answers for what is not there.
-    pub fn router(self) -> Router {
-        Router::new()
-            .merge(dashboard::router())
-            .route("/publish", post(publish::publish))
-            .route("/ingest", post(publish::publish))
-            .route("/events", get(query::list))
-            .route("/events/stream", get(stream::stream))
-            .route("/events/{topic}/{event_id}", get(query::event))
-            .route("/stats", get(query::stats))
-            .route("/openapi.json", get(description))
-            .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics::metrics))
-            .fallback(nothing_here)
-            .method_not_allowed_fallback(async || Error::method_not_allowed())
-            .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-            .layer(middleware::from_fn(traced))
-            .with_state(self)
-    }
+/// Everything that answers without gRPC, and what answers for what is not there.
+pub fn router(service: Service) -> Router {
+    Router::new()
+        .merge(dashboard::router())
+        .route("/publish", post(publish::publish))
+        .route("/ingest", post(publish::publish))
+        .route("/events", get(query::list))
+        .route("/events/stream", get(stream::stream))
+        .route("/events/{topic}/{event_id}", get(query::event))
+        .route("/stats", get(query::stats))
+        .route("/openapi.json", get(description))
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(middleware::from_fn(traced))
+        .with_state(service)
 }
 
 /// Answers within a span that is called after the route.
@@ -90,11 +61,11 @@ async fn description() -> impl IntoResponse {
 }
 
 /// Whether events would be taken in and found.
-async fn ready(State(http): State<Http>) -> Result<Response, Error> {
-    if http.stopping.is_cancelled() || !http.ingest.is_flowing() {
+async fn ready(State(service): State<Service>) -> Result<Response, Error> {
+    if service.stopping.is_cancelled() || !service.ingest.is_flowing() {
         return Err(Error::unavailable());
     }
-    http.store.ping().await.map_err(Error::store)?;
+    service.store.ping().await.map_err(Error::store)?;
     Ok(Json(json!({ "status": "ready" })).into_response())
 }
 

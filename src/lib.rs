@@ -17,6 +17,7 @@ pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod proto;
+pub mod service;
 pub mod store;
 pub mod token;
 pub mod trace;

@@ -15,7 +15,7 @@ use axum::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Http;
+use crate::service::Service;
 
 /// What the page may do. The data that it shows comes from anybody, so that even a mistake in showing it
 /// must not let it run.
@@ -49,7 +49,7 @@ const PARTS: &[(&str, &str, &str)] = &[
 ];
 
 /// Answers for every part.
-pub(super) fn router() -> Router<Http> {
+pub(super) fn router() -> Router<Service> {
     PARTS.iter().fold(Router::new(), |router, &(path, media_type, text)| {
         let tag = format!("\"{:016x}\"", xxh3_64(text.as_bytes()));
         let answer = async move |headers: HeaderMap| answer(&headers, media_type, text, &tag);

@@ -2,23 +2,22 @@
 
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-use super::Http;
-use crate::{ingest::ProcessCounters, metrics::Events};
+use crate::{ingest::ProcessCounters, metrics::Events, service::Service};
 
-pub(super) async fn metrics(State(http): State<Http>) -> impl IntoResponse {
-    let metrics = &http.metrics;
-    let ProcessCounters { judged, rejected } = http.ingest.counters();
+pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+    let metrics = &service.metrics;
+    let ProcessCounters { judged, rejected } = service.ingest.counters();
     metrics.set_events(Events {
         accepted: judged.unique_processed,
         duplicate: judged.duplicate_dropped - judged.conflicts,
         conflict: judged.conflicts,
         rejected,
     });
-    for (lane, requests) in (0..).zip(http.ingest.waiting()) {
+    for (lane, requests) in (0..).zip(service.ingest.waiting()) {
         metrics.set_queue_depth(lane, requests);
     }
-    metrics.queue_bytes.set(http.ingest.waiting_bytes() as i64);
-    metrics.subscribers.set(http.feed.subscribers() as i64);
+    metrics.queue_bytes.set(service.ingest.waiting_bytes() as i64);
+    metrics.subscribers.set(service.feed.subscribers() as i64);
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, openmetrics)], metrics.text())
 }

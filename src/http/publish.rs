@@ -10,16 +10,17 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Http, cloudevent, error::Error, event};
+use super::{cloudevent, error::Error, event};
 use crate::{
     event::{EventKey, NewEvent, Outcome, Verdict, Violation},
     ingest::Admission,
     limits::MAX_REQUEST_EVENTS,
+    service::Service,
     store::Counters,
 };
 
 pub(super) async fn publish(
-    State(http): State<Http>,
+    State(service): State<Service>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Answer>, Error> {
@@ -35,13 +36,13 @@ pub(super) async fn publish(
         return Err(Error::too_large());
     }
     let taken = check(form, &values, is_one).map_err(|(events, violations)| {
-        http.ingest.count_rejected(events);
+        service.ingest.count_rejected(events);
         Error::invalid(violations)
     })?;
     let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
     let sent = keys.into_iter().zip(not_kept);
-    let pending = http.ingest.submit(events, Admission::Refuse).await.map_err(Error::ingest)?;
+    let pending = service.ingest.submit(events, Admission::Refuse).await.map_err(Error::ingest)?;
     let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
     Answer::new(sent, &outcomes, is_one).map(Json)
 }

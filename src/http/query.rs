@@ -8,12 +8,13 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Http, error::Error, event::Given};
+use super::{error::Error, event::Given};
 use crate::{
     cursor,
     event::{Event, EventKey, Name, Timestamp, Violation},
     limits::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
     page,
+    service::Service,
     store::{Counters, Filter, ListQuery, Place, TopicStats},
 };
 
@@ -23,7 +24,7 @@ const DEFAULT_LIMIT: usize = 10;
 type Parameters = Query<Vec<(String, String)>>;
 
 pub(super) async fn list(
-    State(http): State<Http>,
+    State(service): State<Service>,
     OriginalUri(uri): OriginalUri,
     Query(parameters): Parameters,
 ) -> Result<Response, Error> {
@@ -58,7 +59,7 @@ pub(super) async fn list(
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
-    let store = &*http.store;
+    let store = &*service.store;
     let after = page_token.map(|token| page::decode(token, store.id(), &filter)).transpose();
     let after = after
         .map_err(|error| Error::invalid(vec![Violation::new("page_token", error.to_string())]))?;
@@ -69,7 +70,7 @@ pub(super) async fn list(
         let token = page::encode(store.id(), &filter, Place::from(last));
         next_page(uri.path(), &parameters, &token)
     });
-    let events = given(listed.events, heads, &http)?;
+    let events = given(listed.events, heads, &service)?;
     Ok(match next {
         Some(next) => ([(LINK, next)], Json(events)).into_response(),
         None => Json(events).into_response(),
@@ -84,11 +85,11 @@ fn next_page(path: &str, parameters: &[(String, String)], token: &str) -> String
     format!("<{path}?{}>; rel=\"next\"", query.finish())
 }
 
-fn given(events: Vec<Event>, heads: Vec<i64>, http: &Http) -> Result<Vec<Given>, Error> {
+fn given(events: Vec<Event>, heads: Vec<i64>, service: &Service) -> Result<Vec<Given>, Error> {
     let cursors = cursor::of_listed(&events, heads);
     let given = events.into_iter().zip(cursors);
     given
-        .map(|(event, cursor)| Given::new(event, cursor.encode(http.store.id())))
+        .map(|(event, cursor)| Given::new(event, cursor.encode(service.store.id())))
         .collect::<Result<_, _>>()
         .map_err(|_| Error::internal())
 }
@@ -122,7 +123,7 @@ fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
 }
 
 pub(super) async fn event(
-    State(http): State<Http>,
+    State(service): State<Service>,
     Path((topic, event_id)): Path<(String, String)>,
 ) -> Result<Response, Error> {
     let mut violations = Vec::new();
@@ -132,18 +133,18 @@ pub(super) async fn event(
     let (Some(topic), Some(event_id)) = (name("topic", topic), name("event_id", event_id)) else {
         return Err(Error::invalid(violations));
     };
-    let heads = http.store.heads().await.map_err(Error::store)?;
+    let heads = service.store.heads().await.map_err(Error::store)?;
     let keys = vec![EventKey { topic, event_id }];
-    let found = http.store.get(keys, MAX_PAGE_BYTES).await.map_err(Error::store)?;
+    let found = service.store.get(keys, MAX_PAGE_BYTES).await.map_err(Error::store)?;
     let events = found.events.into_iter().map(|(_, event)| event).collect();
-    match given(events, heads, &http)?.pop() {
+    match given(events, heads, &service)?.pop() {
         Some(event) => Ok(Json(event).into_response()),
         None => Err(Error::not_found("no event is stored under this topic and event_id")),
     }
 }
 
 pub(super) async fn stats(
-    State(http): State<Http>,
+    State(service): State<Service>,
     Query(parameters): Parameters,
 ) -> Result<Json<Value>, Error> {
     let mut topic = None;
@@ -163,13 +164,13 @@ pub(super) async fn stats(
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
-    let stats = http.store.stats(topic, max_topics).await.map_err(Error::store)?;
-    let process = http.ingest.counters();
+    let stats = service.store.stats(topic, max_topics).await.map_err(Error::store)?;
+    let process = service.ingest.counters();
     let mut answer = counters(stats.totals);
     answer["topics_active"] = stats.topics_active.into();
     answer["topics"] = stats.topics.iter().map(|topic| &*topic.topic).collect();
     answer["by_topic"] = stats.topics.iter().map(counted).collect();
-    answer["uptime_seconds"] = http.started.elapsed().as_secs().into();
+    answer["uptime_seconds"] = service.started.elapsed().as_secs().into();
     answer["since_start"] = counters(process.judged);
     answer["since_start"]["rejected"] = process.rejected.into();
     Ok(Json(answer))

@@ -15,19 +15,20 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{Http, error::Error, event::Given, query::unknown};
+use super::{error::Error, event::Given, query::unknown};
 use crate::{
     cursor::Cursor,
     event::{Name, Violation},
     feed::{self, Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
+    service::Service,
 };
 
 /// The header in which a browser that connects again says where it was.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn stream(
-    State(http): State<Http>,
+    State(service): State<Service>,
     headers: HeaderMap,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<impl IntoResponse, Error> {
@@ -57,7 +58,7 @@ pub(super) async fn stream(
         "" | "end" => Start::End,
         "beginning" => Start::Beginning,
         cursor => Start::Cursor(
-            Cursor::decode(cursor, http.store.id(), http.store.lanes())
+            Cursor::decode(cursor, service.store.id(), service.store.lanes())
                 .map_err(|error| bad_cursor(error.to_string()))?,
         ),
     };
@@ -65,14 +66,15 @@ pub(super) async fn stream(
         return Err(Error::invalid(violations));
     }
     let topics: Arc<[String]> = topics.into();
-    let subscription = http.feed.subscribe(start, topics).await.map_err(|error| match error {
-        feed::Error::Future => bad_cursor(error.to_string()),
-        feed::Error::Store(error) => Error::store(error),
-    })?;
+    let subscription =
+        service.feed.subscribe(start, topics).await.map_err(|error| match error {
+            feed::Error::Future => bad_cursor(error.to_string()),
+            feed::Error::Store(error) => Error::store(error),
+        })?;
     let (events, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         // Also a reader that takes nothing any more must not keep the store open.
-        http.stopping.run_until_cancelled(send(http.store.id(), subscription, events)).await
+        service.stopping.run_until_cancelled(send(service.store.id(), subscription, events)).await
     });
     Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
 }

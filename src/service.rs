@@ -1,0 +1,35 @@
+//! What the edges have in common: a service over one store. It has no calls of its own; each edge
+//! translates its own to what is in here.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{feed::Feed, ingest::Ingest, metrics::Metrics, store::Store};
+
+/// A running service. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Service {
+    /// The write path.
+    pub ingest: Ingest,
+    /// Where events are kept.
+    pub store: Arc<dyn Store>,
+    /// Events as they are stored.
+    pub feed: Feed,
+    /// What is counted for Prometheus.
+    pub metrics: Metrics,
+    /// When it started.
+    pub started: Instant,
+    /// Cancelled when streams are to end.
+    pub stopping: CancellationToken,
+}
+
+impl Service {
+    /// Starts the write path and the feed of a store.
+    pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        let ingest = Ingest::start(&store);
+        let feed = Feed::start(&store, ingest.committed());
+        let (started, stopping) = (Instant::now(), CancellationToken::new());
+        Self { ingest, store, feed, metrics, started, stopping }
+    }
+}
