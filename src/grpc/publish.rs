@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, codegen::BoxStream};
+use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
@@ -44,7 +45,7 @@ pub(super) fn stream(
     stopping: CancellationToken,
 ) -> BoxStream<PublishStreamResponse> {
     let (in_flight, responses) = mpsc::channel(STREAM_REQUESTS_IN_FLIGHT);
-    let reading = tokio::spawn(read(ingest, requests, in_flight, stopping));
+    let reading = tokio::spawn(read(ingest, requests, in_flight, stopping).in_current_span());
     let responses = ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
         let (request_id, in_flight): (String, InFlight) = request?;
         let response = in_flight.response().await?;

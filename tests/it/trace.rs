@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use event_aggregator::proto::v1::PublishRequest;
+use event_aggregator::proto::v1::{PublishRequest, PublishStreamRequest};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -56,7 +56,12 @@ async fn a_call_is_traced_with_the_commit_it_waited_for() {
     let mut request = Request::new(PublishRequest { events, allow_partial: false });
     let parent = format!("00-{trace_id}-b7ad6b7169203331-01").parse().expect("text");
     request.metadata_mut().insert("traceparent", parent);
-    connect_to(service.address).await.publish(request).await.expect("publish");
+    let mut client = connect_to(service.address).await;
+    client.publish(request).await.expect("publish");
+    let request = PublishStreamRequest { events: vec![event("t", "2")], ..Default::default() };
+    let stream = client.publish_stream(tokio_stream::iter([request])).await.expect("stream");
+    let mut answers = stream.into_inner();
+    while answers.message().await.expect("an answer").is_some() {}
 
     // What is left is sent before it ends.
     service.signal("TERM");
@@ -67,7 +72,9 @@ async fn a_call_is_traced_with_the_commit_it_waited_for() {
     let hexadecimal: String = call.trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hexadecimal, trace_id);
     assert!(call.attributes.iter().any(|attribute| attribute.key == "rpc.response.status_code"));
-    let commit = span("commit");
-    assert_eq!(commit.links.len(), 1);
-    assert_eq!(commit.links[0].span_id, call.span_id);
+    let stream = span("event_aggregator.v1.EventAggregatorService/PublishStream");
+    let commits = spans.iter().filter(|span| span.name == "commit");
+    let waited: Vec<_> = commits.flat_map(|commit| &commit.links).collect();
+    assert_eq!(waited.len(), 2);
+    assert!([call, stream].iter().zip(waited).all(|(call, link)| link.span_id == call.span_id));
 }
