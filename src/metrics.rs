@@ -1,5 +1,5 @@
 //! What the service tells Prometheus of itself: every name that `GET /metrics` answers. Whoever does the
-//! work counts it in here; nothing here knows what the work is. Label values are bounded: none comes
+//! work counts it in here, or is asked when it is told; nothing here knows what the work is. Label values are bounded: none comes
 //! from an event or a caller.
 
 use std::sync::{Arc, atomic::Ordering};
