@@ -3,7 +3,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, task::spawn_blocking, time::timeout};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ use crate::{
     store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
-pub use crate::store::verify::{Difference, Report};
+pub use crate::store::verify::{Difference, Failed, Report};
 
 /// Why a service did not start, or did not end well. Each reads as one line.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +35,9 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// The database cannot be verified.
-    #[error(transparent)]
-    Verify(#[from] store::verify::Failed),
     /// The contract built into the program cannot be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A task of this process broke.
-    #[error("a task failed: {0}")]
-    Task(io::Error),
     /// The server broke while it was running.
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -74,7 +68,7 @@ impl App {
         let address = listener.local_addr().map_err(failed)?;
 
         let metrics = Metrics::default();
-        let store = open(&config.database(), &metrics).await?;
+        let store = open(&config.database.chosen(), &metrics).await?;
         let service = Service::start(store, metrics);
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
@@ -137,14 +131,11 @@ impl App {
 }
 
 /// Compares the counters of a database with its rows, in one snapshot. Reads only.
-pub async fn verify(database: &Database) -> Result<Report, Error> {
-    Ok(match database.clone() {
-        Database::Sqlite(path) => {
-            let reading = tokio::task::spawn_blocking(move || store::sqlite::verify(&path));
-            reading.await.map_err(io::Error::from).map_err(Error::Task)??
-        }
-        Database::Postgres(url) => store::postgres::verify(&url).await?,
-    })
+pub async fn verify(database: &Database) -> Result<Report, Failed> {
+    match database.clone() {
+        Database::Sqlite(path) => spawn_blocking(move || store::sqlite::verify(&path)).await?,
+        Database::Postgres(url) => store::postgres::verify(&url).await,
+    }
 }
 
 async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {

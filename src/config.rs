@@ -22,14 +22,9 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Database: postgres://user:password@host/name or sqlite:PATH [default: a SQLite file in the
-    /// data folder]
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: Option<Database>,
-
-    /// Folder for the SQLite file when no database is named; it is made if it is not there
-    #[arg(long, env = "EVENT_AGGREGATOR_DATA_DIR", default_value = "data", value_name = "FOLDER")]
-    pub data_dir: PathBuf,
+    /// Where events are kept
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// Reads an address to listen on.
@@ -38,30 +33,28 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     resolved.ok_or_else(|| "must be an address and a port, like 127.0.0.1:50051".to_owned())
 }
 
-impl Config {
-    /// The database to use.
-    pub fn database(&self) -> Database {
-        Database::named_or_in(self.database_url.as_ref(), &self.data_dir)
-    }
-}
-
-/// Which database a command opens itself: the same flags as those of `serve`.
+/// Which database a command opens itself.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
-    /// Database: postgres://user:password@host/name or sqlite:PATH [default: the SQLite file in the
+    /// Database: postgres://user:password@host/name or sqlite:PATH [default: a SQLite file in the
     /// data folder]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<Database>,
+    pub database_url: Option<Database>,
 
-    /// Folder of the SQLite file when no database is named
+    /// Folder of the SQLite file when no database is named; `serve` makes it if it is not there
     #[arg(long, env = "EVENT_AGGREGATOR_DATA_DIR", default_value = "data", value_name = "FOLDER")]
-    data_dir: PathBuf,
+    pub data_dir: PathBuf,
 }
 
 impl DatabaseArgs {
     /// The database to use.
-    pub fn database(&self) -> Database {
-        Database::named_or_in(self.database_url.as_ref(), &self.data_dir)
+    pub fn chosen(&self) -> Database {
+        match &self.database_url {
+            // An empty variable names nothing.
+            Some(Database::Postgres(url)) if url.is_empty() => Database::in_folder(&self.data_dir),
+            Some(named) => named.clone(),
+            None => Database::in_folder(&self.data_dir),
+        }
     }
 }
 
@@ -75,19 +68,15 @@ pub enum Database {
 }
 
 impl Database {
-    /// The database that is named, or else that of the data folder.
-    fn named_or_in(named: Option<&Self>, folder: &Path) -> Self {
-        match named {
-            // An empty variable names nothing.
-            Some(Self::Postgres(url)) if url.is_empty() => Self::in_folder(folder),
-            Some(named) => named.clone(),
-            None => Self::in_folder(folder),
-        }
-    }
-
     /// The SQLite file of a data folder.
     pub fn in_folder(folder: &Path) -> Self {
         Self::Sqlite(folder.join("events.db"))
+    }
+}
+
+impl From<Database> for DatabaseArgs {
+    fn from(database: Database) -> Self {
+        Self { database_url: Some(database), data_dir: PathBuf::new() }
     }
 }
 

@@ -85,9 +85,9 @@ pub(super) struct Bench {
     #[arg(long, value_parser = positive, value_name = "N")]
     rate: Option<f64>,
 
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    /// How to print the result [default: table on a terminal, else ndjson]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -138,7 +138,7 @@ impl Bench {
             total.add(&report.context("a client failed")??)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        match self.output {
+        match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&total, seconds))?,
             Output::Json | Output::Ndjson => print(as_json(&total, seconds))?,
         }

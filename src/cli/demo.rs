@@ -39,8 +39,7 @@ impl Demo {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let app = App::start(&Config {
             listen: self.listen,
-            database_url: Some(Database::in_folder(folder.path())),
-            data_dir: folder.path().to_owned(),
+            database: Database::in_folder(folder.path()).into(),
         })
         .await?;
         let address = serve::reachable(app.address());

@@ -34,7 +34,7 @@ impl Verify {
         // Drawn on standard error, and only if that is a terminal.
         let spinner = ProgressBar::new_spinner().with_message("counting all events");
         spinner.enable_steady_tick(Duration::from_millis(100));
-        let report = app::verify(&self.database.database()).await;
+        let report = app::verify(&self.database.chosen()).await;
         spinner.finish_and_clear();
         let report = report?;
         match Output::or_suitable(self.output) {

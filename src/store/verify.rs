@@ -53,6 +53,9 @@ pub enum Failed {
         /// Why.
         reason: String,
     },
+    /// Reading it broke.
+    #[error("the verification broke: {0}")]
+    Broken(#[from] tokio::task::JoinError),
 }
 
 /// Sees to it that a database has exactly the schema that is read. `found` is nothing if it has none.

@@ -171,11 +171,8 @@ impl TestServer {
 
 /// Starts another service on a database that may be in use by others.
 pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-    let config = Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        database_url: Some(database.url.clone()),
-        data_dir: PathBuf::new(),
-    };
+    let config =
+        Config { listen: ([127, 0, 0, 1], 0).into(), database: database.url.clone().into() };
     let app = App::start(&config).await.expect("start");
     let address = app.address();
     let (stop, stopped) = oneshot::channel::<()>();
