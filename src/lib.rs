@@ -16,6 +16,7 @@ mod json;
 pub mod limits;
 pub mod metrics;
 pub mod page;
+pub mod peer;
 pub mod proto;
 pub mod service;
 pub mod store;
