@@ -9,6 +9,10 @@ use std::{
 
 use clap::Args;
 
+pub use tls::TlsArgs;
+
+mod tls;
+
 /// Settings of `serve`.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -25,6 +29,10 @@ pub struct Config {
     /// Where events are kept
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// Certificates
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Reads an address to listen on.

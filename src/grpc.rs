@@ -2,16 +2,13 @@
 //! the wire and the domain and decides nothing about events.
 
 use tonic::{
-    Request, Response, Status, Streaming, async_trait,
-    codegen::BoxStream,
-    service::Routes,
-    transport::{Server, server},
+    Request, Response, Status, Streaming, async_trait, codegen::BoxStream, service::Routes,
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tower_layer::{Identity, Stack};
+use tower_layer::Layer;
 
 use crate::{
-    limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
+    limits::MAX_MESSAGE_BYTES,
     proto::{
         DESCRIPTORS,
         incoming::{
@@ -32,8 +29,11 @@ use crate::{
 use self::observed::{Methods, Observed};
 pub use codec::ContractCodec;
 
+mod body;
+mod boundaries;
 mod codec;
 mod convert;
+mod deadline;
 mod observed;
 mod publish;
 mod query;
@@ -103,8 +103,8 @@ impl EventAggregatorService for EventAggregator {
     }
 }
 
-/// The server with all its routes.
-pub type Router = server::Router<Stack<web::WebLayer, Identity>>;
+/// All routes.
+pub type Router = web::Web<Routes>;
 
 /// Everything that answers on the port: the service, what comes with it, and `others`, which answer
 /// without gRPC.
@@ -121,20 +121,14 @@ pub fn router(
     };
     let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let methods = Methods::new(&service.metrics.calls, &described)?;
+    let load = service.load.clone();
     let service = EventAggregatorServiceServer::new(EventAggregator(service))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::from(others)
-        .add_service(Observed::new(service, &methods))
-        .add_service(Observed::new(health, &methods))
+        .add_service(Observed::new(service, &methods, &load))
+        .add_service(Observed::new(health, &methods, &load))
         .add_service(descriptors().build_v1()?)
         // Older tools ask only for this version.
         .add_service(descriptors().build_v1alpha()?);
-    Ok(Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
-        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
-        .layer(web::WebLayer)
-        .add_routes(routes))
+    Ok(web::WebLayer.layer(routes.prepare()))
 }

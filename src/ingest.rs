@@ -84,6 +84,8 @@ struct Shared {
     committed: Arc<Notify>,
     /// Cancelled when nothing more will be taken in.
     closing: CancellationToken,
+    /// Cancelled when a lane task is gone although it was not closed: it panicked.
+    broken: CancellationToken,
 }
 
 /// What a lane answers: one outcome per event. None: the store refuses the event although it is valid,
@@ -118,7 +120,12 @@ impl Ingest {
             .map(|lane| {
                 let (submissions, queue) = mpsc::channel(LANE_QUEUE_REQUESTS);
                 let store = Arc::clone(store);
-                tasks.spawn(lane::run(lane, store, queue, Arc::clone(&shared)));
+                let working = lane::run(lane, store, queue, Arc::clone(&shared));
+                let broken = shared.broken.clone().drop_guard();
+                tasks.spawn(async {
+                    working.await;
+                    broken.disarm();
+                });
                 submissions
             })
             .collect();
@@ -210,7 +217,12 @@ impl Ingest {
 
     /// Whether the store takes what is committed, or last did.
     pub fn is_flowing(&self) -> bool {
-        self.shared.stuck.load(Ordering::Relaxed) == 0
+        self.shared.stuck.load(Ordering::Relaxed) == 0 && !self.shared.broken.is_cancelled()
+    }
+
+    /// Waits until a lane task panics, after which nothing of its topics is stored any more.
+    pub async fn broken(&self) {
+        self.shared.broken.cancelled().await;
     }
 
     /// How many requests wait in each lane.

@@ -21,6 +21,7 @@ use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS, QUEUE_BYTES};
 pub use calls::{Calls, Method};
 
 mod calls;
+mod panics;
 
 /// The metrics of one service. Clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -31,8 +32,16 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// How long the store took to commit a batch, once it did.
     pub commit_seconds: Histogram,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections that there was no room for.
+    pub connections_refused: Counter,
     /// How many follow the feed.
     pub subscribers: Gauge,
+    /// Calls in progress.
+    pub calls_in_progress: Gauge,
+    /// Bytes of large requests that are being read.
+    pub reading_bytes: Gauge,
     /// Bytes of events that wait for their commit.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
@@ -88,8 +97,19 @@ impl Default for Metrics {
         let commit_seconds = Histogram::new(COMMIT_BUCKETS);
         let help = "How long the store took to commit a batch";
         own.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
+        let connections = Gauge::default();
+        own.register("connections", "Connections that are open", connections.clone());
+        let connections_refused = Counter::default();
+        let help = "Connections that there was no room for";
+        own.register("connections_refused", help, connections_refused.clone());
+        own.register("panics", "Faults of the program, each of them one", panics::counter());
         let subscribers = Gauge::default();
         own.register("subscribers", "Subscriptions to the feed", subscribers.clone());
+        let calls_in_progress = Gauge::default();
+        own.register("calls_in_progress", "Calls in progress", calls_in_progress.clone());
+        let reading_bytes = Gauge::default();
+        let help = "Room taken by large requests that are being read";
+        own.register_with_unit("reading", help, Unit::Bytes, reading_bytes.clone());
         let queue_bytes = Gauge::default();
         let help = "Room taken by events that wait for their commit";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
@@ -110,7 +130,11 @@ impl Default for Metrics {
             calls,
             batch_size,
             commit_seconds,
+            connections,
+            connections_refused,
             subscribers,
+            calls_in_progress,
+            reading_bytes,
             queue_bytes,
             events,
             store_errors,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{feed::Feed, ingest::Ingest, metrics::Metrics, store::Store};
+use crate::{feed::Feed, ingest::Ingest, load::Load, metrics::Metrics, store::Store};
 
 /// A running service. Clones are handles to the same one.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Service {
     pub feed: Feed,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
+    /// What it has taken on, so that it does not take on too much.
+    pub load: Load,
     /// When it started.
     pub started: Instant,
     /// Cancelled when streams are to end.
@@ -30,6 +32,6 @@ impl Service {
         let ingest = Ingest::start(&store);
         let feed = Feed::start(&store, ingest.committed());
         let (started, stopping) = (Instant::now(), CancellationToken::new());
-        Self { ingest, store, feed, metrics, started, stopping }
+        Self { ingest, store, feed, metrics, load: Load::default(), started, stopping }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tonic::{
     Code, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt;
 
+use self::trust::Trust;
 use crate::{
     limits::MAX_MESSAGE_BYTES,
     proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
 };
+
+mod trust;
 
 /// Which service to talk to.
 #[derive(Debug, Args)]
@@ -26,6 +29,9 @@ pub(super) struct Server {
         value_name = "ADDRESS"
     )]
     addr: String,
+
+    #[command(flatten)]
+    trust: Trust,
 }
 
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
@@ -33,7 +39,7 @@ pub(super) type Client = EventAggregatorServiceClient<Channel>;
 impl Server {
     /// The service at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { addr: address.to_string() }
+        Self { addr: address.to_string(), trust: Trust::default() }
     }
 
     /// Connects to the service.
@@ -43,13 +49,7 @@ impl Server {
 
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
-        let endpoint = self
-            .endpoint()
-            .with_context(|| {
-                format!("{} is no address; write host:port or https://host:port", self.addr)
-            })?
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true);
+        let endpoint = self.endpoint()?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         endpoint.connect().await.map_err(|error| {
             anyhow!(
                 "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
@@ -60,21 +60,21 @@ impl Server {
         })
     }
 
-    /// None if it is no address. Without a scheme it means plaintext, as on a loopback address.
-    fn endpoint(&self) -> Option<Endpoint> {
-        let (scheme, address) = self.addr.split_once("://").unwrap_or(("http", &self.addr));
+    /// Without a scheme it means plaintext, as on a loopback address, unless certificates are named.
+    fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let default = if self.trust.is_named() { "https" } else { "http" };
+        let (scheme, address) = self.addr.split_once("://").unwrap_or((default, &self.addr));
         let address = address.strip_suffix('/').unwrap_or(address);
         let has_port =
             address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if address.contains('/') || (scheme == "http" && !has_port) {
-            return None;
-        }
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok()?;
-        match scheme {
-            "http" => Some(endpoint),
-            // Trusts whom the system trusts.
-            "https" => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).ok(),
-            _ => None,
+        let is_address = !address.contains('/') && (scheme == "https" || has_port);
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok();
+        match (scheme, endpoint.filter(|_| is_address)) {
+            ("http", Some(endpoint)) => Ok(endpoint),
+            ("https", Some(endpoint)) => endpoint
+                .tls_config(self.trust.config()?)
+                .context("cannot use the certificates that are named"),
+            _ => bail!("{} is no address; write host:port or https://host:port", self.addr),
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     app::App,
-    config::{Config, Database, address},
+    config::{Config, Database, TlsArgs, address},
     proto::v1::GetStatsRequest,
 };
 
@@ -40,6 +40,7 @@ impl Demo {
         let app = App::start(&Config {
             listen: self.listen,
             database: Database::in_folder(folder.path()).into(),
+            tls: TlsArgs::default(),
         })
         .await?;
         let address = serve::reachable(app.address());

@@ -87,6 +87,11 @@ fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
 fn print_banner(app: &App) -> io::Result<()> {
     let listening = app.address();
     let address = reachable(listening);
+    // An address without a scheme means plaintext to curl and to our commands.
+    let (scheme, shown, plaintext) = match app.is_encrypted() {
+        true => ("https", format!("https://{address}"), ""),
+        false => ("http", address.to_string(), "-plaintext "),
+    };
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
@@ -94,17 +99,17 @@ fn print_banner(app: &App) -> io::Result<()> {
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
 events are kept in {database}
-the dashboard is at http://{address}/
+the dashboard is at {scheme}://{address}/
 
 Publish an event, twice: the second time it is a duplicate.
 
-  curl --json '{event}' {address}/publish
-  grpcurl -plaintext -d '{request}' {address} {SERVICE_NAME}/Publish
+  curl --json '{event}' {shown}/publish
+  grpcurl {plaintext}-d '{request}' {address} {SERVICE_NAME}/Publish
 
 or 20,000 simulated ones, and see what was kept:
 
-  {program} publish --addr {address} --simulate 20000 --duplicates 0.3
-  {program} stats --addr {address}
+  {program} publish --addr {shown} --simulate 20000 --duplicates 0.3
+  {program} stats --addr {shown}
 ",
         version = env!("CARGO_PKG_VERSION"),
         database = app.store_location(),

@@ -70,6 +70,8 @@ async fn read(
         let request = tokio::select! {
             request = requests.message() => request,
             () = stopping.cancelled() => Err(status::stopping()),
+            // The call has ended although its caller would go on, as when its time is over.
+            () = in_flight.closed() => return,
         };
         let submitted = match request {
             Ok(Some(request)) => submit(&ingest, &share, request).await,

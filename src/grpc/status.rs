@@ -102,6 +102,33 @@ pub(super) fn store(error: store::Error) -> Status {
     }
 }
 
+/// RESOURCE_EXHAUSTED because too many calls are in progress.
+pub(super) fn too_many_calls() -> Status {
+    let message = "too many calls are in progress; nothing of this one was done; try again later";
+    let details = worth_a_retry("TOO_MANY_CALLS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// RESOURCE_EXHAUSTED because too many follow the feed.
+pub(super) fn too_many_subscribers() -> Status {
+    let message = "too many subscribe already; try again later, or at another instance";
+    let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// DEADLINE_EXCEEDED because the time is over that the caller gave, or that any call has.
+pub(super) fn deadline_exceeded() -> Status {
+    let message = "the time for this call is over; events that it sent may or may not be stored; \
+                   send them again with the same event ids";
+    Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
+}
+
+/// DEADLINE_EXCEEDED because a message takes too long on its way in.
+pub(super) fn too_slow() -> Status {
+    let message = "the message took too long to arrive; nothing of it was done; send less at once";
+    Status::with_error_details(Code::DeadlineExceeded, message, info("REQUEST_TOO_SLOW"))
+}
+
 fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("STORE_UNAVAILABLE"))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::BoxStream};
 use uuid::Uuid;
@@ -45,12 +45,16 @@ pub(super) async fn subscribe(
     };
     let subscription = feed.subscribe(start, topics).await.map_err(|error| match error {
         feed::Error::Future => status::cursor(error),
+        feed::Error::TooMany => status::too_many_subscribers(),
         feed::Error::Store(error) => status::store(error),
     })?;
     // One frame waits here while its reader is busy with others; more are not read.
     let (frames, responses) = mpsc::channel(1);
-    tokio::spawn(send(subscription, store.id(), format, frames, stopping));
-    Ok(Box::pin(ReceiverStream::new(responses)))
+    let sending = tokio::spawn(send(subscription, store.id(), format, frames, stopping));
+    // It never ends by itself, so an end that was not told is a fault.
+    let end = tokio_stream::once(sending).then(|sending| sending);
+    let end = end.filter_map(|end| end.err().map(|_| Err(status::internal())));
+    Ok(Box::pin(ReceiverStream::new(responses).chain(end)))
 }
 
 fn topics(names: Vec<String>, violations: &mut Violations) -> Arc<[String]> {

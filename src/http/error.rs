@@ -82,6 +82,31 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    /// 408.
+    pub(super) fn too_slow() -> Self {
+        let message = "the body took too long to arrive; nothing of it was done; send less at once";
+        Self::new(StatusCode::REQUEST_TIMEOUT, message)
+    }
+
+    /// 429 because too many calls are in progress.
+    pub(super) fn too_many_calls() -> Self {
+        let message = "too many calls are in progress; nothing of this one was done";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// 429 because too many follow the feed.
+    pub(super) fn too_many_subscribers() -> Self {
+        let message = "too many subscribe already; try again later, or at another instance";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// 504 because the time is over that any call has.
+    pub(super) fn deadline_exceeded() -> Self {
+        let message = "the time for this call is over; events that it sent may or may not be \
+                       stored; send them again with the same event ids";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, message)
+    }
+
     /// Why a publish failed.
     pub(super) fn ingest(error: ingest::Error) -> Self {
         match error {

@@ -69,6 +69,7 @@ pub(super) async fn stream(
     let subscription =
         service.feed.subscribe(start, topics).await.map_err(|error| match error {
             feed::Error::Future => bad_cursor(error.to_string()),
+            feed::Error::TooMany => Error::too_many_subscribers(),
             feed::Error::Store(error) => Error::store(error),
         })?;
     let (events, stream) = mpsc::channel(1);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use event_aggregator::{
     app::App,
-    config::{Config, Database},
+    config::{Config, Database, TlsArgs},
     proto::v1::{
         Event, GetStatsRequest, GetStatsResponse, ListEventsRequest, PublishRequest,
         PublishResponse, PublishStatus, event::Content,
@@ -169,11 +169,18 @@ impl TestServer {
     }
 }
 
+/// Settings of a service on a port of its own, with nothing that nobody asked for.
+pub fn config(database: &TestDatabase) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        database: database.url.clone().into(),
+        tls: TlsArgs::default(),
+    }
+}
+
 /// Starts another service on a database that may be in use by others.
 pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-    let config =
-        Config { listen: ([127, 0, 0, 1], 0).into(), database: database.url.clone().into() };
-    let app = App::start(&config).await.expect("start");
+    let app = App::start(&config(database)).await.expect("start");
     let address = app.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(async move {

@@ -8,6 +8,7 @@ mod browser;
 mod cli;
 mod conformance;
 mod contract;
+mod door;
 mod faults;
 mod harness;
 mod import;

@@ -31,8 +31,14 @@ fn without_environment(program: &str) -> Command {
     for variable in [
         "DATABASE_URL",
         "EVENT_AGGREGATOR_ADDR",
+        "EVENT_AGGREGATOR_CA",
+        "EVENT_AGGREGATOR_CLIENT_CERT",
+        "EVENT_AGGREGATOR_CLIENT_KEY",
         "EVENT_AGGREGATOR_DATA_DIR",
         "EVENT_AGGREGATOR_LISTEN",
+        "EVENT_AGGREGATOR_TLS_CERT",
+        "EVENT_AGGREGATOR_TLS_CLIENT_CA",
+        "EVENT_AGGREGATOR_TLS_KEY",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "RUST_LOG",
@@ -71,6 +77,10 @@ impl Service {
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The exit code.
