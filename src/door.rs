@@ -66,10 +66,13 @@ impl Door {
     }
 
     /// Serves until `closing` is done. Then nobody is let in any more, everybody who is connected is
-    /// told so, and calls in progress are waited for without a bound.
+    /// told so, and calls in progress are waited for without a bound; whoever is still connected when
+    /// this is dropped is cut.
     pub async fn serve(self, router: Router, metrics: Metrics, closing: impl Future<Output = ()>) {
         let Self { listener, tls, .. } = self;
-        let served = Served { router, server: server(), tls, stopping: CancellationToken::new() };
+        let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
+        let served = Served { router, server: server(), tls, stopping };
+        let _cut = cut.clone().drop_guard();
         let headcount = Headcount::default();
         let connections = TaskTracker::new();
         let mut refused = Seldom::default();
@@ -85,7 +88,8 @@ impl Door {
                 }
                 continue;
             };
-            connections.spawn(served.clone().welcome(stream, address, place));
+            let welcome = served.clone().welcome(stream, address, place);
+            connections.spawn(cut.clone().run_until_cancelled_owned(welcome));
         }
         // Whoever comes now is refused by the system, and tries another instance.
         drop(listener);

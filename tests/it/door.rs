@@ -16,7 +16,10 @@ use event_aggregator::{
     door::Door,
     event::{EventKey, Outcome},
     grpc::SERVICE_NAME,
-    limits::{MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES, SMALL_REQUEST_BYTES},
+    limits::{
+        DRAIN_TIMEOUT, FLUSH_TIMEOUT, MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES,
+        SMALL_REQUEST_BYTES,
+    },
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
     store::{
@@ -243,7 +246,11 @@ async fn calls_go_on_while_no_connection_can_be_had() {
     let service = Service::start(&database.url_text());
     let mut client = connect_to(service.address).await;
     publish(&mut client, vec![event("t", "1")]).await;
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", service.id())).expect("fd").count();
+    let open = || -> Vec<usize> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", service.id())).expect("fd");
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        names.map(|name| name.parse().expect("a number")).collect()
+    };
     let limit = |files: &str| {
         let pid = service.id().to_string();
         let nofile = format!("--nofile={files}:");
@@ -251,12 +258,12 @@ async fn calls_go_on_while_no_connection_can_be_had() {
         assert!(status.expect("prlimit").success());
     };
     let mut waiting = Vec::new();
-    let used_up = open() + 3;
+    let used_up = open().into_iter().max().expect("a file") + 3;
     limit(&used_up.to_string());
-    for _ in 0..20 {
+    for _ in 0..used_up + 20 {
         waiting.push(TcpStream::connect(service.address).await.expect("the system takes it"));
     }
-    wait_until(|| open() == used_up);
+    wait_until(|| open().len() == used_up);
     let (begun, used) = (Instant::now(), processor_time(service.id()));
     for n in 0..100 {
         publish(&mut client, vec![event("t", &format!("during-{n}"))]).await;
@@ -396,4 +403,52 @@ async fn large_requests_wait_for_room_and_small_ones_do_not() {
     assert!(!waiting.is_finished(), "it was read although there is no room");
     drop(large);
     assert_eq!(waiting.await.expect("an answer").unique_processed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stand_still_do_not_hold_a_stop() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address;
+    let mut client = server.client().await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(900 << 10));
+    for id in 0..16 {
+        publish(&mut client, vec![event_with("t", &id.to_string(), &payload)]).await;
+    }
+    // One does not give room for more, the other does not even read.
+    let frames = client.subscribe(SubscribeRequest::default()).await.expect("feed").into_inner();
+    let mut unread = TcpStream::connect(address).await.expect("connect");
+    let request = b"GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: x\r\n\r\n";
+    unread.write_all(request).await.expect("send");
+    unread.readable().await.expect("an answer");
+    let mut idle = TcpStream::connect(address).await.expect("connect");
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    idle.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat())
+        .await
+        .expect("send");
+    idle.readable().await.expect("settings");
+
+    let begun = Instant::now();
+    let stopping = tokio::spawn(server.stop());
+    while TcpStream::connect(address).await.is_ok() {}
+    assert!(!stopping.is_finished(), "new connections are refused at once");
+    stopping.await.expect("stopped");
+    let longest = DRAIN_TIMEOUT + FLUSH_TIMEOUT;
+    assert!(begun.elapsed() < longest, "{:?}", begun.elapsed());
+    let mut told = Vec::new();
+    let _ = idle.read_to_end(&mut told).await;
+    assert!(kinds(&told).contains(&GOAWAY), "{told:?}");
+    drop((frames, unread));
+}
+
+const GOAWAY: u8 = 7;
+
+/// Of what kind the frames of HTTP/2 are.
+fn kinds(mut frames: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {
+        kinds.push(*kind);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        frames = rest.get(length..).unwrap_or_default();
+    }
+    kinds
 }
