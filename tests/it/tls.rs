@@ -108,7 +108,7 @@ async fn a_service_speaks_tls_and_nothing_else() {
     let service = authority.serve(&database, &[]);
     let mut over_grpc = client(&service, authority.trusted()).await.expect("trusted");
     publish(&mut over_grpc, vec![event("t", "1")]).await;
-    client(&service, Authority::new().trusted()).await.err().expect("not trusted");
+    client(&service, Authority::new().trusted()).await.expect_err("not trusted");
 
     let port = service.address.port();
     let mut curl = Command::new("curl");
@@ -155,9 +155,9 @@ async fn clients_show_a_certificate_if_they_are_asked_for_one() {
     let mut known =
         client(&service, with(authority.identity("producer"))).await.expect("a known client");
     publish(&mut known, vec![event("t", "1")]).await;
-    client(&service, authority.trusted()).await.err().expect("no certificate");
-    client(&service, with(foreign.identity("producer"))).await.err().expect("a foreign one");
-    client(&service, with(authority.identity("server"))).await.err().expect("for servers");
+    client(&service, authority.trusted()).await.expect_err("no certificate");
+    client(&service, with(foreign.identity("producer"))).await.expect_err("a foreign one");
+    client(&service, with(authority.identity("server"))).await.expect_err("for servers");
 
     let address = format!("https://localhost:{}", service.address.port());
     let mut command = program();
@@ -193,7 +193,7 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     service.signal("HUP");
     // New connections get it soon.
     while client(&service, new.trusted()).await.is_err() {}
-    client(&service, old.trusted()).await.err().expect("the old one is gone");
+    client(&service, old.trusted()).await.expect_err("the old one is gone");
     publish(&mut connected, vec![event("t", "2")]).await;
 
     // Without a signal they are noticed, too.
