@@ -165,7 +165,7 @@ impl Flood {
             Self::Garbage => {
                 let mut connection = connect(address, n).await?;
                 let garbage: Vec<u8> = (0..4_096).map(|_| fastrand::u8(..)).collect();
-                let begin = if n % 2 == 0 { BEGIN } else { b"" };
+                let begin = if n.is_multiple_of(2) { BEGIN } else { b"" };
                 connection.write_all(begin).await?;
                 connection.write_all(&garbage).await?;
                 count(1);
