@@ -4,11 +4,16 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, task::spawn_blocking, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
+    access::{
+        self, Access, AccessFile,
+        exposure::{self, Exposed},
+    },
     config::{Config, Database},
     grpc::{self, Router, SERVICE_NAME},
     http,
@@ -32,6 +37,17 @@ pub enum Error {
         /// Why.
         reason: io::Error,
     },
+    /// It would listen where others could use it, and nobody said that they may.
+    #[error("will not listen on {address}: {reason}")]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+        /// Why, and what to do.
+        reason: Exposed,
+    },
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] access::file::Error),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -56,6 +72,7 @@ pub struct App {
     incoming: TcpIncoming,
     router: Router,
     service: Service,
+    access_file: Option<AccessFile>,
     health: HealthReporter,
 }
 
@@ -63,19 +80,28 @@ impl App {
     /// Binds the address and opens the store.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let address = config.listen;
+        config.check_exposure().map_err(|reason| Error::Exposed { address, reason })?;
+        if !exposure::is_loopback(address.ip()) && config.insecure {
+            warn!("anybody who reaches {address} may use the service or read along: --insecure");
+        }
+        let access_file = match &config.access {
+            Some(path) => Some(AccessFile::open(path).await?),
+            None => None,
+        };
         let failed = |reason| Error::Listen { address, reason };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
 
         let metrics = Metrics::default();
         let store = open(&config.database.chosen(), &metrics).await?;
-        let service = Service::start(store, metrics);
+        let access = access_file.as_ref().map_or_else(Access::default, AccessFile::access);
+        let service = Service { access, ..Service::start(store, metrics) };
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
         let others = http::router(service.clone());
         let router = grpc::router(service.clone(), health_service, others)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(Self { address, incoming, router, service, health })
+        Ok(Self { address, incoming, router, service, access_file, health })
     }
 
     /// Where events are kept, without secrets.
@@ -91,8 +117,10 @@ impl App {
     /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { incoming, router, service, health, .. } = self;
+        let Self { incoming, router, service, access_file, health, .. } = self;
         let Service { ingest, store, feed, stopping, .. } = service;
+        let _following =
+            access_file.map(|file| AbortOnDropHandle::new(tokio::spawn(file.follow())));
         let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {

@@ -7,7 +7,9 @@ use std::{
     str::FromStr,
 };
 
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
+
+use crate::access::exposure::{self, Exposed};
 
 /// Settings of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -25,6 +27,30 @@ pub struct Config {
     /// Where events are kept
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// File that says who may do what, by token or certificate; `token` makes its entries. Read
+    /// again when it changes [default: everybody may do everything]
+    #[arg(long, env = "EVENT_AGGREGATOR_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
+
+    /// Listen beyond this machine although others could read along or need not say who they are
+    #[arg(long, env = "EVENT_AGGREGATOR_INSECURE", value_parser = FalseyValueParser::new())]
+    pub insecure: bool,
+}
+
+impl Config {
+    /// A service for this machine alone, on a port that is free, without anything that can be left out.
+    pub fn local(database: Database) -> Self {
+        let (listen, database) = (([127, 0, 0, 1], 0).into(), database.into());
+        Self { listen, database, access: None, insecure: false }
+    }
+
+    /// Fails if others could use the service, or read along, and its operator did not say that they may.
+    pub fn check_exposure(&self) -> Result<(), Exposed> {
+        let is_loopback = exposure::is_loopback(self.listen.ip());
+        let (tls, authenticated) = (false, self.access.is_some());
+        exposure::check(is_loopback, tls, authenticated, self.insecure)
+    }
 }
 
 /// Reads an address to listen on.

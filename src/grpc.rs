@@ -11,6 +11,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_layer::{Identity, Stack};
 
 use crate::{
+    access::Verb,
     limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
     proto::{
         DESCRIPTORS,
@@ -29,9 +30,13 @@ use crate::{
     service::Service,
 };
 
-use self::observed::{Methods, Observed};
+use self::{
+    access::{Authenticated, caller},
+    observed::{Methods, Observed},
+};
 pub use codec::ContractCodec;
 
+mod access;
 mod codec;
 mod convert;
 mod observed;
@@ -52,54 +57,61 @@ struct EventAggregator(Service);
 impl EventAggregatorService for EventAggregator {
     async fn publish(
         &self,
-        request: Request<PublishRequest>,
+        mut request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        publish::unary(&self.0.ingest, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        publish::unary(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<PublishStreamResponse>;
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<PublishStreamRequest>>,
+        mut request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(publish::stream(self.0.ingest.clone(), requests, self.0.stopping.clone())))
+        let caller = caller(&self.0.access, &mut request)?;
+        Ok(Response::new(publish::stream(&self.0, caller, request.into_inner())))
     }
 
     async fn list_events(
         &self,
-        request: Request<ListEventsRequest>,
+        mut request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        query::list_events(&*self.0.store, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        query::list_events(&*self.0.store, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_stats(
         &self,
-        request: Request<GetStatsRequest>,
+        mut request: Request<GetStatsRequest>,
     ) -> Result<Response<GetStatsResponse>, Status> {
-        let mut response = query::get_stats(&*self.0.store, request.into_inner()).await?;
+        let caller = caller(&self.0.access, &mut request)?;
+        let mut response = query::get_stats(&*self.0.store, &caller, request.into_inner()).await?;
         response.uptime = Some(convert::duration(self.0.started.elapsed()));
-        response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
+        // Those are of all topics.
+        if caller.may_all(Verb::Read) {
+            response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
+        }
         Ok(Response::new(response))
     }
 
     async fn batch_get_events(
         &self,
-        request: Request<BatchGetEventsRequest>,
+        mut request: Request<BatchGetEventsRequest>,
     ) -> Result<Response<BatchGetEventsResponse>, Status> {
-        query::batch_get_events(&*self.0.store, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        let found = query::batch_get_events(&*self.0.store, &caller, request.into_inner()).await?;
+        Ok(Response::new(found))
     }
 
     type SubscribeStream = BoxStream<SubscribeResponse>;
 
     async fn subscribe(
         &self,
-        request: Request<SubscribeRequest>,
+        mut request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let (request, stopping) = (request.into_inner(), self.0.stopping.clone());
-        let frames = subscribe::subscribe(&self.0.feed, &*self.0.store, request, stopping).await?;
-        Ok(Response::new(frames))
+        let caller = caller(&self.0.access, &mut request)?;
+        subscribe::subscribe(&self.0, caller, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -121,8 +133,10 @@ pub fn router(
     };
     let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let methods = Methods::new(&service.metrics.calls, &described)?;
+    let access = service.access.clone();
     let service = EventAggregatorServiceServer::new(EventAggregator(service))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = Authenticated::new(service, access);
     let routes = Routes::from(others)
         .add_service(Observed::new(service, &methods))
         .add_service(Observed::new(health, &methods))

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use self::error::Error;
 use crate::{limits::MAX_REQUEST_BYTES, service::Service, trace};
 
+mod access;
 mod cloudevent;
 mod dashboard;
 mod error;

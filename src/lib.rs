@@ -3,6 +3,7 @@
 //!
 //! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
 
+pub mod access;
 pub mod app;
 pub mod cli;
 pub mod config;

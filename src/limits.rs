@@ -197,6 +197,29 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// not answer.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
+/// Bytes of an access file. It is read every few seconds.
+pub const MAX_ACCESS_FILE_BYTES: usize = 1 << 20;
+
+/// Identities in an access file. A token is compared with those of all, in every call.
+pub const MAX_IDENTITIES: usize = 1_000;
+
+/// Tokens of one identity: the old one and the new one, while they are exchanged.
+pub const MAX_IDENTITY_TOKENS: usize = 2;
+
+/// Random bytes of a token that this program makes: 256 bits, which nobody guesses.
+pub const TOKEN_BYTES: usize = 32;
+
+/// Events that an identity with a rate may send at once, at least: a request of the largest size must
+/// get through some time.
+pub const MIN_RATE_BURST: u32 = MAX_REQUEST_EVENTS as u32;
+
+/// Events per second, and events at once, that an access file may name. More than any database takes.
+pub const MAX_RATE_EVENTS: u32 = 10_000_000;
+
+/// How often the access file is looked at. Also how long a stream that is being slowed does not see that
+/// it may go faster.
+pub const ACCESS_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Calls in progress on one connection. tonic leaves this unlimited.
 pub const CALLS_PER_CONNECTION: u32 = 1_024;
 

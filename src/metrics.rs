@@ -1,6 +1,6 @@
 //! What the service tells Prometheus of itself: every name that `GET /metrics` answers. Whoever does the
 //! work counts it in here, or is asked when it is told; nothing here knows what the work is. Label values are bounded: none comes
-//! from an event or a caller.
+//! from an event or a caller; names of identities come from the operator.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -36,6 +36,7 @@ pub struct Metrics {
     /// Bytes of events that wait for their commit.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
+    rate_exceeded: Family<Identity, Counter>,
     store_errors: Family<StoreError, Counter>,
     queue_depth: Family<Lane, Gauge>,
     registry: Arc<Registry>,
@@ -57,6 +58,12 @@ pub struct Events {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// Its name comes from the operator's access file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Identity {
+    identity: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +104,9 @@ impl Default for Metrics {
         own.register_with_unit("queue_limit", "Room there is for them", Unit::Bytes, limit);
         let events = Family::default();
         own.register("events", "Events by what became of them", events.clone());
+        let rate_exceeded = Family::default();
+        let help = "Events refused because their identity sent too many per second";
+        own.register("rate_exceeded_events", help, rate_exceeded.clone());
         let store_errors = Family::default();
         let help = "Calls of the store that failed, each try counted";
         own.register("store_errors", help, store_errors.clone());
@@ -113,6 +123,7 @@ impl Default for Metrics {
             subscribers,
             queue_bytes,
             events,
+            rate_exceeded,
             store_errors,
             queue_depth,
             registry: Arc::new(registry),
@@ -134,6 +145,12 @@ impl Metrics {
             // Another answer may be on its way with later counts.
             counter.inner().fetch_max(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
         }
+    }
+
+    /// Counts events that were refused because this identity sent too many.
+    pub fn rate_exceeded(&self, identity: &str, events: usize) {
+        let identity = Identity { identity: identity.to_owned() };
+        self.rate_exceeded.get_or_create_owned(&identity).inc_by(events as u64);
     }
 
     /// Sets how many requests wait in a lane.

@@ -6,10 +6,12 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use tonic::{
     Code, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    service::interceptor::InterceptedService,
+    transport::{self, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt;
 
+use super::bearer::{Bearer, BearerArgs};
 use crate::{
     limits::MAX_MESSAGE_BYTES,
     proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
@@ -26,14 +28,20 @@ pub(super) struct Server {
         value_name = "ADDRESS"
     )]
     addr: String,
+
+    #[command(flatten)]
+    bearer: BearerArgs,
 }
 
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
 
+/// A connection on which each call says who makes it.
+pub(super) type Channel = InterceptedService<transport::Channel, Bearer>;
+
 impl Server {
     /// The service at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { addr: address.to_string() }
+        Self { addr: address.to_string(), bearer: BearerArgs::default() }
     }
 
     /// Connects to the service.
@@ -43,6 +51,7 @@ impl Server {
 
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
+        let bearer = self.bearer.read()?;
         let endpoint = self
             .endpoint()
             .with_context(|| {
@@ -50,14 +59,15 @@ impl Server {
             })?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true);
-        endpoint.connect().await.map_err(|error| {
+        let channel = endpoint.connect().await.map_err(|error| {
             anyhow!(
                 "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
                  name another with --addr",
                 self.addr,
                 root_cause(&error)
             )
-        })
+        })?;
+        Ok(InterceptedService::new(channel, bearer))
     }
 
     /// None if it is no address. Without a scheme it means plaintext, as on a loopback address.

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
+    access,
     event::Violation,
     ingest,
     limits::{MAX_VIOLATIONS, RETRY_DELAY},
@@ -67,6 +68,21 @@ pub(super) fn stopping() -> Status {
 pub(super) fn feed_stopping() -> Status {
     let message = "the service is shutting down; subscribe again with the last cursor";
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
+}
+
+/// Why a caller is refused.
+pub(super) fn access(error: access::Error) -> Status {
+    let message = error.to_string();
+    let (code, details) = match error {
+        access::Error::Unauthenticated => (Code::Unauthenticated, info("UNAUTHENTICATED")),
+        access::Error::Denied { .. } => (Code::PermissionDenied, info("PERMISSION_DENIED")),
+        access::Error::TooFast { wait } => {
+            let mut details = info("RATE_EXCEEDED");
+            details.set_retry_info(Some(wait));
+            (Code::ResourceExhausted, details)
+        }
+    };
+    Status::with_error_details(code, message, details)
 }
 
 /// Why a publish failed.

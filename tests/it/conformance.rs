@@ -21,6 +21,7 @@ macro_rules! on_both_stores {
         }
     };
 }
+pub(crate) use on_both_stores;
 
 mod cloudevents;
 mod concurrency;

@@ -144,7 +144,13 @@ impl TestServer {
     }
 
     pub async fn on(database: TestDatabase) -> Self {
-        let (address, stop, running) = launch(&database).await;
+        let config = Config::local(database.url.clone());
+        Self::with(database, &config).await
+    }
+
+    /// One with settings of its own.
+    pub async fn with(database: TestDatabase, config: &Config) -> Self {
+        let (address, stop, running) = launch_as(config).await;
         Self { database, address, stop, running }
     }
 
@@ -171,9 +177,12 @@ impl TestServer {
 
 /// Starts another service on a database that may be in use by others.
 pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-    let config =
-        Config { listen: ([127, 0, 0, 1], 0).into(), database: database.url.clone().into() };
-    let app = App::start(&config).await.expect("start");
+    launch_as(&Config::local(database.url.clone())).await
+}
+
+/// Starts a service with settings of its own.
+pub async fn launch_as(config: &Config) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let app = App::start(config).await.expect("start");
     let address = app.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(async move {

@@ -4,6 +4,7 @@
 // Nothing is public in a test.
 #![allow(unreachable_pub)]
 
+mod access;
 mod browser;
 mod cli;
 mod conformance;

@@ -30,9 +30,12 @@ fn without_environment(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in [
         "DATABASE_URL",
+        "EVENT_AGGREGATOR_ACCESS",
         "EVENT_AGGREGATOR_ADDR",
         "EVENT_AGGREGATOR_DATA_DIR",
+        "EVENT_AGGREGATOR_INSECURE",
         "EVENT_AGGREGATOR_LISTEN",
+        "EVENT_AGGREGATOR_TOKEN",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "RUST_LOG",

@@ -29,7 +29,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
@@ -47,7 +47,7 @@ async fn send(server: &TestServer, request: String) -> TcpStream {
     connection
 }
 
-async fn call(server: &TestServer, request: String) -> Answer {
+pub async fn call(server: &TestServer, request: String) -> Answer {
     let mut answer = String::new();
     send(server, request).await.read_to_string(&mut answer).await.expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

@@ -1,0 +1,1 @@
+//! What must never be told: tokens, passwords, payloads.
