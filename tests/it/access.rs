@@ -1,6 +1,6 @@
 //! Who may do what: tokens, grants and rates, on every way into the service.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use event_aggregator::{
     config::Config,
@@ -98,14 +98,7 @@ impl Guarded {
     }
 
     async fn with_header(&self, header: Option<String>) -> Caller {
-        let bearer: Bearer = Box::new(move |mut request| {
-            if let Some(header) = &header {
-                let header = header.parse().expect("a header");
-                request.metadata_mut().insert("authorization", header);
-            }
-            Ok(request)
-        });
-        Caller::new(InterceptedService::new(channel_to(self.server.address).await, bearer))
+        with_header(self.server.address, header).await
     }
 
     async fn get(&self, name: &str, path: &str) -> Answer {
@@ -122,6 +115,18 @@ impl Guarded {
         );
         call(&self.server, request).await
     }
+}
+
+/// Somebody who sends this as `authorization`.
+async fn with_header(address: SocketAddr, header: Option<String>) -> Caller {
+    let bearer: Bearer = Box::new(move |mut request| {
+        if let Some(header) = &header {
+            let header = header.parse().expect("a header");
+            request.metadata_mut().insert("authorization", header);
+        }
+        Ok(request)
+    });
+    Caller::new(InterceptedService::new(channel_to(address).await, bearer))
 }
 
 /// Whether a call was refused as it should be.

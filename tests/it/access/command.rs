@@ -67,7 +67,7 @@ async fn a_made_token_is_valid_where_its_entry_is() {
     for command in [by_flag, by_variable, by_file] {
         let output = run(command).await;
         // There is no such event: who asks is known.
-        assert!(said(&output).contains("no event"), "{}", said(&output));
+        assert!(said(&output).contains("Nothing is stored"), "{}", said(&output));
     }
     let unknown = run(stats(None)).await;
     assert_eq!(unknown.status.code(), Some(64 + 16));

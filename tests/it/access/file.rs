@@ -49,8 +49,8 @@ async fn every_fault_is_told_with_its_line() {
         (entry("x", &grant("read", "a*b")), 4, "x: topics may have a * only at its end"),
         (entry("x", "{ verbs = [\"read\"] }"), 4, "x: a grant has no topics"),
         (entry("x", "1"), 4, "x: a grant must be { verbs, topics }"),
-        (shop.replace("[\"", &format!("[\"{CANARY}")), 3, "shop: token_sha256 must hold 64"),
-        (shop.replace("[\"", &format!("\"{CANARY}\" # [\"")), 3, "token_sha256 must be a list"),
+        (shop.replacen("[\"", &format!("[\"{CANARY}"), 1), 3, "shop: token_sha256 must hold 64"),
+        (shop.replacen("[\"", &format!("\"{CANARY}\" # [\""), 1), 3, "token_sha256 must be a list"),
         (shop.lines().take(3).collect::<Vec<_>>().join("\n"), 1, "shop: grants is missing"),
     ] {
         let error = fault_of(&text).await;
