@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{Metadata, info};
+use tracing::{Level, Metadata, info};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -19,6 +19,9 @@ use tracing_subscriber::{
 };
 
 use crate::{app::App, config::Config, grpc::SERVICE_NAME, trace};
+
+/// Tells the parameters of statements when it is asked to say more: what people sent.
+const INDISCREET: &str = "tokio_postgres";
 
 /// Migrations are told in one line already.
 const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
@@ -58,16 +61,22 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
     let filter = EnvFilter::try_new(log)
         .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
+    let is_secret = |metadata: &Metadata<'_>| {
+        metadata.target().starts_with(INDISCREET) && *metadata.level() > Level::INFO
+    };
     let is_span = |metadata: &Metadata<'_>| metadata.target() == trace::TARGET;
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(is_colourful(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
         // It would be told on standard error too, and whoever cannot write there panics.
         .log_internal_errors(false)
-        .with_filter(filter.and(
-            // Without a hint every span and event of every library would be looked at.
-            filter_fn(move |metadata| !is_span(metadata)).with_max_level_hint(LevelFilter::TRACE),
-        ));
+        .with_filter(
+            filter.and(
+                // Without a hint every span and event of every library would be looked at.
+                filter_fn(move |metadata| !is_span(metadata) && !is_secret(metadata))
+                    .with_max_level_hint(LevelFilter::TRACE),
+            ),
+        );
     let exporter = trace::Exporter::from_env().context("cannot send traces")?;
     let spans = exporter.as_ref().map(|exporter| {
         tracing_opentelemetry::layer()

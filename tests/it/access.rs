@@ -41,8 +41,8 @@ on_both_stores!(
     what_one_may_read_opens_nothing_else,
 );
 
-type Bearer = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
-type Caller = EventAggregatorServiceClient<InterceptedService<Channel, Bearer>>;
+pub type Bearer = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
+pub type Caller = EventAggregatorServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// The entry of somebody whose token is the name.
 fn entry(name: &str, grants: &str) -> String {
@@ -68,13 +68,14 @@ fn everybody() -> String {
     .concat()
 }
 
-struct Guarded {
-    server: TestServer,
+/// A service with an access file.
+pub struct Guarded {
+    pub server: TestServer,
     file: PathBuf,
 }
 
 impl Guarded {
-    async fn start(backend: Backend) -> Self {
+    pub async fn start(backend: Backend) -> Self {
         Self::with(backend, &everybody()).await
     }
 
@@ -93,7 +94,7 @@ impl Guarded {
         fs::rename(new, &self.file).expect("rename");
     }
 
-    async fn caller(&self, name: &str) -> Caller {
+    pub async fn caller(&self, name: &str) -> Caller {
         self.with_header(Some(format!("Bearer token-of-{name}"))).await
     }
 
