@@ -33,6 +33,7 @@ use crate::{
 
 mod command;
 mod file;
+mod role;
 mod secrets;
 
 on_both_stores!(
