@@ -114,6 +114,9 @@ fn describe(status: &Status) -> String {
     if text.is_empty() {
         text = status.code().description().to_owned();
     }
+    if status.code() == Code::Unauthenticated {
+        text.push_str("; commands do with --token-file or EVENT_AGGREGATOR_TOKEN");
+    }
     // The first one is the message.
     let violations = status.get_details_bad_request().map(|details| details.field_violations);
     for violation in violations.iter().flatten().skip(1) {

@@ -47,7 +47,7 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         // Whoever does not read this wants the service all the same.
-        let _ = print_banner(&app);
+        let _ = print_banner(&app, self.config.access.is_some());
         app.run(stop).await?;
         if let Some(exporter) = exporter {
             tokio::task::spawn_blocking(|| exporter.close()).await?;
@@ -93,18 +93,22 @@ fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
 }
 
 /// Says what is running, and what to type next.
-fn print_banner(app: &App) -> io::Result<()> {
+fn print_banner(app: &App, guarded: bool) -> io::Result<()> {
     let listening = app.address();
     let address = reachable(listening);
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
+    let token = match guarded {
+        true => "who calls shows a token: --token-file FILE, or -H 'authorization: Bearer …'\n",
+        false => "",
+    };
     writeln!(
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
 events are kept in {database}
 the dashboard is at http://{address}/
-
+{token}
 Publish an event, twice: the second time it is a duplicate.
 
   curl --json '{event}' {address}/publish

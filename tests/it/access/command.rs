@@ -5,9 +5,10 @@ use std::{
     process::{Command, Output},
 };
 
+use event_aggregator::proto::v1::GetStatsRequest;
 use serde_json::Value;
 
-use super::{everybody, grant};
+use super::{entry, everybody, grant, until, with_header};
 use crate::{
     harness::*,
     process::{Service, program},
@@ -71,6 +72,7 @@ async fn a_made_token_is_valid_where_its_entry_is() {
     }
     let unknown = run(stats(None)).await;
     assert_eq!(unknown.status.code(), Some(64 + 16));
+    assert!(said(&unknown).contains("--token-file"), "{}", said(&unknown));
     let mut denied = stats(Some("other"));
     denied.args(["--token", token]);
     let denied = run(denied).await;
@@ -122,7 +124,7 @@ async fn commands_publish_and_follow_with_a_token() {
 async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let file = database.path("access.toml");
-    fs::write(&file, super::entry("shop", &grant("read", "*"))).expect("write");
+    fs::write(&file, entry("shop", &grant("read", "*"))).expect("write");
     let serve = |listen: &str| {
         let mut command = program();
         command.args(["serve", "--listen", listen, "--database-url", &database.url_text()]);
@@ -149,4 +151,17 @@ async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
     })
     .await;
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_makes_it_read_the_file_again() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let mut service = guarded(&database, &everybody());
+    let mut root = with_header(service.address, Some("Bearer token-of-root".to_owned())).await;
+    root.get_stats(GetStatsRequest::default()).await.expect("granted");
+    fs::write(database.path("access.toml"), entry("shop", "")).expect("write");
+    service.signal("HUP");
+    until(async || root.get_stats(GetStatsRequest::default()).await.is_err()).await;
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
 }
