@@ -65,7 +65,10 @@ pub(super) fn stream(
     Box::pin(responses.chain(end.filter_map(|end| end.err().map(|_| Err(status::internal())))))
 }
 
-/// Who sends a stream, and where it goes.
+/// Where requests go that wait for their commit, in their order.
+type InFlightSender = mpsc::Sender<Result<(String, InFlight), Status>>;
+
+/// Who sends a stream, and where its events go.
 struct Producer {
     ingest: Ingest,
     share: Share,
@@ -79,11 +82,11 @@ impl Producer {
     async fn read(
         mut self,
         mut requests: Streaming<PublishStreamRequest>,
-        in_flight: mpsc::Sender<Result<(String, InFlight), Status>>,
+        in_flight: InFlightSender,
     ) {
         // No slot, no reading: this is how a full queue reaches the producer.
         while let Ok(slot) = in_flight.reserve().await {
-            let submitted = match self.next(&mut requests).await {
+            let submitted = match self.next(&mut requests, &in_flight).await {
                 Ok(Some(request)) => self.submit(request).await,
                 Ok(None) => return,
                 Err(status) => Err(status),
@@ -96,10 +99,12 @@ impl Producer {
         }
     }
 
-    /// Waits for a request, and for the rate of the caller to allow it.
+    /// Waits for a request, and for the rate of the caller to allow it. None if there is none to come, or
+    /// if nobody waits for the answer any more.
     async fn next(
         &mut self,
         requests: &mut Streaming<PublishStreamRequest>,
+        in_flight: &InFlightSender,
     ) -> Result<Option<PublishStreamRequest>, Status> {
         let request = loop {
             tokio::select! {
@@ -117,6 +122,7 @@ impl Producer {
             };
             tokio::select! {
                 () = sleep(wait.min(ACCESS_POLL_INTERVAL)) => (),
+                () = in_flight.closed() => return Ok(None),
                 () = self.stopping.cancelled() => return Err(status::stopping()),
             }
         }
