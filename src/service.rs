@@ -41,6 +41,7 @@ impl Service {
         let access = Access::default();
         Self { ingest, access, store, feed, metrics, started, stopping }
     }
+
     /// Takes so many events off the rate of whoever sends them, and counts them if they come too fast.
     pub fn spend(&self, caller: &Identity, events: usize) -> Result<(), access::Error> {
         caller.spend(events).inspect_err(|_| {

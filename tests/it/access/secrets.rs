@@ -22,7 +22,7 @@ use crate::{
 const PASSWORD: &str = "canary-password";
 const WRONG: &str = "canary-wrong-token";
 const PAYLOAD: &str = "canary-payload";
-/// Each is in the tokens of `everybody`, or said above, or the beginning of a digest.
+/// What was said above, how the tokens of `everybody` begin, and what stands before their digests.
 const CANARIES: [&str; 5] = [PASSWORD, WRONG, PAYLOAD, "token-of-", "token_sha256"];
 
 #[track_caller]
