@@ -16,7 +16,10 @@ use crate::{
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     metrics::Metrics,
     service::Service,
-    store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
+    store::{
+        self, Durability, Store, measured::MeasuredStore, postgres::PostgresStore,
+        sqlite::SqliteStore,
+    },
 };
 
 pub use crate::store::verify::{Difference, Failed, Report};
@@ -68,7 +71,7 @@ impl App {
         let address = listener.local_addr().map_err(failed)?;
 
         let metrics = Metrics::default();
-        let store = open(&config.database.chosen(), &metrics).await?;
+        let store = open(config, &metrics).await?;
         let service = Service::start(store, metrics);
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
@@ -138,10 +141,14 @@ pub async fn verify(database: &Database) -> Result<Report, Failed> {
     }
 }
 
-async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
-    let store: Arc<dyn Store> = match database {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
-        Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
+async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
+    let durability = match config.allow_data_loss {
+        true => Durability::Waived,
+        false => Durability::Demanded,
+    };
+    let store: Arc<dyn Store> = match config.database.chosen() {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
+        Database::Postgres(url) => Arc::new(PostgresStore::open(&url, durability).await?),
     };
     Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }

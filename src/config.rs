@@ -25,6 +25,10 @@ pub struct Config {
     /// Where events are kept
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// Use a database that a crash may rob of events that were acknowledged, and only warn of it
+    #[arg(long, env = "EVENT_AGGREGATOR_ALLOW_DATA_LOSS")]
+    pub allow_data_loss: bool,
 }
 
 /// Reads an address to listen on.

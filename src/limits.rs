@@ -121,6 +121,10 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session may idle inside a transaction, which it does only if its client died.
 pub const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the database looks, while it works, whether its client is still there: statements that
+/// nobody waits for end.
+pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long an entry of the batch ledger is kept. Must exceed [`COMMIT_RETRY`] plus the life of a
 /// statement whose client is gone.
 pub const LEDGER_RETENTION: Duration = Duration::from_secs(60 * 60);
@@ -133,6 +137,13 @@ pub const READ_CONNECTIONS: usize = 8;
 
 /// How long a read waits for one of them.
 pub const READ_CONNECTION_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a read may take. Longer than the database's own [`STATEMENT_TIMEOUT`], which gives the clearer
+/// answer; a server that is frozen gives none.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the database may take to show that it is there.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages of 4 KiB in SQLite's log before they are moved into the file. Random keys touch every part of
 /// the index again and again, and a page that changed often is moved once; 64 MiB are still moved in
@@ -173,6 +184,10 @@ pub const MAX_SUBSCRIBED_TOPICS: usize = 1_000;
 
 /// How long one connection attempt to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long it may take until there is a session: [`CONNECT_TIMEOUT`] for each of several servers, TLS,
+/// the password. A server that is frozen takes connections and never answers.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a starting service waits for a database that does not answer yet.
 pub const DATABASE_WAIT: Duration = Duration::from_secs(10);
@@ -222,5 +237,6 @@ const _: () = {
     assert!(QUEUE_BYTES < u32::MAX as usize);
     assert!(MAX_REQUEST_BYTES + MAX_REQUEST_EVENTS * QUEUED_EVENT_OVERHEAD <= STREAM_QUEUE_BYTES);
     assert!(STATEMENT_TIMEOUT.as_secs() < COMMIT_TIMEOUT.as_secs());
+    assert!(STATEMENT_TIMEOUT.as_secs() < READ_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
 };

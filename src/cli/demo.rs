@@ -40,6 +40,7 @@ impl Demo {
         let app = App::start(&Config {
             listen: self.listen,
             database: Database::in_folder(folder.path()).into(),
+            allow_data_loss: false,
         })
         .await?;
         let address = serve::reachable(app.address());

@@ -39,6 +39,8 @@ fn without_environment(program: &str) -> Command {
     ] {
         command.env_remove(variable);
     }
+    // The server that most tests share flushes nothing, to be quick.
+    command.env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true");
     command
 }
 
@@ -351,8 +353,13 @@ async fn connections_that_are_cut_change_no_count() {
 }
 
 /// Runs a command that fails, and checks that it says why on one line.
-fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
-    let output: Output = program().args(arguments).output().expect("run");
+pub fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
+    fails_as(program().args(arguments), code, expected);
+}
+
+/// Runs a command that fails, set up by others, and checks the same.
+pub fn fails_as(command: &mut Command, code: i32, expected: &[&str]) {
+    let output: Output = command.output().expect("run");
     let stderr = String::from_utf8_lossy(&output.stderr);
     let error: Vec<&str> =
         stderr.lines().filter(|line| !line.contains(" INFO ") && !line.is_empty()).collect();

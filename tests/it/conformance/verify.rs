@@ -83,6 +83,14 @@ async fn what_was_tampered_with_is_named(backend: Backend) {
         (&3.into(), &2.into())
     );
 
+    if let Backend::Postgres = backend {
+        // With another number of lanes, new events of a topic would go elsewhere than its old ones.
+        database.execute("INSERT INTO lanes (lane) SELECT generate_series(4, 12)").await;
+        let output = verify(&database, "table").await;
+        assert!(text(&output.stdout).contains("lane of topic"), "{}", text(&output.stdout));
+        database.execute("DELETE FROM lanes WHERE lane > 3").await;
+    }
+
     // Many differences are counted, and some are named.
     let many = "INSERT INTO audit_stats (topic, received, unique_processed, duplicate_dropped,
                                          conflicts, last_received_at)
