@@ -30,6 +30,9 @@ RUN groupadd --gid 65532 event-aggregator \
 
 COPY --from=build /build/target/release/event-aggregator /usr/local/bin/event-aggregator
 
+# Who may sign the certificates of databases elsewhere.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+
 # With a read-only root file system, /data is the only place for the temporary files of SQLite.
 ENV EVENT_AGGREGATOR_LISTEN=0.0.0.0:50051 \
     EVENT_AGGREGATOR_DATA_DIR=/data \

@@ -134,8 +134,9 @@ async fn prune(pool: Pool) {
     loop {
         interval.tick().await;
         let pruned = async {
-            let connection = pool.get().await.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.execute(sql, &[&ledger_horizon()]).await.map_err(read_error)
+            let connection = pool.get().await.map(Reader::new);
+            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
+            connection.run(async |pruner| pruner.execute(sql, &[&ledger_horizon()]).await).await
         };
         if let Err(error) = pruned.await {
             warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");

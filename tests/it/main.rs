@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod contract;
 mod durability;
+mod failing_disk;
 mod faults;
 mod harness;
 mod import;

@@ -1,11 +1,7 @@
-//! A PostgreSQL server in trouble: disks that fail, processes that freeze, sessions that are in the way.
+//! A PostgreSQL server in trouble: processes that freeze, sessions that are in the way, no room for more.
 //! Answers come in bounded time, and once the trouble is over everything is counted once.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use event_aggregator::{
     config::Database,
@@ -54,41 +50,6 @@ async fn wait_until_healthy(server: &TestServer, healthy: bool) {
         crate::process::wait_until(|| health().status.success() == healthy);
     };
     tokio::task::spawn_blocking(asking).await.expect("asked");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fails_a_commit_changes_no_count() {
-    let database_server = start("-c shared_buffers=32MB").await;
-    let server = TestServer::on(TestDatabase::on(&database_server).await).await;
-    let mut client = server.client().await;
-    publish(&mut client, vec![event("t", "before")]).await;
-
-    // Whoever flushes the log next is told that the disk failed. The server panics then, and starts
-    // anew; whether the commit is in the log that it reads is anybody's guess.
-    let sql = "SELECT pid FROM pg_stat_activity
-               WHERE backend_type = 'walwriter' OR application_name = 'event-aggregator'";
-    let rows = connect(&server.database.url_text()).await.query(sql, &[]).await.expect("pids");
-    let mut strace = Command::new("strace");
-    strace.args(["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"]);
-    for row in &rows {
-        strace.args(["-p", &row.get::<_, i32>(0).to_string()]);
-    }
-    let mut tracing = strace.stderr(Stdio::piped()).spawn().expect("strace is installed");
-    let mut told = BufReader::new(tracing.stderr.take().expect("piped")).lines();
-    for _ in &rows {
-        let line = told.next().expect("a line").expect("text");
-        assert!(line.contains("attached"), "it must be allowed to trace the server: {line}");
-    }
-    // Nobody else reads what it tells, and it must not wait for that.
-    std::thread::spawn(move || told.for_each(drop));
-
-    let events = vec![event("t", "before"), event("t", "new"), event("t", "new")];
-    assert_eq!(verdicts(&mut client, events).await, [Duplicate, Accepted, Duplicate]);
-    tracing.wait().expect("all that it traced are gone");
-    let log = std::fs::read_to_string(database_server.folder.join("log")).expect("log");
-    assert!(log.contains("PANIC"), "{log}");
-    assert_eq!(counters(&mut client).await, [4, 2, 2, 0]);
-    assert_eq!(server.stored().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

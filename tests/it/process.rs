@@ -75,6 +75,10 @@ impl Service {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
     }
 
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
     /// The exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("wait").code()
