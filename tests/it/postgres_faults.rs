@@ -1,5 +1,5 @@
-//! A PostgreSQL server in trouble: processes that freeze, sessions that are in the way, no room for more.
-//! Answers come in bounded time, and once the trouble is over everything is counted once.
+//! A PostgreSQL server in trouble: processes that freeze, sessions that are in the way, no room for
+//! more. Answers come in bounded time, and once the trouble is over everything is counted once.
 
 use std::sync::Arc;
 

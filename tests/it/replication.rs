@@ -1,5 +1,5 @@
-//! PostgreSQL with a synchronous standby: nothing is acknowledged that only one server has, and when the
-//! standby takes over, the service goes on with it.
+//! PostgreSQL with a synchronous standby: nothing is acknowledged that only one server has, and when
+//! the standby takes over, the service goes on with it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Getting to a database that is ready: waiting for it, checking it, migrating it, reading its identity.
+//! Getting to a database that is ready: waiting for it, checking and migrating it, reading its
+//! identity.
 
 use std::time::Duration;
 
