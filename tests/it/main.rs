@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)]
 
 mod browser;
+mod checker;
 mod cli;
 mod conformance;
 mod contract;
