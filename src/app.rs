@@ -143,6 +143,8 @@ async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, 
         Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
         Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
     };
+    #[cfg(feature = "planted-bugs")]
+    let store = crate::planted::plant(store)?;
     Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }
 

@@ -133,6 +133,10 @@ impl Ingest {
         events: Vec<NewEvent>,
         admission: Admission<'_>,
     ) -> Result<Pending, Error> {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(outcomes) = crate::planted::seen_before(&events) {
+            return Ok(Pending::answered(outcomes));
+        }
         let cost = events.iter().map(|event| event.bytes() + QUEUED_EVENT_OVERHEAD).sum::<usize>();
         let room = Arc::new(self.room(cost, admission).await?);
 
@@ -264,11 +268,21 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Outcomes that are known already.
+    #[cfg(feature = "planted-bugs")]
+    fn answered(outcomes: Vec<Option<Outcome>>) -> Self {
+        let (events, (reply, answer)) = (outcomes.len(), oneshot::channel());
+        let _ = reply.send(Ok(outcomes));
+        Self { events, parts: vec![((0..events).collect(), answer)] }
+    }
+
     /// Waits for the commits. One outcome per event, in the order of submission; none if the store
     /// refuses the event although it is valid.
     pub async fn outcomes(self) -> Result<Vec<Option<Outcome>>, Error> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.events];
         for (indexes, reply) in self.parts {
+            #[cfg(feature = "planted-bugs")]
+            let reply = crate::planted::in_time(reply);
             // The lane task answers everything it takes; it is only gone if it panicked.
             let part = reply.await.map_err(|_| Error::Stopping)??;
             for (index, outcome) in indexes.into_iter().zip(part) {

@@ -17,6 +17,8 @@ pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod peer;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod proto;
 pub mod service;
 pub mod store;
