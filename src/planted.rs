@@ -26,6 +26,8 @@ pub enum Bug {
     BlindRetry,
     /// The same, unless a look finds its events in the database.
     ProbeBySelect,
+    /// The same, if the answer was an error: also one of a server that went down over the commit.
+    PanicIsAbort,
     /// A batch whose commit got no answer counts as committed.
     UnknownIsDone,
     /// Counters are added in a transaction of their own, after that of the events. SQLite only.
@@ -58,10 +60,11 @@ pub enum Bug {
 
 use Bug::*;
 
-const BUGS: [(&str, Bug); 17] = [
+const BUGS: [(&str, Bug); 18] = [
     ("ack-before-commit", AckBeforeCommit),
     ("blind-retry", BlindRetry),
     ("probe-by-select", ProbeBySelect),
+    ("panic-is-abort", PanicIsAbort),
     ("unknown-is-done", UnknownIsDone),
     ("counters-apart", CountersApart),
     ("counters-from-memory", CountersFromMemory),

@@ -24,11 +24,27 @@ impl Doubts {
         store: &Arc<dyn Store>,
         batch: Arc<Batch>,
     ) -> Result<Vec<Outcome>, Error> {
-        let again = match self.is_in_doubt(&batch) {
-            true => renamed(&batch),
-            false => Arc::clone(&batch),
-        };
-        self.watched(&batch, store.commit(again).await)
+        let result = store.commit(self.again(&batch)).await;
+        if let Err(Error::Unknown(_)) = result {
+            self.doubt(&batch);
+        }
+        result
+    }
+
+    /// The same events, as if they had come now, if the database said that something went wrong.
+    pub(super) async fn retry_after_errors(
+        &self,
+        store: &Arc<dyn Store>,
+        batch: Arc<Batch>,
+    ) -> Result<Vec<Outcome>, Error> {
+        let result = store.commit(self.again(&batch)).await;
+        if let Err(Error::Unknown(cause)) = &result
+            && let Some(error) = cause.downcast_ref::<tokio_postgres::Error>()
+            && error.as_db_error().is_some()
+        {
+            self.doubt(&batch);
+        }
+        result
     }
 
     /// If all events are there they must be ours; if not, nothing can have happened.
@@ -46,19 +62,23 @@ impl Doubts {
         self.retry_blindly(store, batch).await
     }
 
+    /// What is committed next: the batch, or under another name if its outcome is in doubt.
+    fn again(&self, batch: &Arc<Batch>) -> Arc<Batch> {
+        let Batch { lane, received_at, ref events, .. } = **batch;
+        match self.is_in_doubt(batch) {
+            true => {
+                let (id, events) = (Uuid::now_v7(), events.clone());
+                Arc::new(Batch { id, lane, received_at, events })
+            }
+            false => Arc::clone(batch),
+        }
+    }
+
     fn is_in_doubt(&self, batch: &Batch) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&batch.id)
     }
 
-    fn watched<T>(&self, batch: &Batch, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Unknown(_)) = result {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.id);
-        }
-        result
+    fn doubt(&self, batch: &Batch) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.id);
     }
-}
-
-fn renamed(batch: &Batch) -> Arc<Batch> {
-    let Batch { lane, received_at, ref events, .. } = *batch;
-    Arc::new(Batch { id: Uuid::now_v7(), lane, received_at, events: events.clone() })
 }

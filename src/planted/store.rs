@@ -99,6 +99,7 @@ impl Store for PlantedStore {
             AckBeforeCommit => acknowledging::first(store, batch).await,
             BlindRetry => self.doubts.retry_blindly(store, batch).await,
             ProbeBySelect => self.doubts.probe(store, batch).await,
+            PanicIsAbort => self.doubts.retry_after_errors(store, batch).await,
             UnknownIsDone => match store.commit(Arc::clone(&batch)).await {
                 Err(Error::Unknown(_)) => Ok(acknowledging::all_new(&batch)),
                 result => result,
