@@ -1,6 +1,9 @@
 //! A PostgreSQL server for the tests: the one that TEST_DATABASE_URL names, or else a private one
 //! made of the programs on this machine.
 
+// Each program that has this file uses a part of it.
+#![allow(dead_code)]
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -92,7 +95,20 @@ impl Server {
         let pid = pid_file.lines().next().expect("pid");
         let kill = format!("kill -KILL {pid}");
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
-        // It starts as soon as the killed one's processes are gone.
+        self.restart();
+    }
+
+    /// Ends all its processes at once, without tidying up, and starts it again.
+    pub fn crash_and_restart(&self) {
+        let mut stop = self.command(&self.programs.join("pg_ctl"));
+        stop.args(["stop", "-m", "immediate", "-D", "data"]);
+        stop.stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(stop.status().expect("pg_ctl").success(), "PostgreSQL stops");
+        self.restart();
+    }
+
+    fn restart(&self) {
+        // It starts as soon as the processes of the one before are gone.
         let mut start = self.command(&self.programs.join("pg_ctl"));
         start.args(["start", "-w", "-D", "data", "-l", "log", "-o", &self.settings]);
         start.stdout(Stdio::null()).stderr(Stdio::null());

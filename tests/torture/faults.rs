@@ -1,0 +1,207 @@
+//! What breaks in a round, and when. The seed decides; each fault is healed before the round settles.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tokio::{task::JoinSet, time::sleep_until};
+
+use crate::{Store, history::Fault, history::Moment, round::Round};
+
+mod database;
+mod disk;
+mod network;
+mod process;
+
+pub use disk::can_fail as disk_can_fail;
+
+/// A kind of disturbance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    KillInstance,
+    StopInstance,
+    PauseInstance,
+    PauseBackend,
+    CrashDatabase,
+    KillBackend,
+    TerminateBackends,
+    CutCommit,
+    CutAnywhere,
+    Stall,
+    SlowNetwork,
+    LockTable,
+    FewConnections,
+    FsyncFails,
+    FewFiles,
+    DiskFull,
+}
+
+impl Kind {
+    const ALL: [Self; 16] = [
+        Self::KillInstance,
+        Self::StopInstance,
+        Self::PauseInstance,
+        Self::PauseBackend,
+        Self::CrashDatabase,
+        Self::KillBackend,
+        Self::TerminateBackends,
+        Self::CutCommit,
+        Self::CutAnywhere,
+        Self::Stall,
+        Self::SlowNetwork,
+        Self::LockTable,
+        Self::FewConnections,
+        Self::FsyncFails,
+        Self::FewFiles,
+        Self::DiskFull,
+    ];
+
+    /// Those that can befall a store.
+    pub fn of(store: Store) -> Vec<Self> {
+        let mut kinds = Self::ALL.to_vec();
+        kinds.retain(|kind| match store {
+            Store::Postgres => *kind != Self::DiskFull,
+            Store::Sqlite => matches!(
+                kind,
+                Self::KillInstance
+                    | Self::StopInstance
+                    | Self::PauseInstance
+                    | Self::LockTable
+                    | Self::FsyncFails
+                    | Self::FewFiles
+                    | Self::DiskFull
+            ),
+        });
+        kinds
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KillInstance => "instance killed",
+            Self::StopInstance => "instance stopped by SIGTERM",
+            Self::PauseInstance => "instance paused",
+            Self::PauseBackend => "database backend paused",
+            Self::CrashDatabase => "database crashed",
+            Self::KillBackend => "database backend killed",
+            Self::TerminateBackends => "all backends terminated",
+            Self::CutCommit => "connection cut at a commit",
+            Self::CutAnywhere => "connection cut at any byte",
+            Self::Stall => "network stalled",
+            Self::SlowNetwork => "network slow and sliced",
+            Self::LockTable => "table locked",
+            Self::FewConnections => "few connections",
+            Self::FsyncFails => "fsync fails",
+            Self::FewFiles => "no more open files",
+            Self::DiskFull => "disk full",
+        }
+    }
+
+    /// How often it happens beside the others.
+    fn weight(self) -> u32 {
+        match self {
+            Self::KillInstance => 20,
+            Self::CutCommit => 15,
+            Self::StopInstance | Self::CrashDatabase | Self::TerminateBackends | Self::Stall => 10,
+            Self::DiskFull => 10,
+            Self::PauseInstance | Self::PauseBackend | Self::KillBackend => 5,
+            Self::CutAnywhere | Self::SlowNetwork | Self::LockTable | Self::FewConnections => 5,
+            Self::FsyncFails | Self::FewFiles => 4,
+        }
+    }
+}
+
+/// A fault to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    kind: Kind,
+    at: Moment,
+    /// How long it lasts, if it lasts.
+    lasting: Duration,
+    /// Whom it befalls, of the instances.
+    instance: usize,
+}
+
+/// Chooses one to three faults.
+pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
+    let mut planned: Vec<Planned> = Vec::new();
+    let first = rng.usize(..3);
+    for number in 0..rng.usize(1..=3) {
+        let fault = Planned {
+            kind: choose(rng, kinds),
+            at: Duration::from_millis(rng.u64(800..3_800)),
+            lasting: Duration::from_millis(rng.u64(1_000..4_000)),
+            // Two faults do not befall the same one, as long as there are others: it need not end
+            // within its time while it is paused.
+            instance: first + number,
+        };
+        // One kind at a time: two would heal each other.
+        if planned.iter().all(|other| other.kind != fault.kind) {
+            planned.push(fault);
+        }
+    }
+    planned
+}
+
+fn choose(rng: &mut Rng, kinds: &[Kind]) -> Kind {
+    let all: u32 = kinds.iter().map(|kind| kind.weight()).sum();
+    let mut left = rng.u32(..all);
+    let chosen = kinds.iter().find(|kind| {
+        let is_it = left < kind.weight();
+        left = left.saturating_sub(kind.weight());
+        is_it
+    });
+    *chosen.expect("some kind")
+}
+
+/// Lets faults happen at their times. They end when all are healed.
+pub fn start(round: &Arc<Round>, rng: &mut Rng, planned: Vec<Planned>) -> JoinSet<()> {
+    let mut breaking = JoinSet::new();
+    for fault in planned {
+        let (round, mut rng) = (Arc::clone(round), rng.fork());
+        breaking.spawn(async move {
+            sleep_until(round.recorder.instant(fault.at)).await;
+            let began = round.recorder.now();
+            let happened = happen(&round, fault, &mut rng).await;
+            let ended = round.recorder.now();
+            match happened {
+                Ok(()) => round.recorder.fault(Fault { kind: fault.kind.name(), began, ended }),
+                // Another fault was faster. What must be alive in the end is looked at then.
+                Err(reason) => eprintln!("    {} did not happen: {reason}", fault.kind.name()),
+            }
+        });
+    }
+    breaking
+}
+
+async fn happen(round: &Round, fault: Planned, rng: &mut Rng) -> Result<(), String> {
+    let Planned { kind, lasting, instance, .. } = fault;
+    let instance = &*round.cluster.instances[instance % round.cluster.size()];
+    let pause = Duration::from_millis(rng.u64(..500));
+    match kind {
+        Kind::KillInstance => instance.kill_and_restart(&round.recorder, pause).await,
+        Kind::StopInstance => instance.stop_and_restart(&round.recorder, pause).await,
+        Kind::PauseInstance => process::pause(instance.pid(), lasting).await,
+        Kind::FewFiles => process::few_files(instance.pid(), lasting).await,
+        Kind::PauseBackend => {
+            let backends = round.database.backends().await?;
+            process::pause(*rng.choice(&backends).ok_or("no backend")?, lasting).await
+        }
+        Kind::CrashDatabase => database::crash(&round.database, rng.bool()).await,
+        Kind::KillBackend => {
+            let backends = round.database.backends().await?;
+            process::kill(*rng.choice(&backends).ok_or("no backend")?)
+        }
+        Kind::TerminateBackends => database::terminate(&round.database).await,
+        Kind::LockTable => database::lock(&round.database, lasting, rng).await,
+        Kind::FewConnections => database::few_connections(&round.database, lasting).await,
+        Kind::CutCommit => network::cut_commits(round, lasting, rng).await,
+        Kind::CutAnywhere => network::cut_anywhere(round, lasting, rng).await,
+        Kind::Stall => network::stall(instance, lasting + Duration::from_secs(2)).await,
+        Kind::SlowNetwork => network::slow(instance, lasting, rng).await,
+        Kind::FsyncFails => match round.database.is_shared() {
+            true => disk::fail(&round.database.backends().await?, lasting).await,
+            false => disk::fail(&[instance.pid()], lasting).await,
+        },
+        Kind::DiskFull => disk::fill(instance.pid(), lasting).await,
+    }
+}

@@ -1,0 +1,82 @@
+//! One round: a database, a cluster on it, load and faults by a seed, and in the end a history.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Cluster,
+    database::Database,
+    faults::{self, Kind},
+    history::History,
+    producers, readers,
+    recorder::Recorder,
+    settle, workload,
+};
+
+/// What everybody in a round needs.
+pub struct Round {
+    pub cluster: Cluster,
+    pub database: Database,
+    pub recorder: Recorder,
+    /// Told when all is published: readers read to the end, and then they are done.
+    pub published: CancellationToken,
+    /// Told when it took too long: everybody leaves.
+    pub given_up: CancellationToken,
+}
+
+impl Round {
+    /// Runs a round to its end. The seed decides what is sent and what breaks when; processes and
+    /// networks do the rest as they like.
+    pub async fn run(
+        seed: u64,
+        database: Database,
+        kinds: &[Kind],
+        folder: &Path,
+        planted: Option<&str>,
+    ) -> Result<History, String> {
+        let mut rng = Rng::with_seed(seed);
+        let plan = workload::plan(&mut rng);
+        let faults = faults::schedule(&mut rng, kinds);
+
+        let cluster = Cluster::start(&database, folder, planted).await?;
+        let round = Arc::new(Self {
+            cluster,
+            database,
+            recorder: Recorder::start(),
+            published: CancellationToken::new(),
+            given_up: CancellationToken::new(),
+        });
+        let producing = producers::start(&round, &mut rng, plan);
+        let reading = readers::start(&round, &mut rng);
+        let breaking = faults::start(&round, &mut rng, faults);
+
+        breaking.join_all().await;
+        tokio::time::sleep_until(round.recorder.instant(workload::LOAD)).await;
+        settle::settle(&round, producing, reading).await;
+        let history = std::mem::take(&mut *round.recorder.history());
+        match Arc::into_inner(round) {
+            Some(round) => round.database.remove().await,
+            None => return Err("somebody did not leave".to_owned()),
+        }
+        Ok(history)
+    }
+
+    /// Gives everybody who still works on something a moment, then stops them.
+    pub async fn wait_or_give_up(
+        &self,
+        mut tasks: tokio::task::JoinSet<()>,
+        limit: Duration,
+    ) -> bool {
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout(limit, all).await.is_ok();
+        if !in_time {
+            self.given_up.cancel();
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.expect("no panic");
+        }
+        in_time
+    }
+}
