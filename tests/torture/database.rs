@@ -68,7 +68,7 @@ impl Database {
     /// Runs SQL past the service, as the owner of the server.
     pub async fn execute(&self, sql: &str) -> Result<(), String> {
         let client = self.administrator().await?;
-        client.batch_execute(sql).await.map_err(|error| error.to_string())
+        client.batch_execute(sql).await.map_err(text)
     }
 
     /// A session of the owner of the server.
@@ -77,7 +77,7 @@ impl Database {
             return Err("PostgreSQL only".to_owned());
         };
         let (place, _) = server.url.rsplit_once('/').expect("a URL with a database");
-        connect(&format!("{place}/{name}")).await.map_err(|error| error.to_string())
+        connect(&format!("{place}/{name}")).await.map_err(text)
     }
 
     /// The processes of the server that work for the service.
@@ -85,7 +85,7 @@ impl Database {
         let sql = "SELECT pid FROM pg_stat_activity
                    WHERE usename = current_database() ORDER BY backend_start";
         let rows = self.administrator().await?.query(sql, &[]).await;
-        let rows = rows.map_err(|error| error.to_string())?;
+        let rows = rows.map_err(text)?;
         Ok(rows.iter().map(|row| row.get::<_, i32>(0) as u32).collect())
     }
 
@@ -97,7 +97,7 @@ impl Database {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_database()
                    AND (backend_xid IS NOT NULL OR state LIKE 'idle in transaction%')";
         let row = self.administrator().await?.query_one(sql, &[]).await;
-        row.map(|row| row.get(0)).map_err(|error| error.to_string())
+        row.map(|row| row.get(0)).map_err(text)
     }
 
     /// All rows.
@@ -109,7 +109,7 @@ impl Database {
             }
             Self::Postgres { .. } => {
                 let rows = self.administrator().await?.query(ROWS, &[]).await;
-                let rows = rows.map_err(|error| error.to_string())?;
+                let rows = rows.map_err(text)?;
                 let row = |row: &tokio_postgres::Row| {
                     let key = key(row.get(0), row.get(1));
                     let content = workload::content(row.get(4), row.get(5));
@@ -129,7 +129,7 @@ impl Database {
             }
             Self::Postgres { .. } => {
                 let rows = self.administrator().await?.query(HEADS, &[]).await;
-                let rows = rows.map_err(|error| error.to_string())?;
+                let rows = rows.map_err(text)?;
                 Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
             }
         }
@@ -153,6 +153,14 @@ async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Er
 
 pub fn key(topic: &str, event_id: &str) -> Key {
     Key { topic: topic.into(), event_id: event_id.into() }
+}
+
+/// What the server says, or why nothing.
+fn text(error: tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(reply) => reply.message().to_owned(),
+        None => error.to_string(),
+    }
 }
 
 fn sqlite_rows(path: &PathBuf) -> Result<Vec<Row>, String> {

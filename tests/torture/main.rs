@@ -46,7 +46,7 @@ mod teeth;
 mod workload;
 
 /// How long a round may take before it counts as stuck itself.
-const ROUND: Duration = Duration::from_secs(180);
+const ROUND: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Parser)]
 #[command(

@@ -42,6 +42,7 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Vec<Vec<Request>>) -> Join
                 instance: number % round.cluster.size(),
                 queue: Arc::clone(&queue),
                 rng: rng.fork(),
+                failures: 0,
             };
             match number {
                 0..HTTP_PRODUCER => producing.spawn(producer.send_calls(false)),
@@ -60,12 +61,14 @@ struct Producer {
     instance: usize,
     queue: Queue,
     rng: Rng,
+    /// How often in a row it got no answer.
+    failures: u32,
 }
 
 impl Producer {
     /// Writes down what became of a request, and gives back what must be sent again.
     fn note(
-        &self,
+        &mut self,
         request: Request,
         invoked: Moment,
         outcomes: impl IntoIterator<Item = Outcome>,
@@ -89,12 +92,16 @@ impl Producer {
         });
         let attempts: Vec<Attempt> = attempts.collect();
         self.round.recorder.attempts(attempts);
-        let again = Request { items: unanswered, cancel: None, ..request };
-        (!again.items.is_empty()).then_some(again)
+        if unanswered.is_empty() {
+            self.failures = 0;
+            self.round.recorder.goes_on();
+            return None;
+        }
+        Some(Request { items: unanswered, cancel: None, ..request })
     }
 
     /// The same for a request that has one outcome for all its events.
-    fn note_all(&self, request: Request, invoked: Moment, outcome: Outcome) -> Option<Request> {
+    fn note_all(&mut self, request: Request, invoked: Moment, outcome: Outcome) -> Option<Request> {
         let outcomes = vec![outcome; request.items.len()];
         self.note(request, invoked, outcomes)
     }
@@ -114,12 +121,16 @@ impl Producer {
 
     /// Goes elsewhere, perhaps, after a moment.
     async fn look_around(&mut self) {
+        self.failures += 1;
         self.instance = self.rng.usize(..self.round.cluster.size());
         sleep(Duration::from_millis(self.rng.u64(5..100))).await;
     }
 
+    /// The longer the less it helped: where everything is slow, answers take longer than anybody
+    /// would wait at first.
     fn patience(&mut self) -> Duration {
-        PATIENCE.0 + (PATIENCE.1 - PATIENCE.0).mul_f64(self.rng.f64())
+        let patience = PATIENCE.0 + (PATIENCE.1 - PATIENCE.0).mul_f64(self.rng.f64());
+        patience * 2_u32.pow(self.failures.min(3))
     }
 }
 

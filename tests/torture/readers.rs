@@ -22,7 +22,8 @@ use crate::{
     workload,
 };
 
-/// How long a reader waits for an answer, or without a word, before it tries elsewhere.
+/// How long a reader waits for an answer, or without a word, before it tries elsewhere; longer if
+/// that did not help.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the counters are looked at.
@@ -54,6 +55,7 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng) -> JoinSet<()> {
 async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
     let mut reader = Reader::default();
     let mut cursor = String::new();
+    let mut failures = 0;
     while !reader.caught_up && !round.given_up.is_cancelled() {
         let instance = rng.usize(..round.cluster.size());
         let stay = match temper {
@@ -62,7 +64,9 @@ async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
         };
         // In the end it reads to the end, wherever that takes it.
         let in_the_end = round.published.is_cancelled();
-        let reading = read(&round, instance, temper, &mut cursor, &mut reader);
+        let before = reader.deliveries.len();
+        let patience = patience(failures);
+        let reading = read(&round, instance, temper, patience, &mut cursor, &mut reader);
         let ended = tokio::select! {
             ended = reading => ended,
             () = sleep(stay), if !in_the_end => Ok(()),
@@ -73,6 +77,7 @@ async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
             look_at(&round, "Subscribe", &status);
             sleep(Duration::from_millis(rng.u64(10..200))).await;
         }
+        failures = if reader.deliveries.len() > before { 0 } else { failures + 1 };
         reader.resumed += 1;
     }
     round.recorder.reader(reader);
@@ -83,6 +88,7 @@ async fn read(
     round: &Round,
     instance: usize,
     temper: Temper,
+    patience: Duration,
     cursor: &mut String,
     reader: &mut Reader,
 ) -> Result<(), Status> {
@@ -95,14 +101,15 @@ async fn read(
     };
     let silence = |_| Status::deadline_exceeded("no answer");
     let mut frames =
-        timeout(PATIENCE, client.subscribe(request)).await.map_err(silence)??.into_inner();
+        timeout(patience, client.subscribe(request)).await.map_err(silence)??.into_inner();
     loop {
-        let frame = timeout(PATIENCE, frames.message()).await.map_err(silence)??;
+        let frame = timeout(patience, frames.message()).await.map_err(silence)??;
         match frame.and_then(|frame| frame.frame) {
             Some(Frame::Events(batch)) => {
                 let at = round.recorder.now();
                 reader.deliveries.extend(batch.events.iter().map(|event| delivery(event, at)));
                 *cursor = batch.cursor;
+                round.recorder.goes_on();
                 if temper == Temper::Slow && !in_the_end {
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -125,6 +132,7 @@ async fn read(
 
 /// Lists everything, page by page, again and again; once more when all is published.
 async fn walk(round: Arc<Round>, mut rng: Rng) {
+    let mut failures = 0;
     loop {
         let in_the_end = round.published.is_cancelled();
         let mut listing = Listing {
@@ -134,12 +142,13 @@ async fn walk(round: Arc<Round>, mut rng: Rng) {
             events: Vec::new(),
         };
         let walked = tokio::select! {
-            walked = list(&round, &mut rng, &mut listing.events) => walked,
+            walked = list(&round, &mut rng, patience(failures), &mut listing.events) => walked,
             () = round.given_up.cancelled() => Err(Status::cancelled("given up")),
         };
         listing.returned = round.recorder.now();
         listing.complete = walked.is_ok();
         let complete = listing.complete;
+        failures = if complete { 0 } else { failures + 1 };
         round.recorder.listing(listing);
         if let Err(status) = walked {
             look_at(&round, "ListEvents", &status);
@@ -151,7 +160,12 @@ async fn walk(round: Arc<Round>, mut rng: Rng) {
     }
 }
 
-async fn list(round: &Round, rng: &mut Rng, events: &mut Vec<Delivery>) -> Result<(), Status> {
+async fn list(
+    round: &Round,
+    rng: &mut Rng,
+    patience: Duration,
+    events: &mut Vec<Delivery>,
+) -> Result<(), Status> {
     let mut request = ListEventsRequest {
         page_size: rng.i32(20..=1_000),
         order: ListOrder::OldestFirst.into(),
@@ -161,9 +175,10 @@ async fn list(round: &Round, rng: &mut Rng, events: &mut Vec<Delivery>) -> Resul
     loop {
         // A page token is good everywhere.
         let mut client = client(round, rng.usize(..round.cluster.size()));
-        let page = timeout(PATIENCE, client.list_events(request.clone())).await;
+        let page = timeout(patience, client.list_events(request.clone())).await;
         let page = page.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner();
         let at = round.recorder.now();
+        round.recorder.goes_on();
         events.extend(page.events.iter().map(|event| delivery(event, at)));
         if page.next_page_token.is_empty() {
             return Ok(());
@@ -202,6 +217,10 @@ pub async fn sample(round: &Round, instance: usize) -> Option<Sample> {
             None
         }
     }
+}
+
+fn patience(failures: u32) -> Duration {
+    PATIENCE * 2_u32.pow(failures.min(3))
 }
 
 fn client(round: &Round, instance: usize) -> Client {

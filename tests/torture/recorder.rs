@@ -1,7 +1,10 @@
 //! Where everybody in a round writes down what happened, while it happens.
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -14,11 +17,12 @@ use event_aggregator::proto::v1::GetStatsResponse;
 pub struct Recorder {
     began: Instant,
     history: Mutex<History>,
+    progress: AtomicU64,
 }
 
 impl Recorder {
     pub fn start() -> Self {
-        Self { began: Instant::now(), history: Mutex::default() }
+        Self { began: Instant::now(), history: Mutex::default(), progress: AtomicU64::new(0) }
     }
 
     /// The time since the round began.
@@ -33,6 +37,16 @@ impl Recorder {
 
     pub fn attempts(&self, attempts: impl IntoIterator<Item = Attempt>) {
         self.history().attempts.extend(attempts);
+    }
+
+    /// Somebody got what they waited for.
+    pub fn goes_on(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes as long as somebody gets what they wait for.
+    pub fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
     }
 
     pub fn reader(&self, reader: Reader) {

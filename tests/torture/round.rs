@@ -1,8 +1,13 @@
 //! One round: a database, a cluster on it, load and faults by a seed, and in the end a history.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,20 +68,22 @@ impl Round {
         Ok(history)
     }
 
-    /// Gives everybody who still works on something a moment, then stops them.
-    pub async fn wait_or_give_up(
-        &self,
-        mut tasks: tokio::task::JoinSet<()>,
-        limit: Duration,
-    ) -> bool {
-        let all = async { while tasks.join_next().await.is_some() {} };
-        let in_time = tokio::time::timeout(limit, all).await.is_ok();
-        if !in_time {
-            self.given_up.cancel();
+    /// Waits for everybody who still works on something, and stops them when nobody has got anything
+    /// for so long. On a slow machine all takes its time; nothing may stand still.
+    pub async fn wait_or_give_up(&self, mut tasks: JoinSet<()>, limit: Duration) -> bool {
+        let mut progress = self.recorder.progress();
+        let mut latest = Instant::now();
+        loop {
+            match timeout(Duration::from_millis(100), tasks.join_next()).await {
+                Ok(Some(task)) => task.expect("no panic"),
+                Ok(None) => return !self.given_up.is_cancelled(),
+                Err(_) if self.recorder.progress() != progress => {
+                    progress = self.recorder.progress();
+                    latest = Instant::now();
+                }
+                Err(_) if latest.elapsed() > limit => self.given_up.cancel(),
+                Err(_) => (),
+            }
         }
-        while let Some(task) = tasks.join_next().await {
-            task.expect("no panic");
-        }
-        in_time
     }
 }

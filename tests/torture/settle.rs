@@ -16,11 +16,9 @@ use crate::{
     secrets,
 };
 
-/// How long it may take until everything is alive again.
+/// How long nothing may move while somebody waits: a service that was told that its store is back
+/// tries again within two seconds.
 const ALIVE: Duration = Duration::from_secs(15);
-
-/// How long the end takes to read.
-const READ: Duration = Duration::from_secs(15);
 
 pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet<()>) {
     let recorder = &round.recorder;
@@ -30,12 +28,14 @@ pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet
         }
     }
     if !round.wait_or_give_up(producing, ALIVE).await {
-        recorder.stuck(format!("producers had no answers {ALIVE:?} after all faults were healed"));
+        recorder
+            .stuck(format!("after all faults were healed, producers got no answer for {ALIVE:?}"));
     }
     let last = quiet(round).await;
     round.published.cancel();
-    if !round.wait_or_give_up(reading, READ).await {
-        recorder.stuck(format!("readers are behind {READ:?} after the last event"));
+    if !round.wait_or_give_up(reading, ALIVE).await {
+        recorder
+            .stuck(format!("after the last event, readers that are behind got none for {ALIVE:?}"));
     }
 
     let (rows, heads) = (round.database.rows().await, round.database.heads().await);
@@ -67,7 +67,7 @@ pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet
 /// Waits until nothing is left of what producers gave up: every queue is empty, nobody writes, and
 /// all instances answer with the same counters. Returns the last of them.
 async fn quiet(round: &Round) -> Option<Sample> {
-    let deadline = Instant::now() + ALIVE;
+    let mut deadline = Instant::now() + ALIVE;
     let mut before = None;
     loop {
         let (state, last) = state(round).await;
@@ -76,11 +76,13 @@ async fn quiet(round: &Round) -> Option<Sample> {
             return last;
         }
         if Instant::now() > deadline {
-            let state = state.into_iter().chain((before != totals).then(|| "busy".to_owned()));
-            state.for_each(|what| round.recorder.stuck(what));
+            state.into_iter().for_each(|what| round.recorder.stuck(what));
             return last;
         }
-        before = totals;
+        if before != totals {
+            deadline = Instant::now() + ALIVE;
+            before = totals;
+        }
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -169,7 +169,7 @@ impl Producer {
     }
 
     /// Nothing more is heard of these requests.
-    fn give_up(&self, sent: VecDeque<Sent>, outcome: Outcome) {
+    fn give_up(&mut self, sent: VecDeque<Sent>, outcome: Outcome) {
         for sent in sent.into_iter().rev() {
             let again = self.note_all(sent.request, sent.at, outcome);
             again.into_iter().for_each(|request| self.put_back(request));
