@@ -52,7 +52,7 @@ pub enum Bug {
     ConflictIsDuplicate,
     /// Every page after the first begins one event too late.
     PageBorder,
-    /// Listings lag half a second behind.
+    /// Listings lag two seconds behind.
     LaggingListing,
     /// What takes long is answered as if nothing had been done.
     LateIsRefused,

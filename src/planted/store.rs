@@ -26,7 +26,7 @@ use crate::{
 const MEMORY: Duration = Duration::from_secs(1);
 
 /// How far listings lag behind.
-const LAG: Duration = Duration::from_millis(500);
+const LAG: Duration = Duration::from_secs(2);
 
 pub(super) struct PlantedStore {
     bug: Bug,
