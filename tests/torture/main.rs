@@ -21,7 +21,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::{
     checker::Violation, database::Database, faults::Kind, history::History,
-    postgres_server::Server, report::Sums, round::Round, teeth::Hunt,
+    postgres_server::Server, report::Sums, round::Round,
 };
 
 mod checker;
@@ -168,7 +168,7 @@ async fn main() -> ExitCode {
         println!("this machine lets no flush fail (strace is missing, or may not attach): without");
     }
     match arguments.teeth {
-        true => bite(arguments, can_fail).await,
+        true => teeth::bite(arguments, can_fail).await,
         false => torture(arguments, can_fail).await,
     }
 }
@@ -212,30 +212,15 @@ async fn torture(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
     if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Looks for every bug that can be planted, and says which were found.
-async fn bite(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
-    let mut hunts = teeth::hunts();
-    if let Some(bug) = &arguments.planted {
-        hunts.retain(|hunt| hunt.bug == bug);
-    }
-    if hunts.is_empty() {
-        println!("there is no such bug in the program: build it with --features planted-bugs");
-        return ExitCode::FAILURE;
-    }
-    let hunts = Arc::new(Mutex::new(VecDeque::from(hunts)));
-    let mut working = JoinSet::new();
-    for _ in 0..arguments.jobs.max(1) {
-        working.spawn(Worker::new(&arguments, can_fail).hunt(Arc::clone(&hunts)));
-    }
-    let mut hunts: Vec<Hunt> = working.join_all().await.into_iter().flatten().collect();
-    hunts.sort_by_key(|hunt| hunt.bug);
-    let table = teeth::table(&hunts);
-    println!("\n{table}");
-    if let Some(path) = &arguments.report {
-        std::fs::write(path, table).expect("write the report");
-    }
-    let all_found = hunts.iter().all(Hunt::is_found);
-    if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// A round to run.
+#[derive(Debug, Clone, Copy)]
+struct Case<'a> {
+    store: Store,
+    seed: u64,
+    /// A bug in the service.
+    planted: Option<&'a str>,
+    /// What breaks, if nothing else is to.
+    fault: Option<Kind>,
 }
 
 /// Runs one round after the other. All its rounds on PostgreSQL share a server.
@@ -252,31 +237,6 @@ impl Worker {
         Self { arguments, can_fail, server: None, sums }
     }
 
-    /// Looks for one bug after the other.
-    async fn hunt(mut self, hunts: Arc<Mutex<VecDeque<Hunt>>>) -> Vec<Hunt> {
-        let mut done = Vec::new();
-        loop {
-            let next = hunts.lock().expect("no panic").pop_front();
-            let Some(mut hunt) = next else { return done };
-            while let Some(number) = hunt.next_round() {
-                let seed = self.arguments.seed + number;
-                let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
-                match self.judged(hunt.store, seed, folder.path(), Some(hunt.bug)).await {
-                    Ok((_, violations)) => {
-                        let (bug, store) = (hunt.bug, hunt.store);
-                        println!("{bug} on {store}, seed {seed}: {} violations", violations.len());
-                        let shown = violations.iter().take(3);
-                        shown.for_each(|violation| println!("    {violation}"));
-                        hunt.note(&violations);
-                    }
-                    // A bug that lets nothing start is not found.
-                    Err(reason) => println!("{}, seed {seed}: the round broke: {reason}", hunt.bug),
-                }
-            }
-            done.push(hunt);
-        }
-    }
-
     async fn run(mut self, rounds: Arc<Mutex<VecDeque<(Store, u64)>>>) -> BTreeMap<Store, Sums> {
         loop {
             let next = rounds.lock().expect("no panic").pop_front();
@@ -291,7 +251,8 @@ impl Worker {
         let began = Instant::now();
         let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
         let planted = self.arguments.planted.clone();
-        let judged = self.judged(store, seed, folder.path(), planted.as_deref()).await;
+        let case = Case { store, seed, planted: planted.as_deref(), fault: None };
+        let judged = self.judged(case, folder.path()).await;
         let (history, mut violations) = match judged {
             Ok((history, violations)) => {
                 (history, violations.iter().map(ToString::to_string).collect())
@@ -319,31 +280,28 @@ impl Worker {
     /// Runs a round and judges it. It is an error if the round itself broke.
     async fn judged(
         &mut self,
-        store: Store,
-        seed: u64,
+        case: Case<'_>,
         folder: &Path,
-        planted: Option<&str>,
     ) -> Result<(History, Vec<Violation>), String> {
-        let running = Box::pin(self.history(store, seed, folder, planted));
+        let running = Box::pin(self.history(case, folder));
         let history = tokio::time::timeout(ROUND, running).await;
         let history = history.unwrap_or_else(|_| Err(format!("not done after {ROUND:?}")))?;
         let violations = checker::check(&history);
         Ok((history, violations))
     }
 
-    async fn history(
-        &mut self,
-        store: Store,
-        seed: u64,
-        folder: &Path,
-        planted: Option<&str>,
-    ) -> Result<History, String> {
+    async fn history(&mut self, case: Case<'_>, folder: &Path) -> Result<History, String> {
+        let Case { store, seed, planted, fault } = case;
         let database = match store {
             Store::Sqlite => Database::Sqlite(folder.join("events.db")),
             Store::Postgres => self.postgres().await?,
         };
         let mut kinds = Kind::of(store);
         kinds.retain(|kind| self.can_fail || *kind != Kind::FsyncFails);
+        kinds.retain(|kind| fault.is_none_or(|only| only == *kind));
+        if kinds.is_empty() {
+            return Err("this machine lacks what breaks here".to_owned());
+        }
         Round::run(seed, database, &kinds, folder, planted).await
     }
 
