@@ -125,19 +125,19 @@ pub struct Planned {
 pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
     let mut planned: Vec<Planned> = Vec::new();
     let first = rng.usize(..3);
-    for number in 0..rng.usize(1..=3) {
-        let fault = Planned {
-            kind: choose(rng, kinds),
+    // One of a kind: two would heal each other.
+    let mut kinds = kinds.to_vec();
+    for number in 0..rng.usize(1..=3).min(kinds.len()) {
+        let kind = choose(rng, &kinds);
+        kinds.retain(|other| *other != kind);
+        planned.push(Planned {
+            kind,
             at: Duration::from_millis(rng.u64(800..3_800)),
             lasting: Duration::from_millis(rng.u64(1_000..4_000)),
             // Two faults do not befall the same one, as long as there are others: it need not end
             // within its time while it is paused.
             instance: first + number,
-        };
-        // One kind at a time: two would heal each other.
-        if planned.iter().all(|other| other.kind != fault.kind) {
-            planned.push(fault);
-        }
+        });
     }
     planned
 }
