@@ -18,7 +18,7 @@ use std::{
 use clap::Parser;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::{arguments::Arguments, report::Sums, teeth::Hunt, worker::Worker};
+use crate::{arguments::Arguments, faults::Kind, report::Sums, teeth::Hunt, worker::Worker};
 
 mod arguments;
 mod checker;
@@ -74,18 +74,15 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = Arc::new(arguments);
-    let can_fail = spawn_blocking(faults::disk_can_fail).await.expect("no panic");
-    if !can_fail {
-        println!("this machine lets no flush fail (strace is missing, or may not attach): without");
-    }
+    let possible = spawn_blocking(Kind::possible).await.expect("no panic").into();
     match arguments.teeth {
-        true => bite(arguments, can_fail).await,
-        false => torture(arguments, can_fail).await,
+        true => bite(arguments, possible).await,
+        false => torture(arguments, possible).await,
     }
 }
 
 /// Runs all rounds and says what came of them.
-async fn torture(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
+async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
     let began = Instant::now();
     let mut rounds = VecDeque::new();
     for seed in (arguments.seed..).take(arguments.rounds as usize) {
@@ -94,7 +91,7 @@ async fn torture(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
     let rounds = Arc::new(Mutex::new(rounds));
     let mut working = JoinSet::new();
     for _ in 0..arguments.jobs.max(1) {
-        let worker = Worker::new(&arguments, can_fail);
+        let worker = Worker::new(&arguments, &possible);
         working.spawn(worker.run(Arc::clone(&rounds)));
     }
     let mut sums: BTreeMap<Store, Sums> = BTreeMap::new();
@@ -116,7 +113,7 @@ async fn torture(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
 }
 
 /// Looks for every bug that can be planted, and says which were found.
-async fn bite(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
+async fn bite(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
     let mut hunts = teeth::hunts();
     if let Some(bug) = &arguments.planted {
         hunts.retain(|hunt| hunt.bug == bug);
@@ -128,7 +125,7 @@ async fn bite(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
     let hunts = Arc::new(Mutex::new(VecDeque::from(hunts)));
     let mut working = JoinSet::new();
     for _ in 0..arguments.jobs.max(1) {
-        working.spawn(Worker::new(&arguments, can_fail).hunt(Arc::clone(&hunts)));
+        working.spawn(Worker::new(&arguments, &possible).hunt(Arc::clone(&hunts)));
     }
     let mut hunts: Vec<Hunt> = working.join_all().await.into_iter().flatten().collect();
     hunts.sort_by_key(|hunt| hunt.bug);

@@ -29,15 +29,16 @@ const ROUND: Duration = Duration::from_secs(300);
 /// Runs one round after the other. All its rounds on PostgreSQL share a server.
 pub struct Worker {
     arguments: Arc<Arguments>,
-    can_fail: bool,
+    /// Faults that this machine can make.
+    possible: Arc<[Kind]>,
     server: Option<Arc<Server>>,
     sums: BTreeMap<Store, Sums>,
 }
 
 impl Worker {
-    pub fn new(arguments: &Arc<Arguments>, can_fail: bool) -> Self {
+    pub fn new(arguments: &Arc<Arguments>, possible: &Arc<[Kind]>) -> Self {
         let (arguments, sums) = (Arc::clone(arguments), BTreeMap::new());
-        Self { arguments, can_fail, server: None, sums }
+        Self { arguments, possible: Arc::clone(possible), server: None, sums }
     }
 
     /// Looks for one bug after the other.
@@ -130,11 +131,11 @@ impl Worker {
         planted: Option<&str>,
     ) -> Result<History, String> {
         let database = match store {
-            Store::Sqlite => Database::Sqlite(folder.join("events.db")),
+            Store::Sqlite => Database::Sqlite(folder.join("disk/events.db")),
             Store::Postgres => self.postgres().await?,
         };
-        let mut kinds = Kind::of(store);
-        kinds.retain(|kind| self.can_fail || *kind != Kind::FsyncFails);
+        let mut kinds = self.possible.to_vec();
+        kinds.retain(|kind| kind.befalls(store));
         Round::run(seed, database, &kinds, folder, planted).await
     }
 
