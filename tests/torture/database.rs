@@ -1,6 +1,11 @@
 //! The database of a round, and what it holds, asked past the service.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::task::spawn_blocking;
 use tokio_postgres::{NoTls, config::Host};
@@ -38,6 +43,14 @@ impl Database {
     /// Whether instances can share it.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Postgres { .. })
+    }
+
+    /// The folder of its file.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => path.parent(),
+            Self::Postgres { .. } => None,
+        }
     }
 
     /// The socket of its server.

@@ -5,14 +5,19 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use tokio::{task::JoinSet, time::sleep_until};
 
-use crate::{Store, history::Fault, history::Moment, round::Round};
+use crate::{
+    Store,
+    database::Database,
+    history::{Fault, Moment},
+    round::Round,
+};
 
 mod database;
 mod disk;
 mod network;
 mod process;
 
-pub use disk::can_fail as disk_can_fail;
+use disk::SmallDisk;
 
 /// A kind of disturbance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +37,12 @@ pub enum Kind {
     FewConnections,
     FsyncFails,
     FewFiles,
+    FileLimit,
     DiskFull,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::KillInstance,
         Self::StopInstance,
         Self::PauseInstance,
@@ -52,26 +58,46 @@ impl Kind {
         Self::FewConnections,
         Self::FsyncFails,
         Self::FewFiles,
+        Self::FileLimit,
         Self::DiskFull,
     ];
 
-    /// Those that can befall a store.
-    pub fn of(store: Store) -> Vec<Self> {
+    /// Those that this machine can make. Says which it cannot.
+    pub fn possible() -> Vec<Self> {
         let mut kinds = Self::ALL.to_vec();
-        kinds.retain(|kind| match store {
-            Store::Postgres => *kind != Self::DiskFull,
+        let mut without = |needed: &str, kind: &[Self]| {
+            let names: Vec<&str> = kind.iter().map(|kind| kind.name()).collect();
+            println!("without the fault \"{}\": {needed} here", names.join("\", \""));
+            kinds.retain(|other| !kind.contains(other));
+        };
+        if !disk::can_fail() {
+            without("strace is missing or may not attach", &[Self::FsyncFails]);
+        }
+        if !SmallDisk::can_be_made() {
+            without("nothing can be mounted", &[Self::DiskFull]);
+        }
+        if !process::can_be_limited() {
+            without("prlimit is missing", &[Self::FewFiles, Self::FileLimit]);
+        }
+        kinds
+    }
+
+    /// Whether it can befall a store.
+    pub fn befalls(self, store: Store) -> bool {
+        match store {
+            Store::Postgres => !matches!(self, Self::FileLimit | Self::DiskFull),
             Store::Sqlite => matches!(
-                kind,
+                self,
                 Self::KillInstance
                     | Self::StopInstance
                     | Self::PauseInstance
                     | Self::LockTable
                     | Self::FsyncFails
                     | Self::FewFiles
+                    | Self::FileLimit
                     | Self::DiskFull
             ),
-        });
-        kinds
+        }
     }
 
     /// Its name in reports.
@@ -92,6 +118,7 @@ impl Kind {
             Self::FewConnections => "few connections",
             Self::FsyncFails => "fsync fails",
             Self::FewFiles => "no more open files",
+            Self::FileLimit => "files may not grow",
             Self::DiskFull => "disk full",
         }
     }
@@ -102,7 +129,7 @@ impl Kind {
             Self::KillInstance => 20,
             Self::CutCommit => 15,
             Self::StopInstance | Self::CrashDatabase | Self::TerminateBackends | Self::Stall => 10,
-            Self::DiskFull => 10,
+            Self::DiskFull | Self::FileLimit => 8,
             Self::PauseInstance | Self::PauseBackend | Self::KillBackend => 5,
             Self::CutAnywhere | Self::SlowNetwork | Self::LockTable | Self::FewConnections => 5,
             Self::FsyncFails | Self::FewFiles => 4,
@@ -125,19 +152,19 @@ pub struct Planned {
 pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
     let mut planned: Vec<Planned> = Vec::new();
     let first = rng.usize(..3);
-    for number in 0..rng.usize(1..=3) {
-        let fault = Planned {
-            kind: choose(rng, kinds),
+    // One of a kind: two would heal each other.
+    let mut kinds = kinds.to_vec();
+    for number in 0..rng.usize(1..=3).min(kinds.len()) {
+        let kind = choose(rng, &kinds);
+        kinds.retain(|other| *other != kind);
+        planned.push(Planned {
+            kind,
             at: Duration::from_millis(rng.u64(800..3_800)),
             lasting: Duration::from_millis(rng.u64(1_000..4_000)),
             // Two faults do not befall the same one, as long as there are others: it need not end
             // within its time while it is paused.
             instance: first + number,
-        };
-        // One kind at a time: two would heal each other.
-        if planned.iter().all(|other| other.kind != fault.kind) {
-            planned.push(fault);
-        }
+        });
     }
     planned
 }
@@ -151,6 +178,15 @@ fn choose(rng: &mut Rng, kinds: &[Kind]) -> Kind {
         is_it
     });
     *chosen.expect("some kind")
+}
+
+/// A disk of its own for a file that shall find it full. Lives as long as what is returned.
+pub fn prepare(planned: &[Planned], database: &Database) -> Result<Option<SmallDisk>, String> {
+    let fills = planned.iter().any(|fault| fault.kind == Kind::DiskFull);
+    match (fills, database.folder()) {
+        (true, Some(folder)) => SmallDisk::mount(folder).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Lets faults happen at their times. They end when all are healed.
@@ -202,6 +238,7 @@ async fn happen(round: &Round, fault: Planned, rng: &mut Rng) -> Result<(), Stri
             true => disk::fail(&round.database.backends().await?, lasting).await,
             false => disk::fail(&[instance.pid()], lasting).await,
         },
-        Kind::DiskFull => disk::fill(instance.pid(), lasting).await,
+        Kind::FileLimit => process::file_limit(instance.pid(), lasting).await,
+        Kind::DiskFull => disk::fill(&round.database, lasting).await,
     }
 }

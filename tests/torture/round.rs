@@ -45,6 +45,7 @@ impl Round {
         let plan = workload::plan(&mut rng);
         let faults = faults::schedule(&mut rng, kinds);
 
+        let _disk = faults::prepare(&faults, &database)?;
         let cluster = Cluster::start(&database, folder, planted).await?;
         let round = Arc::new(Self {
             cluster,

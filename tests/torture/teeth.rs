@@ -10,9 +10,11 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::{
-    Arguments, Case, Store, Worker,
+    Store,
+    arguments::Arguments,
     checker::{Rule, Violation},
     faults::Kind,
+    worker::{Case, Worker},
 };
 
 /// Rounds within which a bug must be found.
@@ -38,7 +40,7 @@ type Queue = Arc<Mutex<VecDeque<Hunt>>>;
 
 /// Looks for every bug that can be planted, or for the one that is asked for, and says which were
 /// found.
-pub async fn bite(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
+pub async fn bite(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
     let is_meant =
         |bug: &&&'static str| arguments.planted.as_ref().is_none_or(|only| only == **bug);
     let hunts: VecDeque<Hunt> = bugs().iter().filter(is_meant).map(|bug| Hunt::of(bug)).collect();
@@ -49,7 +51,8 @@ pub async fn bite(arguments: Arc<Arguments>, can_fail: bool) -> ExitCode {
     let queue = Arc::new(Mutex::new(hunts));
     let mut working = JoinSet::new();
     for _ in 0..arguments.jobs.max(1) {
-        working.spawn(Worker::new(&arguments, can_fail).hunt(Arc::clone(&queue)));
+        let worker = Worker::new(&arguments, &possible);
+        working.spawn(search(worker, arguments.seed, Arc::clone(&queue)));
     }
     let mut hunts: Vec<Hunt> = working.join_all().await.into_iter().flatten().collect();
     hunts.sort_by_key(|hunt| hunt.bug);
@@ -102,32 +105,30 @@ impl Hunt {
     }
 }
 
-impl Worker {
-    /// Looks for one bug after the other, each until it is found or rounds run out.
-    async fn hunt(mut self, queue: Queue) -> Vec<Hunt> {
-        let mut done = Vec::new();
-        loop {
-            let next = queue.lock().expect("no panic").pop_front();
-            let Some(mut hunt) = next else { return done };
-            while hunt.goes_on() {
-                let Hunt { bug, store, fault, rounds, .. } = hunt;
-                let seed = self.arguments.seed + rounds;
-                let case = Case { store, seed, planted: Some(bug), fault };
-                let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
-                hunt.rounds += 1;
-                match self.judged(case, folder.path()).await {
-                    Ok((_, violations)) => {
-                        println!("{bug} on {store}, seed {seed}: {} violations", violations.len());
-                        let some = violations.iter().take(3);
-                        some.for_each(|violation| println!("    {violation}"));
-                        hunt.note(&violations);
-                    }
-                    // A bug that lets nothing start is not found.
-                    Err(reason) => println!("{bug} on {store}, seed {seed}: {reason}"),
+/// Looks for one bug after the other, each until it is found or rounds run out.
+async fn search(mut worker: Worker, first_seed: u64, queue: Queue) -> Vec<Hunt> {
+    let mut done = Vec::new();
+    loop {
+        let next = queue.lock().expect("no panic").pop_front();
+        let Some(mut hunt) = next else { return done };
+        while hunt.goes_on() {
+            let Hunt { bug, store, fault, rounds, .. } = hunt;
+            let seed = first_seed + rounds;
+            let case = Case { store, seed, planted: Some(bug), fault };
+            let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
+            hunt.rounds += 1;
+            match worker.judged(case, folder.path()).await {
+                Ok((_, violations)) => {
+                    println!("{bug} on {store}, seed {seed}: {} violations", violations.len());
+                    let some = violations.iter().take(3);
+                    some.for_each(|violation| println!("    {violation}"));
+                    hunt.note(&violations);
                 }
+                // A bug that lets nothing start is not found.
+                Err(reason) => println!("{bug} on {store}, seed {seed}: {reason}"),
             }
-            done.push(hunt);
         }
+        done.push(hunt);
     }
 }
 

@@ -19,6 +19,7 @@ pub const PRODUCERS: usize = 6;
 /// The one that uses HTTP. A request of it is taken whole or not at all.
 pub const HTTP_PRODUCER: usize = 2;
 
+/// With these names each lane of a database has some.
 const TOPICS: usize = 8;
 
 /// An event to send until it is answered for good.
@@ -73,7 +74,7 @@ pub fn content(source: &str, payload: &str) -> Content {
 
 /// The requests of each producer, in the order of their times.
 pub fn plan(rng: &mut Rng) -> Vec<Vec<Request>> {
-    let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("topic-{n}").into()).collect();
+    let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("orders-{n}").into()).collect();
     let mut items = vec![Vec::new(); PRODUCERS];
     for number in 0..rng.usize(3_000..=5_000) {
         let key = Key {

@@ -13,7 +13,7 @@ use crate::{
 
 /// What a commit is known by: the statement itself, or the names that are sent with the statements
 /// that go before it.
-const MARKERS: [&[u8]; 5] = [b"COMMIT", b"COMMIT", b"topic-0", b"topic-1", b"topic-2"];
+const MARKERS: [&[u8]; 5] = [b"COMMIT", b"COMMIT", b"orders-0", b"orders-1", b"orders-2"];
 
 /// Cuts connections again and again, all instances', at a commit.
 pub(super) async fn cut_commits(

@@ -30,6 +30,20 @@ pub(super) async fn few_files(pid: u32, lasting: Duration) -> Result<(), String>
     Ok(())
 }
 
+/// Lets no file of a process grow.
+pub(super) async fn file_limit(pid: u32, lasting: Duration) -> Result<(), String> {
+    set_limit(pid, "--fsize=4096:")?;
+    sleep(lasting).await;
+    // It may have been killed meanwhile.
+    let _ = set_limit(pid, "--fsize=unlimited:");
+    Ok(())
+}
+
+/// Whether this machine can change the limits of a running process.
+pub(super) fn can_be_limited() -> bool {
+    limit(std::process::id(), "nofile").is_ok()
+}
+
 fn sent(sent: bool) -> Result<(), String> {
     sent.then_some(()).ok_or_else(|| "the process is gone".to_owned())
 }
@@ -44,7 +58,7 @@ fn limit(pid: u32, name: &str) -> Result<String, String> {
 }
 
 /// Changes a limit of a running process.
-pub(super) fn set_limit(pid: u32, limit: &str) -> Result<(), String> {
+fn set_limit(pid: u32, limit: &str) -> Result<(), String> {
     let mut prlimit = Command::new("prlimit");
     prlimit.args(["--pid", &pid.to_string(), limit]);
     let output = prlimit.output().map_err(|error| error.to_string())?;
