@@ -1,9 +1,6 @@
 //! A PostgreSQL server for the tests: the one that TEST_DATABASE_URL names, or else a private one
 //! made of the programs on this machine.
 
-// Each program that has this file uses a part of it.
-#![allow(dead_code)]
-
 use std::{
     fs,
     io::{BufRead, BufReader},

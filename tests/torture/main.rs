@@ -29,6 +29,8 @@ mod history;
 mod http;
 mod journal;
 mod outcome;
+// Each program that has this file uses a part of it.
+#[allow(dead_code)]
 #[path = "../it/postgres_server.rs"]
 mod postgres_server;
 mod producers;

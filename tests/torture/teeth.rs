@@ -33,8 +33,14 @@ const ON_SQLITE: [&str; 8] = [
     "late-is-refused",
 ];
 
-/// Bugs that only one fault shows, and a rare one.
-const SHOWN_BY: [(&str, Kind); 1] = [("panic-is-abort", Kind::FsyncFails)];
+/// Bugs that only show when a commit gets no answer, with the fault that sees to that. In other rounds
+/// it would be a matter of luck.
+const SHOWN_BY: [(&str, Kind); 4] = [
+    ("blind-retry", Kind::CutCommit),
+    ("panic-is-abort", Kind::FsyncFails),
+    ("probe-by-select", Kind::CutCommit),
+    ("unknown-is-done", Kind::CutCommit),
+];
 
 type Queue = Arc<Mutex<VecDeque<Hunt>>>;
 

@@ -318,8 +318,8 @@ fn what_does_not_come_back_and_what_nobody_may_see_is_found() {
 
 #[test]
 fn some_violations_of_a_rule_are_told_and_the_others_counted() {
-    let mut history = History::default();
-    history.settled = Settled { stuck: vec!["still".into(); 30], ..Settled::default() };
+    let settled = Settled { stuck: vec!["still".into(); 30], ..Settled::default() };
+    let history = History { settled, ..History::default() };
     let told = checker::check(&history);
     assert_eq!(told.len(), 21);
     assert_eq!(told[20].to_string(), "C7 liveness: and 10 more");
