@@ -85,9 +85,11 @@ pub fn plan(rng: &mut Rng) -> Vec<Vec<Request>> {
         let item = Item::new(key, &format!("source-{}", rng.u8(..3)), payload(rng, number), due);
         add_copies(rng, &item, &mut items);
     }
-    let requests = items.into_iter().map(|mut items| {
+    let requests = items.into_iter().enumerate().map(|(producer, mut items)| {
         items.sort_by_key(|item| item.due);
-        requests(rng, items)
+        // A stream that is cancelled takes all with it that waits for an answer.
+        let cancelled = if producer > HTTP_PRODUCER { 0.005 } else { 0.02 };
+        requests(rng, items, cancelled)
     });
     requests.collect()
 }
@@ -163,7 +165,8 @@ fn payload(rng: &mut Rng, number: usize) -> String {
     }
 }
 
-fn requests(rng: &mut Rng, items: Vec<Item>) -> Vec<Request> {
+/// Divides events among requests, of which so many are cancelled.
+fn requests(rng: &mut Rng, items: Vec<Item>, cancelled: f64) -> Vec<Request> {
     let mut requests = Vec::new();
     let mut rest = items.into_iter().peekable();
     while rest.peek().is_some() {
@@ -172,7 +175,7 @@ fn requests(rng: &mut Rng, items: Vec<Item>) -> Vec<Request> {
         let patience = Duration::from_millis(rng.u64(..20));
         requests.push(Request {
             due: items.last().map_or(Duration::ZERO, |item| item.due),
-            cancel: (rng.f64() < 0.02).then_some(patience),
+            cancel: (rng.f64() < cancelled).then_some(patience),
             allow_partial: rng.bool(),
             items,
         });
