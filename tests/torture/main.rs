@@ -65,6 +65,13 @@ impl fmt::Display for Store {
 
 const NAME: &str = "torture";
 
+/// How this program is run, up to its arguments.
+fn cargo() -> String {
+    let release = if cfg!(debug_assertions) { "" } else { "--release " };
+    let bugs = if cfg!(feature = "planted-bugs") { "--features planted-bugs " } else { "" };
+    format!("cargo test {release}{bugs}--test {NAME} --")
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -107,7 +114,7 @@ async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
     }
     if let Some(path) = &arguments.report {
         let command: Vec<String> = std::env::args().skip(1).collect();
-        let command = format!("cargo test --test torture -- {}", command.join(" "));
+        let command = format!("{} {}", cargo(), command.join(" "));
         report::write(path, &sums, &command, began.elapsed()).expect("write the report");
     }
     let is_clean = sums.values().all(|sums| sums.violations == 0);

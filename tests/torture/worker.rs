@@ -10,8 +10,9 @@ use std::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    NAME, Store,
+    Store,
     arguments::Arguments,
+    cargo,
     checker::{self, Violation},
     database::Database,
     faults::Kind,
@@ -151,15 +152,12 @@ impl Worker {
 
     /// The command that runs a round again.
     fn again(&self, store: Store, seed: u64) -> String {
-        let release = if cfg!(debug_assertions) { "" } else { "--release " };
         let store = match store {
             Store::Postgres => "postgres",
             Store::Sqlite => "sqlite",
         };
         let planted = self.arguments.planted.as_ref();
         let planted = planted.map(|name| format!(" --planted {name}")).unwrap_or_default();
-        format!(
-            "cargo test {release}--test {NAME} -- --store {store} --seed {seed} --rounds 1{planted}"
-        )
+        format!("{} --store {store} --seed {seed} --rounds 1{planted}", cargo())
     }
 }
