@@ -32,6 +32,7 @@ use crate::{
 use self::observed::{Methods, Observed};
 pub use codec::ContractCodec;
 
+mod as_struct;
 mod codec;
 mod convert;
 mod observed;
@@ -103,6 +104,12 @@ impl EventAggregatorService for EventAggregator {
     }
 }
 
+/// The service of the contract, as it answers calls wherever they come from.
+pub fn contract(service: Service) -> EventAggregatorServiceServer<impl EventAggregatorService> {
+    EventAggregatorServiceServer::new(EventAggregator(service))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 /// The server with all its routes.
 pub type Router = server::Router<Stack<web::WebLayer, Identity>>;
 
@@ -121,10 +128,8 @@ pub fn router(
     };
     let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let methods = Methods::new(&service.metrics.calls, &described)?;
-    let service = EventAggregatorServiceServer::new(EventAggregator(service))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::from(others)
-        .add_service(Observed::new(service, &methods))
+        .add_service(Observed::new(contract(service), &methods))
         .add_service(Observed::new(health, &methods))
         .add_service(descriptors().build_v1()?)
         // Older tools ask only for this version.
