@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, Path, Query, State},
+    extract::{OriginalUri, Path, Query, State, rejection::PathRejection},
     http::header::LINK,
     response::{IntoResponse, Response},
 };
@@ -124,8 +124,10 @@ fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
 
 pub(super) async fn event(
     State(service): State<Service>,
-    Path((topic, event_id)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Error> {
+    let not_text = |_| Error::invalid(vec![Violation::new("path", "must be UTF-8")]);
+    let Path((topic, event_id)) = path.map_err(not_text)?;
     let mut violations = Vec::new();
     let mut name = |field, text: String| {
         Name::new(field, text).map_err(|violation| violations.push(violation)).ok()
