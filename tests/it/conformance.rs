@@ -22,6 +22,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod bad_input;
 mod cloudevents;
 mod concurrency;
 mod feed;
