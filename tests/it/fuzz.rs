@@ -39,15 +39,15 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn messages_with_events() {
     let input = prop_oneof![1 => bytes(), 6 => made_up::damaged(made_up::message())];
-    check(1_500, input, |bytes| targets::event::run(&bytes));
+    check(500, input, |bytes| targets::event::run(&bytes));
 }
 
 #[test]
 fn structures() {
     let encoded = made_up::structure().prop_map(|structure| structure.encode_to_vec());
     let input = prop_oneof![1 => bytes(), 4 => made_up::damaged(encoded)];
-    check(1_000, input, |bytes| targets::structure::run(&bytes));
-    check(500, made_up::structure(), targets::structure::tree);
+    check(300, input, |bytes| targets::structure::run(&bytes));
+    check(200, made_up::structure(), targets::structure::tree);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn payload_texts() {
     let text = || made_up::payload().prop_map(String::into_bytes);
     let pair = (text(), text()).prop_map(|(a, b)| [a, vec![1], b].concat());
     let input = prop_oneof![1 => bytes(), 4 => made_up::damaged(text()), 4 => pair];
-    check(4_000, input, |bytes| targets::json::run(&bytes));
+    check(2_000, input, |bytes| targets::json::run(&bytes));
 }
 
 #[test]
@@ -93,5 +93,5 @@ fn bodies_of_http() {
         })
     };
     let input = prop_oneof![1 => bytes(), 3 => body(), 3 => made_up::damaged(body())];
-    check(1_500, input, |bytes| targets::http::run(&bytes));
+    check(600, input, |bytes| targets::http::run(&bytes));
 }

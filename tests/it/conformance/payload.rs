@@ -121,7 +121,7 @@ async fn an_absent_payload_is_an_empty_object(backend: Backend) {
     assert_eq!(publish(&mut client, vec![event_with("t", "1", "{}")]).await.conflicts, 0);
 }
 
-/// Payloads as long as may be, and much longer as structures: many small values, empty ones, deep ones.
+/// Payloads as long as may be, and much longer as structures: many small values, empty ones, and deep ones.
 fn largest() -> Vec<String> {
     let filled = |part: &str| {
         let (open, close) = (r#"{"x":["#, "0]}");
@@ -129,8 +129,7 @@ fn largest() -> Vec<String> {
         format!("{open}{}{close}", part.repeat(parts))
     };
     let nested = format!("{}{},", "[".repeat(22), "]".repeat(22));
-    let escapes = format!(r#""{}","#, r"\u0001".repeat(1_000));
-    ["1,", "[],", r#"{"":{}},"#, &nested, &escapes].map(filled).to_vec()
+    ["1,", r#"{"":{}},"#, &nested].map(filled).to_vec()
 }
 
 async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {

@@ -151,7 +151,7 @@ fn both_stores_judge_alike_and_give_back_what_they_took() {
         [Side::start(Backend::Sqlite).await, Side::start(Backend::Postgres).await]
     });
     let cases = AtomicUsize::new(0);
-    check(60, vec(made_up::event(), 1..12), |mut events| {
+    check(32, vec(made_up::event(), 1..12), |mut events| {
         // Keys of their own for each case, and a neighbour that nothing is wrong with.
         let case = cases.fetch_add(1, Ordering::Relaxed);
         let named = events.iter_mut().filter(|event| !event.event_id.is_empty());
