@@ -3,20 +3,29 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpListener, task::spawn_blocking, time::timeout};
-use tonic::transport::server::TcpIncoming;
+use tokio::{task::spawn_blocking, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
+    access::{
+        self, Access, AccessFile,
+        exposure::{self, Exposed},
+    },
     config::{Config, Database},
+    door::Door,
     grpc::{self, Router, SERVICE_NAME},
     http,
     ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     metrics::Metrics,
     service::Service,
-    store::{self, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore},
+    store::{
+        self, Durability, Store, measured::MeasuredStore, postgres::PostgresStore,
+        sqlite::SqliteStore,
+    },
+    tls::{self, Tls},
 };
 
 pub use crate::store::verify::{Difference, Failed, Report};
@@ -32,15 +41,31 @@ pub enum Error {
         /// Why.
         reason: io::Error,
     },
+    /// It would listen where others could use it, and nobody said that they may.
+    #[error("will not listen on {address}: {reason}")]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+        /// Why, and what to do.
+        reason: Exposed,
+    },
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] access::file::Error),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
     /// The contract built into the program cannot be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The server broke while it was running.
-    #[error("the server failed: {0}")]
-    Server(#[from] tonic::transport::Error),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// A lane task panicked.
+    #[error(
+        "a fault of the program ended the write path; what was acknowledged is stored; start it anew"
+    )]
+    Broken,
 }
 
 fn listen_advice(error: &io::Error) -> &'static str {
@@ -52,10 +77,10 @@ fn listen_advice(error: &io::Error) -> &'static str {
 
 /// A service that is ready to run: its address is bound and its store is open.
 pub struct App {
-    address: SocketAddr,
-    incoming: TcpIncoming,
+    door: Door,
     router: Router,
     service: Service,
+    access_file: Option<AccessFile>,
     health: HealthReporter,
 }
 
@@ -63,19 +88,36 @@ impl App {
     /// Binds the address and opens the store.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let address = config.listen;
+        config.check_exposure().map_err(|reason| Error::Exposed { address, reason })?;
+        if !exposure::is_loopback(address.ip()) && config.insecure {
+            warn!("anybody who reaches {address} may use the service or read along: --insecure");
+        }
+        let tls = Tls::start(&config.tls)?;
+        let access_file = match &config.access {
+            Some(path) => Some(AccessFile::open(path).await?),
+            None => None,
+        };
         let failed = |reason| Error::Listen { address, reason };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-
+        let door = Door::open(address, tls).await.map_err(failed)?;
         let metrics = Metrics::default();
-        let store = open(&config.database.chosen(), &metrics).await?;
-        let service = Service::start(store, metrics);
+        let store = open(config, &metrics).await?;
+        Self::over(store, metrics, door, access_file).await
+    }
+
+    /// A service over any store, behind an address that is bound.
+    pub async fn over(
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+        door: Door,
+        access_file: Option<AccessFile>,
+    ) -> Result<Self, Error> {
+        let access = access_file.as_ref().map_or_else(Access::default, AccessFile::access);
+        let service = Service { access, ..Service::start(store, metrics) };
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
         let others = http::router(service.clone());
         let router = grpc::router(service.clone(), health_service, others)?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(Self { address, incoming, router, service, health })
+        Ok(Self { door, router, service, access_file, health })
     }
 
     /// Where events are kept, without secrets.
@@ -85,19 +127,32 @@ impl App {
 
     /// Where the service listens, with the port that was chosen if port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.door.address()
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.door.is_encrypted()
     }
 
     /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { incoming, router, service, health, .. } = self;
-        let Service { ingest, store, feed, stopping, .. } = service;
+        let Self { door, router, service, access_file, health } = self;
+        let Service { ingest, store, feed, metrics, stopping, .. } = service;
+        let _following =
+            access_file.map(|file| AbortOnDropHandle::new(tokio::spawn(file.follow())));
+        let mut is_broken = false;
         let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {
-            shutdown.await;
-            info!("stopping");
+            tokio::select! {
+                () = shutdown => info!("stopping"),
+                () = ingest.broken() => {
+                    is_broken = true;
+                    error!("stopping: a part of the write path panicked");
+                }
+            }
             watching.abort();
             tell(&health, ServingStatus::NotServing).await;
             // Whoever watches health has been told, and would keep the service waiting.
@@ -110,13 +165,12 @@ impl App {
             stopping.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
-        let served = tokio::select! {
-            served = router.serve_with_incoming_shutdown(incoming, stop) => served,
+        tokio::select! {
+            () = door.serve(router, metrics, stop) => (),
             () = too_long => {
                 warn!("calls still in progress after {} s are cut off", DRAIN_TIMEOUT.as_secs());
-                Ok(())
             }
-        };
+        }
         let close = async {
             ingest.drain().await;
             feed.close().await;
@@ -126,7 +180,7 @@ impl App {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped without the store; nothing that it owes was acknowledged"),
         }
-        Ok(served?)
+        if is_broken { Err(Error::Broken) } else { Ok(()) }
     }
 }
 
@@ -138,11 +192,17 @@ pub async fn verify(database: &Database) -> Result<Report, Failed> {
     }
 }
 
-async fn open(database: &Database, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
-    let store: Arc<dyn Store> = match database {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
-        Database::Postgres(url) => Arc::new(PostgresStore::open(url).await?),
+async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
+    let durability = match config.allow_data_loss {
+        true => Durability::Waived,
+        false => Durability::Demanded,
     };
+    let store: Arc<dyn Store> = match config.database.chosen() {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
+        Database::Postgres(url) => Arc::new(PostgresStore::open(&url, durability).await?),
+    };
+    #[cfg(feature = "planted-bugs")]
+    let store = crate::planted::plant(store)?;
     Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod bearer;
 mod bench;
 mod client;
 mod demo;
@@ -18,6 +19,7 @@ mod publish;
 mod serve;
 mod stats;
 mod tail;
+mod token;
 mod verify;
 mod version;
 
@@ -68,6 +70,8 @@ enum Command {
     Verify(verify::Verify),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
+    /// Make a token, and the entry of the access file that goes with it
+    Token(token::Token),
     /// Show the version of the program, and of the contract it speaks
     Version(version::Version),
     /// Print what makes a shell complete the names of commands and flags
@@ -99,6 +103,7 @@ impl Cli {
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Verify(verify) => verify.run().await,
+            Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),
             Command::Health(health) => health.run().await,
         };

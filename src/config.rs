@@ -7,7 +7,13 @@ use std::{
     str::FromStr,
 };
 
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
+
+use crate::access::exposure::{self, Exposed};
+
+pub use tls::TlsArgs;
+
+mod tls;
 
 /// Settings of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -25,6 +31,46 @@ pub struct Config {
     /// Where events are kept
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// Certificates
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// File that says who may do what, by token or certificate; `token` makes its entries. Read
+    /// again when it changes [default: everybody may do everything]
+    #[arg(long, env = "EVENT_AGGREGATOR_ACCESS", value_name = "FILE")]
+    pub access: Option<PathBuf>,
+
+    /// Listen beyond this machine although others could read along or need not say who they are
+    #[arg(long, env = "EVENT_AGGREGATOR_INSECURE", value_parser = FalseyValueParser::new())]
+    pub insecure: bool,
+
+    /// Use a database that a crash may rob of events that were acknowledged, and only warn of it
+    #[arg(long, env = "EVENT_AGGREGATOR_ALLOW_DATA_LOSS")]
+    pub allow_data_loss: bool,
+}
+
+impl Config {
+    /// A service for this machine alone, on a port that is free, without anything that can be left out.
+    pub fn local(database: Database) -> Self {
+        let (listen, database) = (([127, 0, 0, 1], 0).into(), database.into());
+        Self {
+            listen,
+            database,
+            tls: TlsArgs::default(),
+            access: None,
+            insecure: false,
+            allow_data_loss: false,
+        }
+    }
+
+    /// Fails if others could use the service, or read along, and its operator did not say that they may.
+    pub fn check_exposure(&self) -> Result<(), Exposed> {
+        let is_loopback = exposure::is_loopback(self.listen.ip());
+        let has_tls = self.tls.tls_cert.is_some();
+        let is_authenticated = self.access.is_some() || self.tls.tls_client_ca.is_some();
+        exposure::check(is_loopback, has_tls, is_authenticated, self.insecure)
+    }
 }
 
 /// Reads an address to listen on.

@@ -123,6 +123,11 @@ impl Payload {
     pub fn into_string(self) -> String {
         self.0.into()
     }
+
+    /// Whether this and the text of another payload are the same JSON value, however it is written.
+    pub fn is_same_value(&self, other: &str) -> bool {
+        json::same_value(&self.0, other)
+    }
 }
 
 impl Default for Payload {
@@ -135,6 +140,8 @@ impl Default for Payload {
 /// microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
+
+const OUT_OF_RANGE: &str = "must be in the years 1 to 9999";
 
 impl Timestamp {
     const YEAR_1: i64 = -62_135_596_800_000_000;
@@ -155,7 +162,7 @@ impl Timestamp {
             .checked_mul(1_000_000)
             .and_then(|micros| micros.checked_add(i64::from(nanos / 1_000)))
             .and_then(Self::from_micros)
-            .ok_or_else(|| Violation::new(field, "must be in the years 1 to 9999"))
+            .ok_or_else(|| Violation::new(field, OUT_OF_RANGE))
     }
 
     /// A time as microseconds since 1970, if it is in range.
@@ -196,9 +203,11 @@ impl FromStr for Timestamp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        OffsetDateTime::parse(text, &Rfc3339)
-            .map(Self::from)
-            .map_err(|_| "must be a time as in RFC 3339, like 2026-01-31T12:00:00Z".to_owned())
+        let time = OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| "must be a time as in RFC 3339, like 2026-01-31T12:00:00Z".to_owned())?;
+        // The year 0 can be written, and an offset from UTC leads beyond the bounds on either side.
+        let micros = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok();
+        micros.and_then(Self::from_micros).ok_or_else(|| OUT_OF_RANGE.to_owned())
     }
 }
 
@@ -335,6 +344,8 @@ mod tests {
     fn times_are_read_with_any_offset() {
         let time: Timestamp = "2026-01-31T12:00:00.1234567+02:00".parse().expect("valid");
         assert_eq!(time.to_string(), "2026-01-31T10:00:00.123456Z");
-        assert!("yesterday".parse::<Timestamp>().is_err());
+        for text in ["yesterday", "0000-12-31T23:59:59Z", "9999-12-31T23:59:59-00:01"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
     }
 }

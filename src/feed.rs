@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{Mutex, Notify, Semaphore, watch},
+    sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{
@@ -22,7 +22,7 @@ use crate::{
     event::Event,
     limits::{
         CHECKPOINT_INTERVAL, FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READ_BYTES,
-        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES, RETRY_DELAY,
+        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES, RETRY_DELAY, SUBSCRIBERS,
     },
     store::{self, FeedQuery, Page, Place, Store, lane_of},
 };
@@ -33,6 +33,9 @@ pub enum Error {
     /// The cursor names events that the store does not have yet.
     #[error("is ahead of this store; begin from the start if it was set back")]
     Future,
+    /// There are [`SUBSCRIBERS`] already.
+    #[error("too many subscribe already")]
+    TooMany,
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -59,6 +62,8 @@ pub struct Feed {
     joined: Arc<Notify>,
     /// How many may read at once, so that other reads find a connection.
     reads: Arc<Semaphore>,
+    /// How many more may subscribe.
+    seats: Arc<Semaphore>,
     closing: CancellationToken,
     /// Whoever holds the store.
     open: TaskTracker,
@@ -73,6 +78,7 @@ impl Feed {
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
+            seats: Arc::new(Semaphore::new(SUBSCRIBERS)),
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
         };
@@ -141,6 +147,7 @@ impl Feed {
         start: Start,
         topics: Arc<[String]>,
     ) -> Result<Subscription, Error> {
+        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| Error::TooMany)?;
         let receiver = self.heads.subscribe();
         self.joined.notify_one();
         let heads = self.ask().await?;
@@ -171,6 +178,7 @@ impl Feed {
             lanes,
             told,
             is_behind: true,
+            _seat: seat,
             _open: self.open.token(),
         })
     }
@@ -186,6 +194,7 @@ pub struct Subscription {
     told: Cursor,
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
+    _seat: OwnedSemaphorePermit,
     /// Let go of last.
     _open: TaskTrackerToken,
 }
@@ -243,6 +252,11 @@ impl Subscription {
                 lane.passed = lane.read;
             }
             if std::mem::replace(&mut self.is_behind, false) {
+                #[cfg(feature = "planted-bugs")]
+                if crate::planted::is(crate::planted::Bug::BroadcastOnly) {
+                    let live = self.lanes.iter_mut().zip(self.feed.ask().await?);
+                    live.for_each(|(lane, head)| (lane.read, lane.passed) = (head, head));
+                }
                 return Ok(Frame::CaughtUp(self.tell()));
             }
             tokio::select! {
@@ -308,6 +322,10 @@ impl Subscription {
 
     /// The cursor behind what was passed.
     fn cursor(&self) -> Cursor {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is(crate::planted::Bug::CursorAhead) {
+            return Cursor::Feed(self.lanes.iter().map(|lane| lane.read).collect());
+        }
         Cursor::Feed(self.lanes.iter().map(|lane| lane.passed).collect())
     }
 

@@ -2,16 +2,14 @@
 //! the wire and the domain and decides nothing about events.
 
 use tonic::{
-    Request, Response, Status, Streaming, async_trait,
-    codegen::BoxStream,
-    service::Routes,
-    transport::{Server, server},
+    Request, Response, Status, Streaming, async_trait, codegen::BoxStream, service::Routes,
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tower_layer::{Identity, Stack};
+use tower_layer::Layer;
 
 use crate::{
-    limits::{CALLS_PER_CONNECTION, KEEPALIVE, MAX_MESSAGE_BYTES, RESETS_PER_CONNECTION},
+    access::Verb,
+    limits::MAX_MESSAGE_BYTES,
     proto::{
         DESCRIPTORS,
         incoming::{
@@ -29,11 +27,19 @@ use crate::{
     service::Service,
 };
 
-use self::observed::{Methods, Observed};
+use self::{
+    access::{Authenticated, caller},
+    observed::{Methods, Observed},
+};
 pub use codec::ContractCodec;
 
+mod access;
+mod as_struct;
+mod body;
+mod boundaries;
 mod codec;
 mod convert;
+mod deadline;
 mod observed;
 mod publish;
 mod query;
@@ -52,59 +58,72 @@ struct EventAggregator(Service);
 impl EventAggregatorService for EventAggregator {
     async fn publish(
         &self,
-        request: Request<PublishRequest>,
+        mut request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        publish::unary(&self.0.ingest, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        publish::unary(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<PublishStreamResponse>;
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<PublishStreamRequest>>,
+        mut request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(publish::stream(self.0.ingest.clone(), requests, self.0.stopping.clone())))
+        let caller = caller(&self.0.access, &mut request)?;
+        Ok(Response::new(publish::stream(&self.0, caller, request.into_inner())))
     }
 
     async fn list_events(
         &self,
-        request: Request<ListEventsRequest>,
+        mut request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        query::list_events(&*self.0.store, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        query::list_events(&*self.0.store, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_stats(
         &self,
-        request: Request<GetStatsRequest>,
+        mut request: Request<GetStatsRequest>,
     ) -> Result<Response<GetStatsResponse>, Status> {
-        let mut response = query::get_stats(&*self.0.store, request.into_inner()).await?;
+        let caller = caller(&self.0.access, &mut request)?;
+        let mut response = query::get_stats(&*self.0.store, &caller, request.into_inner()).await?;
         response.uptime = Some(convert::duration(self.0.started.elapsed()));
-        response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
+        // Those are of all topics.
+        if caller.may_all(Verb::Read) {
+            response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
+        }
         Ok(Response::new(response))
     }
 
     async fn batch_get_events(
         &self,
-        request: Request<BatchGetEventsRequest>,
+        mut request: Request<BatchGetEventsRequest>,
     ) -> Result<Response<BatchGetEventsResponse>, Status> {
-        query::batch_get_events(&*self.0.store, request.into_inner()).await.map(Response::new)
+        let caller = caller(&self.0.access, &mut request)?;
+        let found = query::batch_get_events(&*self.0.store, &caller, request.into_inner()).await?;
+        Ok(Response::new(found))
     }
 
     type SubscribeStream = BoxStream<SubscribeResponse>;
 
     async fn subscribe(
         &self,
-        request: Request<SubscribeRequest>,
+        mut request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let (request, stopping) = (request.into_inner(), self.0.stopping.clone());
-        let frames = subscribe::subscribe(&self.0.feed, &*self.0.store, request, stopping).await?;
-        Ok(Response::new(frames))
+        let caller = caller(&self.0.access, &mut request)?;
+        subscribe::subscribe(&self.0, caller, request.into_inner()).await.map(Response::new)
     }
 }
 
-/// The server with all its routes.
-pub type Router = server::Router<Stack<web::WebLayer, Identity>>;
+/// The service of the contract, as it answers calls wherever they come from.
+pub fn contract(service: Service) -> EventAggregatorServiceServer<impl EventAggregatorService> {
+    EventAggregatorServiceServer::new(EventAggregator(service))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// All routes.
+pub type Router = web::Web<Routes>;
 
 /// Everything that answers on the port: the service, what comes with it, and `others`, which answer
 /// without gRPC.
@@ -121,20 +140,13 @@ pub fn router(
     };
     let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let methods = Methods::new(&service.metrics.calls, &described)?;
-    let service = EventAggregatorServiceServer::new(EventAggregator(service))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let (load, access) = (service.load.clone(), service.access.clone());
+    let service = Authenticated::new(contract(service), access);
     let routes = Routes::from(others)
-        .add_service(Observed::new(service, &methods))
-        .add_service(Observed::new(health, &methods))
+        .add_service(Observed::new(service, &methods, &load))
+        .add_service(Observed::new(health, &methods, &load))
         .add_service(descriptors().build_v1()?)
         // Older tools ask only for this version.
         .add_service(descriptors().build_v1alpha()?);
-    Ok(Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
-        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
-        .layer(web::WebLayer)
-        .add_routes(routes))
+    Ok(web::WebLayer.layer(routes.prepare()))
 }

@@ -15,11 +15,13 @@ use tracing::Instrument;
 use self::error::Error;
 use crate::{limits::MAX_REQUEST_BYTES, service::Service, trace};
 
+mod access;
 mod cloudevent;
 mod dashboard;
 mod error;
 mod event;
 mod fields;
+mod guard;
 mod metrics;
 mod publish;
 mod query;
@@ -42,6 +44,7 @@ pub fn router(service: Service) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(async || Error::method_not_allowed())
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(middleware::from_fn_with_state(service.clone(), guard::guarded))
         .layer(middleware::from_fn(traced))
         .with_state(service)
 }

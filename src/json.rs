@@ -7,9 +7,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::{
-    MAX_NUMBER_BYTES, MAX_NUMBER_EXPONENT, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_SAFE_INTEGER,
-};
+use crate::limits::{MAX_NUMBER_BYTES, MAX_NUMBER_EXPONENT, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH};
 
 /// Checks that `text` is a JSON object within the bounds of [`crate::limits`] that both stores and
 /// every common JSON reader can hold. The error says what is wrong, for the person who sent it.
@@ -241,33 +239,6 @@ impl Decimal {
     }
 }
 
-/// The whole numbers in a valid JSON text that a 64-bit float would change.
-pub(crate) fn has_unsafe_integer(text: &str) -> bool {
-    numbers(text).any(|number| {
-        // Only a number that is long or has an exponent can be beyond 2^53.
-        if number.len() < 16 && !number.contains(['e', 'E']) {
-            return false;
-        }
-        let number = Decimal::of(number);
-        let whole = number.exponent >= number.digits.len() as i64;
-        whole && number.exponent >= 16 && !number.within(MAX_SAFE_INTEGER)
-    })
-}
-
-impl Decimal {
-    /// Whether the magnitude of a whole number is at most `bound`.
-    fn within(&self, bound: u64) -> bool {
-        let Ok(zeros) = u32::try_from(self.exponent - self.digits.len() as i64) else {
-            return false;
-        };
-        std::str::from_utf8(&self.digits)
-            .ok()
-            .and_then(|digits| digits.parse::<u64>().ok())
-            .and_then(|digits| digits.checked_mul(10u64.checked_pow(zeros)?))
-            .is_some_and(|value| value <= bound)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,18 +315,6 @@ mod tests {
             ("{\"e\":\"é\"}", "{\"e\":\"e\u{301}\"}"),
         ] {
             assert!(!same_value(a, b), "{a} {b}");
-        }
-    }
-
-    #[test]
-    fn knows_the_integers_that_floats_change() {
-        for text in ["{\"a\":9007199254740993}", "[-9007199254740993]", "[1e300]", "[1.5e17]"] {
-            assert!(has_unsafe_integer(text), "{text}");
-        }
-        for text in
-            ["{\"a\":9007199254740992}", "[0.12345678901234567]", "[9e15]", "\"9007199254740993\""]
-        {
-            assert!(!has_unsafe_integer(text), "{text}");
         }
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
 
+pub mod access;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod cursor;
+pub mod door;
 pub mod event;
 pub mod feed;
 pub mod grpc;
@@ -14,10 +16,15 @@ pub mod http;
 pub mod ingest;
 mod json;
 pub mod limits;
+pub mod load;
 pub mod metrics;
 pub mod page;
+pub mod peer;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod proto;
 pub mod service;
 pub mod store;
+pub mod tls;
 pub mod token;
 pub mod trace;

@@ -121,6 +121,10 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session may idle inside a transaction, which it does only if its client died.
 pub const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the database looks, while it works, whether its client is still there: statements that
+/// nobody waits for end.
+pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long an entry of the batch ledger is kept. Must exceed [`COMMIT_RETRY`] plus the life of a
 /// statement whose client is gone.
 pub const LEDGER_RETENTION: Duration = Duration::from_secs(60 * 60);
@@ -133,6 +137,13 @@ pub const READ_CONNECTIONS: usize = 8;
 
 /// How long a read waits for one of them.
 pub const READ_CONNECTION_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a read may take. Longer than the database's own [`STATEMENT_TIMEOUT`], which gives the clearer
+/// answer; a server that is frozen gives none.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the database may take to show that it is there.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages of 4 KiB in SQLite's log before they are moved into the file. Random keys touch every part of
 /// the index again and again, and a page that changed often is moved once; 64 MiB are still moved in
@@ -174,6 +185,10 @@ pub const MAX_SUBSCRIBED_TOPICS: usize = 1_000;
 /// How long one connection attempt to the database may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long it may take until there is a session: [`CONNECT_TIMEOUT`] for each of several servers, TLS,
+/// the password. A server that is frozen takes connections and never answers.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a starting service waits for a database that does not answer yet.
 pub const DATABASE_WAIT: Duration = Duration::from_secs(10);
 
@@ -197,15 +212,105 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// not answer.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Calls in progress on one connection. tonic leaves this unlimited.
+/// How long a call may take until its answer begins. It must never hide what a publish is told once the
+/// store was away for too long, which takes [`COMMIT_RETRY`] and the try that began last.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Calls in progress over all connections, streams included. What one costs beside its events, some ten
+/// KiB, stays far below what else the service takes.
+pub const CALLS: usize = 8_192;
+
+/// Bytes of a request below which nothing is asked before it is read, so that nobody who sends little
+/// waits for those who send much. [`CALLS`] bounds how many there are.
+pub const SMALL_REQUEST_BYTES: usize = 32 << 10;
+
+/// Bytes of larger requests that are read and not admitted yet, over all connections; beyond it they
+/// wait, and their senders are pushed back. Enough for sixteen of the largest at a time.
+pub const READING_BYTES: usize = 16 * MAX_MESSAGE_BYTES;
+
+/// How long a larger message may take from its beginning to its end, so that nobody keeps the others
+/// waiting: the largest one comes over 2.5 Mbit/s.
+pub const READING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB, a slow one
+/// up to two frames of 2.5 MiB.
+pub const SUBSCRIBERS: usize = 2_048;
+
+/// Connections at the same time. Each may have 1 MiB on the way that nobody has read yet, but only to
+/// calls that are waited for, of which there are [`CALLS`].
+pub const CONNECTIONS: usize = 10_000;
+
+/// Connections from one address. Behind a load balancer all come from one, so it is large; it leaves
+/// room for others.
+pub const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 2;
+
+/// How long a connection has for its TLS handshake, then for the first bytes of its protocol, and over
+/// HTTP/1 for the head of each request.
+pub const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes after which the protocol is known: those with which HTTP/2 begins. A request over HTTP/1 has
+/// hardly fewer, and then the bound of its head is the same.
+pub const OPENING_BYTES: usize = 24;
+
+/// How long the other end of a connection may take nothing of what it is sent. Over HTTP/2
+/// [`KEEPALIVE`] tells it as well.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the files of certificates are looked at. They are replaced days before they expire.
+pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// First and longest pause when the system has no connection to give, as without file descriptors.
+pub const ACCEPT_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(1));
+
+/// How often the log says what may happen with every connection.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of an access file. It is read every few seconds.
+pub const MAX_ACCESS_FILE_BYTES: usize = 1 << 20;
+
+/// Identities in an access file. A token is compared with those of all, in every call.
+pub const MAX_IDENTITIES: usize = 1_000;
+
+/// Tokens of one identity: the old one and the new one, while they are exchanged.
+pub const MAX_IDENTITY_TOKENS: usize = 2;
+
+/// Random bytes of a token that this program makes: 256 bits, which nobody guesses.
+pub const TOKEN_BYTES: usize = 32;
+
+/// Events that an identity with a rate may send at once, at least: a request of the largest size must
+/// get through some time.
+pub const MIN_RATE_BURST: u32 = MAX_REQUEST_EVENTS as u32;
+
+/// Events per second, and events at once, that an access file may name. More than any database takes.
+pub const MAX_RATE_EVENTS: u32 = 10_000_000;
+
+/// How often the access file is looked at. Also how long a stream that is being slowed does not see that
+/// it may go faster.
+pub const ACCESS_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Calls in progress on one connection.
 pub const CALLS_PER_CONNECTION: u32 = 1_024;
 
-/// Streams that a connection may make the server reset before it is closed. tonic leaves this
-/// unlimited, which disables the guard against reset floods (RUSTSEC-2024-0003).
+/// Streams that a connection may make the server reset before it is closed: the guard against floods of
+/// resets (RUSTSEC-2024-0003).
 pub const RESETS_PER_CONNECTION: usize = 1_024;
+
+/// Bytes of the head of a request over HTTP/2. Ours have some hundred.
+pub const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// Bytes that are read at once over HTTP/1, hence of the head of a request. A subscription may name many
+/// topics in its address, of which 64 KiB are taken.
+pub const HTTP1_BUFFER_BYTES: usize = 128 << 10;
+
+/// Bytes of answers that wait in memory for one stream of HTTP/2 to take them.
+pub const SEND_BUFFER_BYTES: usize = 400 << 10;
 
 /// How often an idle connection is probed, and how long the answer may take.
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// How long a connection is silent before the system probes it, and how often it does so then.
+pub const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
 /// Upper bounds of the histogram of calls, in seconds: from a lone publish to what waits for a store.
 pub const CALL_BUCKETS: [f64; 14] =
@@ -222,5 +327,9 @@ const _: () = {
     assert!(QUEUE_BYTES < u32::MAX as usize);
     assert!(MAX_REQUEST_BYTES + MAX_REQUEST_EVENTS * QUEUED_EVENT_OVERHEAD <= STREAM_QUEUE_BYTES);
     assert!(STATEMENT_TIMEOUT.as_secs() < COMMIT_TIMEOUT.as_secs());
+    assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
+    assert!(SUBSCRIBERS < CALLS);
+    assert!(READING_BYTES < u32::MAX as usize);
+    assert!(STATEMENT_TIMEOUT.as_secs() < READ_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
 };

@@ -1,6 +1,6 @@
 //! What the service tells Prometheus of itself: every name that `GET /metrics` answers. Whoever does the
 //! work counts it in here, or is asked when it is told; nothing here knows what the work is. Label values are bounded: none comes
-//! from an event or a caller.
+//! from an event or a caller; names of identities come from the operator.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -21,6 +21,7 @@ use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS, QUEUE_BYTES};
 pub use calls::{Calls, Method};
 
 mod calls;
+mod panics;
 
 /// The metrics of one service. Clones are handles to the same ones.
 #[derive(Debug, Clone)]
@@ -31,11 +32,20 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// How long the store took to commit a batch, once it did.
     pub commit_seconds: Histogram,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections that there was no room for.
+    pub connections_refused: Counter,
     /// How many follow the feed.
     pub subscribers: Gauge,
+    /// Calls in progress.
+    pub calls_in_progress: Gauge,
+    /// Bytes of large requests that are being read.
+    pub reading_bytes: Gauge,
     /// Bytes of events that wait for their commit.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
+    rate_exceeded: Family<Identity, Counter>,
     store_errors: Family<StoreError, Counter>,
     queue_depth: Family<Lane, Gauge>,
     registry: Arc<Registry>,
@@ -57,6 +67,12 @@ pub struct Events {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// Its name comes from the operator's access file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Identity {
+    identity: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,8 +104,19 @@ impl Default for Metrics {
         let commit_seconds = Histogram::new(COMMIT_BUCKETS);
         let help = "How long the store took to commit a batch";
         own.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
+        let connections = Gauge::default();
+        own.register("connections", "Connections that are open", connections.clone());
+        let connections_refused = Counter::default();
+        let help = "Connections that there was no room for";
+        own.register("connections_refused", help, connections_refused.clone());
+        own.register("panics", "Faults of the program, each of them one", panics::counter());
         let subscribers = Gauge::default();
         own.register("subscribers", "Subscriptions to the feed", subscribers.clone());
+        let calls_in_progress = Gauge::default();
+        own.register("calls_in_progress", "Calls in progress", calls_in_progress.clone());
+        let reading_bytes = Gauge::default();
+        let help = "Room taken by large requests that are being read";
+        own.register_with_unit("reading", help, Unit::Bytes, reading_bytes.clone());
         let queue_bytes = Gauge::default();
         let help = "Room taken by events that wait for their commit";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
@@ -97,6 +124,9 @@ impl Default for Metrics {
         own.register_with_unit("queue_limit", "Room there is for them", Unit::Bytes, limit);
         let events = Family::default();
         own.register("events", "Events by what became of them", events.clone());
+        let rate_exceeded = Family::default();
+        let help = "Events refused because their identity sent too many per second";
+        own.register("rate_exceeded_events", help, rate_exceeded.clone());
         let store_errors = Family::default();
         let help = "Calls of the store that failed, each try counted";
         own.register("store_errors", help, store_errors.clone());
@@ -110,9 +140,14 @@ impl Default for Metrics {
             calls,
             batch_size,
             commit_seconds,
+            connections,
+            connections_refused,
             subscribers,
+            calls_in_progress,
+            reading_bytes,
             queue_bytes,
             events,
+            rate_exceeded,
             store_errors,
             queue_depth,
             registry: Arc::new(registry),
@@ -134,6 +169,12 @@ impl Metrics {
             // Another answer may be on its way with later counts.
             counter.inner().fetch_max(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
         }
+    }
+
+    /// Counts events that were refused because this identity sent too many.
+    pub fn rate_exceeded(&self, identity: &str, events: usize) {
+        let identity = Identity { identity: identity.to_owned() };
+        self.rate_exceeded.get_or_create_owned(&identity).inc_by(events as u64);
     }
 
     /// Sets how many requests wait in a lane.

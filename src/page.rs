@@ -38,7 +38,7 @@ pub fn decode(token: &str, store: Uuid, filter: &Filter) -> Result<Place, Error>
     if take(&mut rest) != Some(fingerprint(filter).to_be_bytes()) {
         return Err(Error::Filter);
     }
-    Ok(read(&mut rest).ok_or(token::Error::Garbage)?)
+    Ok(read(&mut rest).filter(|_| rest.is_empty()).ok_or(token::Error::Garbage)?)
 }
 
 /// A place as bytes.
@@ -54,7 +54,8 @@ pub(crate) fn read(rest: &mut &[u8]) -> Option<Place> {
     let received_at = Timestamp::from_micros(i64::from_be_bytes(take(rest)?))?;
     let lane = u16::from_be_bytes(take(rest)?);
     let seq = i64::from_be_bytes(take(rest)?);
-    Some(Place { received_at, position: Position { lane, seq } })
+    // Whoever goes on behind it adds one.
+    (0..i64::MAX).contains(&seq).then_some(Place { received_at, position: Position { lane, seq } })
 }
 
 fn fingerprint(filter: &Filter) -> u64 {
@@ -83,7 +84,7 @@ mod tests {
         let filter = Filter { topic: Some("a".into()), ..Filter::default() };
         let place = Place {
             received_at: Timestamp::from_micros(-7).expect("valid"),
-            position: Position { lane: 3, seq: i64::MAX },
+            position: Position { lane: 3, seq: i64::MAX - 1 },
         };
         let token = encode(store, &filter, place);
         assert_eq!(decode(&token, store, &filter), Ok(place));
@@ -92,7 +93,12 @@ mod tests {
         assert_eq!(another, Err(Error::Token(token::Error::Store)));
         let other = Filter { source: Some("a".into()), ..Filter::default() };
         assert_eq!(decode(&token, store, &other), Err(Error::Filter));
-        let other = Filter { oldest_first: true, ..filter };
+        let other = Filter { oldest_first: true, ..filter.clone() };
         assert_eq!(decode(&token, store, &other), Err(Error::Filter));
+        for seq in [-1, i64::MIN, i64::MAX] {
+            let nowhere = Place { position: Position { lane: 3, seq }, ..place };
+            let token = encode(store, &filter, nowhere);
+            assert_eq!(decode(&token, store, &filter), Err(token::Error::Garbage.into()));
+        }
     }
 }

@@ -5,19 +5,30 @@ use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{feed::Feed, ingest::Ingest, metrics::Metrics, store::Store};
+use crate::{
+    access::{self, Access, Identity},
+    feed::Feed,
+    ingest::Ingest,
+    load::Load,
+    metrics::Metrics,
+    store::Store,
+};
 
 /// A running service. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Service {
     /// The write path.
     pub ingest: Ingest,
+    /// Who may do what.
+    pub access: Access,
     /// Where events are kept.
     pub store: Arc<dyn Store>,
     /// Events as they are stored.
     pub feed: Feed,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
+    /// What it has taken on, so that it does not take on too much.
+    pub load: Load,
     /// When it started.
     pub started: Instant,
     /// Cancelled when streams are to end.
@@ -25,11 +36,22 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the write path and the feed of a store.
+    /// Starts the write path and the feed of a store. Everybody may do everything.
     pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         let ingest = Ingest::start(&store);
         let feed = Feed::start(&store, ingest.committed());
         let (started, stopping) = (Instant::now(), CancellationToken::new());
-        Self { ingest, store, feed, metrics, started, stopping }
+        let access = Access::default();
+        let load = Load::default();
+        Self { ingest, access, store, feed, metrics, load, started, stopping }
+    }
+
+    /// Takes so many events off the rate of whoever sends them, and counts them if they come too fast.
+    pub fn spend(&self, caller: &Identity, events: usize) -> Result<(), access::Error> {
+        caller.spend(events).inspect_err(|_| {
+            if let Some(name) = caller.name() {
+                self.metrics.rate_exceeded(name, events);
+            }
+        })
     }
 }

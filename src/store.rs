@@ -68,6 +68,15 @@ pub trait Store: Send + Sync {
     async fn close(&self);
 }
 
+/// What is asked of a database that a crash may rob of what was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is refused.
+    Demanded,
+    /// It is used, with a warning.
+    Waived,
+}
+
 /// Events that are committed together. All their topics belong to one lane.
 #[derive(Debug)]
 pub struct Batch {
@@ -220,6 +229,17 @@ pub enum OpenError {
     /// The database cannot be reached, or does not let us in.
     #[error("cannot open the database {database}: {reason}")]
     Unreachable {
+        /// The database, without secrets.
+        database: String,
+        /// Why.
+        reason: String,
+    },
+    /// A crash may rob it of what was acknowledged.
+    #[error(
+        "a crash of the database {database} may lose events that were acknowledged: {reason}; \
+         --allow-data-loss accepts that"
+    )]
+    NotDurable {
         /// The database, without secrets.
         database: String,
         /// Why.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs all tests, and first installs what they need and this machine lacks: PostgreSQL, Python for the
-# example client, Chromium for the dashboard, and Prometheus' tool that checks rules. Arguments go to
-# `cargo test`.
+# example client, Chromium for the dashboard, Prometheus' tool that checks rules, and strace, by which
+# disks fail. Arguments go to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -59,5 +59,6 @@ if ! has_chromium; then
 fi
 
 command -v promtool >/dev/null || install prometheus
+command -v strace >/dev/null || install strace
 
 exec cargo test --locked "$@"

@@ -9,7 +9,7 @@ use std::{
 };
 
 use event_aggregator::store::{
-    Store,
+    Durability, Store,
     postgres::{JsonText, PostgresStore, STORE},
 };
 use time::OffsetDateTime;
@@ -86,7 +86,7 @@ fn batches(lane: usize, events: usize, sorted: bool) -> Vec<Columns> {
 
 /// The statement of the service, by one connection per lane.
 pub async fn same_statement(database: &TestDatabase, events: usize) -> f64 {
-    PostgresStore::open(&database.url).await.expect("migrate").close().await;
+    PostgresStore::open(&database.url, Durability::Demanded).await.expect("migrate").close().await;
     let mut lanes = Vec::new();
     for lane in 0..LANES {
         let client = database.connect().await;

@@ -2,18 +2,23 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tonic::{
     Code, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    service::interceptor::InterceptedService,
+    transport::{self, Endpoint},
 };
 use tonic_types::StatusExt;
 
+use self::trust::Trust;
+use super::bearer::{Bearer, BearerArgs};
 use crate::{
     limits::MAX_MESSAGE_BYTES,
     proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
 };
+
+mod trust;
 
 /// Which service to talk to.
 #[derive(Debug, Args)]
@@ -26,14 +31,24 @@ pub(super) struct Server {
         value_name = "ADDRESS"
     )]
     addr: String,
+
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    bearer: BearerArgs,
 }
 
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
 
+/// A connection on which each call says who makes it.
+pub(super) type Channel = InterceptedService<transport::Channel, Bearer>;
+
 impl Server {
     /// The service at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { addr: address.to_string() }
+        let (trust, bearer) = (Trust::default(), BearerArgs::default());
+        Self { addr: address.to_string(), trust, bearer }
     }
 
     /// Connects to the service.
@@ -43,38 +58,34 @@ impl Server {
 
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
-        let endpoint = self
-            .endpoint()
-            .with_context(|| {
-                format!("{} is no address; write host:port or https://host:port", self.addr)
-            })?
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true);
-        endpoint.connect().await.map_err(|error| {
+        let bearer = self.bearer.read()?;
+        let endpoint = self.endpoint()?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
             anyhow!(
                 "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
                  name another with --addr",
                 self.addr,
                 root_cause(&error)
             )
-        })
+        })?;
+        Ok(InterceptedService::new(channel, bearer))
     }
 
-    /// None if it is no address. Without a scheme it means plaintext, as on a loopback address.
-    fn endpoint(&self) -> Option<Endpoint> {
-        let (scheme, address) = self.addr.split_once("://").unwrap_or(("http", &self.addr));
+    /// Without a scheme it means plaintext, as on a loopback address, unless certificates are named.
+    fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let default = if self.trust.is_named() { "https" } else { "http" };
+        let (scheme, address) = self.addr.split_once("://").unwrap_or((default, &self.addr));
         let address = address.strip_suffix('/').unwrap_or(address);
         let has_port =
             address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if address.contains('/') || (scheme == "http" && !has_port) {
-            return None;
-        }
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok()?;
-        match scheme {
-            "http" => Some(endpoint),
-            // Trusts whom the system trusts.
-            "https" => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).ok(),
-            _ => None,
+        let is_address = !address.contains('/') && (scheme == "https" || has_port);
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok();
+        match (scheme, endpoint.filter(|_| is_address)) {
+            ("http", Some(endpoint)) => Ok(endpoint),
+            ("https", Some(endpoint)) => endpoint
+                .tls_config(self.trust.config()?)
+                .context("cannot use the certificates that are named"),
+            _ => bail!("{} is no address; write host:port or https://host:port", self.addr),
         }
     }
 
@@ -103,6 +114,9 @@ fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     if text.is_empty() {
         text = status.code().description().to_owned();
+    }
+    if status.code() == Code::Unauthenticated {
+        text.push_str("; commands do with --token-file or EVENT_AGGREGATOR_TOKEN");
     }
     // The first one is the message.
     let violations = status.get_details_bad_request().map(|details| details.field_violations);

@@ -39,7 +39,7 @@ impl Demo {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let app = App::start(&Config {
             listen: self.listen,
-            database: Database::in_folder(folder.path()).into(),
+            ..Config::local(Database::in_folder(folder.path()))
         })
         .await?;
         let address = serve::reachable(app.address());

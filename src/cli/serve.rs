@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{Metadata, info};
+use tracing::{Level, Metadata, info};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -19,6 +19,9 @@ use tracing_subscriber::{
 };
 
 use crate::{app::App, config::Config, grpc::SERVICE_NAME, trace};
+
+/// Tells the parameters of statements when it is asked to say more: what people sent.
+const INDISCREET: &str = "tokio_postgres";
 
 /// Migrations are told in one line already.
 const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
@@ -44,7 +47,7 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         // Whoever does not read this wants the service all the same.
-        let _ = print_banner(&app);
+        let _ = print_banner(&app, self.config.access.is_some());
         app.run(stop).await?;
         if let Some(exporter) = exporter {
             tokio::task::spawn_blocking(|| exporter.close()).await?;
@@ -58,16 +61,22 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
     let filter = EnvFilter::try_new(log)
         .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
+    let is_secret = |metadata: &Metadata<'_>| {
+        metadata.target().starts_with(INDISCREET) && *metadata.level() > Level::INFO
+    };
     let is_span = |metadata: &Metadata<'_>| metadata.target() == trace::TARGET;
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(is_colourful(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
         // It would be told on standard error too, and whoever cannot write there panics.
         .log_internal_errors(false)
-        .with_filter(filter.and(
-            // Without a hint every span and event of every library would be looked at.
-            filter_fn(move |metadata| !is_span(metadata)).with_max_level_hint(LevelFilter::TRACE),
-        ));
+        .with_filter(
+            filter.and(
+                // Without a hint every span and event of every library would be looked at.
+                filter_fn(move |metadata| !is_span(metadata) && !is_secret(metadata))
+                    .with_max_level_hint(LevelFilter::TRACE),
+            ),
+        );
     let exporter = trace::Exporter::from_env().context("cannot send traces")?;
     let spans = exporter.as_ref().map(|exporter| {
         tracing_opentelemetry::layer()
@@ -84,27 +93,36 @@ fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
 }
 
 /// Says what is running, and what to type next.
-fn print_banner(app: &App) -> io::Result<()> {
+fn print_banner(app: &App, guarded: bool) -> io::Result<()> {
     let listening = app.address();
     let address = reachable(listening);
+    // An address without a scheme means plaintext to curl and to our commands.
+    let (scheme, shown, plaintext) = match app.is_encrypted() {
+        true => ("https", format!("https://{address}"), ""),
+        false => ("http", address.to_string(), "-plaintext "),
+    };
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
+    let token = match guarded {
+        true => "who calls shows a token: --token-file FILE, or -H 'authorization: Bearer …'\n",
+        false => "",
+    };
     writeln!(
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
 events are kept in {database}
-the dashboard is at http://{address}/
-
+the dashboard is at {scheme}://{address}/
+{token}
 Publish an event, twice: the second time it is a duplicate.
 
-  curl --json '{event}' {address}/publish
-  grpcurl -plaintext -d '{request}' {address} {SERVICE_NAME}/Publish
+  curl --json '{event}' {shown}/publish
+  grpcurl {plaintext}-d '{request}' {address} {SERVICE_NAME}/Publish
 
 or 20,000 simulated ones, and see what was kept:
 
-  {program} publish --addr {address} --simulate 20000 --duplicates 0.3
-  {program} stats --addr {address}
+  {program} publish --addr {shown} --simulate 20000 --duplicates 0.3
+  {program} stats --addr {shown}
 ",
         version = env!("CARGO_PKG_VERSION"),
         database = app.store_location(),

@@ -6,13 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use prost::Message;
-use prost_types::{ListValue, Struct, Value, value::Kind};
 
-use super::structure;
+use super::{as_struct, structure};
 use crate::{
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Violation},
     ingest::ProcessCounters,
-    json,
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
         incoming::{self, event::Content},
@@ -123,12 +121,13 @@ pub(super) fn events(
             let Event { key, timestamp: time, source, payload, received_at, .. } = event;
             let structure = match format {
                 PayloadFormat::Json => None,
-                PayloadFormat::Unspecified | PayloadFormat::Struct => as_structure(&payload)
-                    .and_then(|structure| {
+                PayloadFormat::Unspecified | PayloadFormat::Struct => {
+                    as_struct::structure(payload.as_str()).and_then(|structure| {
                         let more = structure.encoded_len().saturating_sub(payload.as_str().len());
                         room = room.checked_sub(more)?;
                         Some(structure)
-                    }),
+                    })
+                }
             };
             pb::Event {
                 topic: key.topic.into_string(),
@@ -146,47 +145,9 @@ pub(super) fn events(
         .collect()
 }
 
-/// The payload as a structure, if that changes nothing.
-fn as_structure(payload: &Payload) -> Option<Struct> {
-    if json::has_unsafe_integer(payload.as_str()) {
-        return None;
-    }
-    match value(serde_json::from_str(payload.as_str()).ok()?).kind {
-        Some(Kind::StructValue(structure)) => Some(structure),
-        _ => None,
-    }
-}
-
-fn value(json: serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    let kind = match json {
-        Json::Null => Kind::NullValue(0),
-        Json::Bool(value) => Kind::BoolValue(value),
-        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        Json::String(text) => Kind::StringValue(text),
-        Json::Array(items) => {
-            Kind::ListValue(ListValue { values: items.into_iter().map(value).collect() })
-        }
-        Json::Object(entries) => {
-            let fields = entries.into_iter().map(|(key, json)| (key, value(json))).collect();
-            Kind::StructValue(Struct { fields })
-        }
-    };
-    Value { kind: Some(kind) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn structures_survive_the_way_there_and_back() {
-        let text = r#"{"a":[1,-2.5,true,null,{"ü\"\n":"x"}],"big":9007199254740992}"#;
-        let payload = Payload::new("payload", text.to_owned()).expect("valid");
-        let structure = as_structure(&payload).expect("no unsafe integers");
-        let again = super::structure::payload(&structure.encode_to_vec()).expect("valid");
-        assert_eq!(again.as_str(), text);
-    }
 
     #[test]
     fn times_before_1970_keep_positive_nanos() {

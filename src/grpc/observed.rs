@@ -1,27 +1,34 @@
-//! Counting calls: when they begin, the messages that pass, and how they end, which a gRPC server says
-//! in trailers, so that only whoever watches the whole answer knows it.
+//! What is done around every call: it is counted and traced from its beginning to its end, it ends when
+//! its time is over, and if it panics it is answered like any other fault. The bodies are in `body`.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
-    pin::Pin,
+    panic::AssertUnwindSafe,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Instant,
 };
 
-use http_body::{Frame, SizeHint};
+use futures_util::FutureExt;
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use tokio::time::timeout;
 use tonic::{
     Code, Status,
     body::Body,
-    codegen::{BoxFuture, Bytes, Service, http},
+    codegen::{BoxFuture, Service, http},
     server::NamedService,
 };
 use tracing::{Instrument, Span};
 
+use super::{
+    body::{Answer, Asked},
+    deadline, status,
+};
 use crate::{
+    limits::CALL_TIMEOUT,
+    load::{Load, Room},
     metrics::{Calls, Method},
     trace,
 };
@@ -29,9 +36,16 @@ use crate::{
 /// The methods whose calls are counted, by their path.
 #[derive(Debug, Clone)]
 pub(super) struct Methods {
-    known: Arc<HashMap<String, Arc<Method>>>,
+    known: Arc<HashMap<String, Known>>,
     /// Whatever else a caller names: paths are not labels.
-    unknown: Arc<Method>,
+    unknown: Known,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    counted: Arc<Method>,
+    /// Whether its callers send one message after the other.
+    is_fed: bool,
 }
 
 impl Methods {
@@ -44,16 +58,19 @@ impl Methods {
                     let name = format!("{}.{}", file.package(), service.name());
                     for method in &service.method {
                         let counted = calls.method(kind(method), &name, method.name());
-                        known.insert(format!("/{name}/{}", method.name()), Arc::new(counted));
+                        let (counted, is_fed) = (Arc::new(counted), method.client_streaming());
+                        let path = format!("/{name}/{}", method.name());
+                        known.insert(path, Known { counted, is_fed });
                     }
                 }
             }
         }
-        let unknown = Arc::new(calls.method("unary", "unknown", "unknown"));
+        let counted = Arc::new(calls.method("unary", "unknown", "unknown"));
+        let unknown = Known { counted, is_fed: false };
         Ok(Self { known: Arc::new(known), unknown })
     }
 
-    fn of(&self, path: &str) -> &Arc<Method> {
+    fn of(&self, path: &str) -> &Known {
         self.known.get(path).unwrap_or(&self.unknown)
     }
 }
@@ -67,16 +84,17 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
     }
 }
 
-/// A service whose calls are counted.
+/// A service whose calls are counted, bounded in time and in number.
 #[derive(Debug, Clone)]
 pub(super) struct Observed<S> {
     service: S,
     methods: Methods,
+    load: Load,
 }
 
 impl<S> Observed<S> {
-    pub(super) fn new(service: S, methods: &Methods) -> Self {
-        Self { service, methods: methods.clone() }
+    pub(super) fn new(service: S, methods: &Methods, load: &Load) -> Self {
+        Self { service, methods: methods.clone(), load: load.clone() }
     }
 }
 
@@ -86,7 +104,7 @@ impl<S: NamedService> NamedService for Observed<S> {
 
 impl<S> Service<http::Request<Body>> for Observed<S>
 where
-    S: Service<http::Request<Counted>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Asked>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -99,19 +117,35 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let method = Arc::clone(self.methods.of(path));
+        let Known { counted, is_fed } = self.methods.of(path).clone();
         let span = trace::call(path.trim_start_matches('/'), request.headers());
-        let call = Call::begin(Arc::clone(&method), span.clone());
-        let request = request.map(|body| Counted::request(body, method));
-        let answer = self.service.call(request).instrument(span);
+        let mut call = Call::begin(Arc::clone(&counted), span.clone());
+        let Some(room) = self.load.call() else {
+            call.end(Code::ResourceExhausted);
+            return Box::pin(async { Ok(status::too_many_calls().into_http()) });
+        };
+        call.room = Some(room);
+        let allowed = deadline::asked(request.headers());
+        let load = self.load.clone();
+        let request = request.map(|body| Asked::new(body, counted, is_fed, load));
+        let answer = AssertUnwindSafe(self.service.call(request).instrument(span)).catch_unwind();
         Box::pin(async move {
-            let (head, body) = answer.await?.into_parts();
+            let bound = allowed.map_or(CALL_TIMEOUT, |allowed| allowed.min(CALL_TIMEOUT));
+            let answer = match timeout(bound, answer).await {
+                Ok(Ok(answer)) => answer?,
+                Ok(Err(_)) => status::internal().into_http(),
+                Err(_) => status::deadline_exceeded().into_http(),
+            };
+            let (head, body) = answer.into_parts();
             let body = match Status::from_header_map(&head.headers) {
                 Some(status) => {
                     call.end(status.code());
                     body
                 }
-                None => Body::new(Counted::response(body, call)),
+                None => {
+                    let deadline = allowed.and_then(|allowed| call.begun.checked_add(allowed));
+                    Body::new(Answer::new(body, call, deadline))
+                }
             };
             Ok(http::Response::from_parts(head, body))
         })
@@ -120,20 +154,22 @@ where
 
 /// A call in progress. Dropped before its end, it was cancelled.
 #[derive(Debug)]
-struct Call {
-    method: Arc<Method>,
+pub(super) struct Call {
+    pub(super) method: Arc<Method>,
     span: Span,
     begun: Instant,
     code: Code,
+    /// Given back when it ends.
+    room: Option<Room>,
 }
 
 impl Call {
     fn begin(method: Arc<Method>, span: Span) -> Self {
         method.started.inc();
-        Self { method, span, begun: Instant::now(), code: Code::Cancelled }
+        Self { method, span, begun: Instant::now(), code: Code::Cancelled, room: None }
     }
 
-    fn end(mut self, code: Code) {
+    pub(super) fn end(mut self, code: Code) {
         self.code = code;
     }
 }
@@ -142,123 +178,5 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.method.seconds.observe(self.begun.elapsed().as_secs_f64());
         self.span.record("rpc.response.status_code", self.method.handled(self.code as usize));
-    }
-}
-
-/// A body whose messages are counted.
-#[derive(Debug)]
-pub(super) struct Counted {
-    body: Body,
-    boundaries: Boundaries,
-    side: Side,
-}
-
-#[derive(Debug)]
-enum Side {
-    Request(Arc<Method>),
-    /// None once the call has ended.
-    Response(Option<Call>),
-}
-
-impl Counted {
-    fn request(body: Body, method: Arc<Method>) -> Self {
-        Self { body, boundaries: Boundaries::default(), side: Side::Request(method) }
-    }
-
-    fn response(body: Body, call: Call) -> Self {
-        Self { body, boundaries: Boundaries::default(), side: Side::Response(Some(call)) }
-    }
-
-    fn see(&mut self, frame: &Frame<Bytes>) {
-        if let Some(data) = frame.data_ref() {
-            let messages = self.boundaries.pass(data);
-            match &self.side {
-                Side::Request(method) => _ = method.received.inc_by(messages),
-                Side::Response(Some(call)) => _ = call.method.sent.inc_by(messages),
-                Side::Response(None) => (),
-            }
-        }
-        if let (Some(trailers), Side::Response(call)) = (frame.trailers_ref(), &mut self.side) {
-            let status = Status::from_header_map(trailers);
-            if let Some(call) = call.take() {
-                call.end(status.map_or(Code::Unknown, |status| status.code()));
-            }
-        }
-    }
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            self.see(frame);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Where messages begin in a body: each is preceded by a flag and its length.
-#[derive(Debug, Default)]
-struct Boundaries {
-    prefix: [u8; 5],
-    /// Bytes of the prefix that have passed.
-    known: usize,
-    /// Bytes of the message that have not passed yet.
-    left: usize,
-}
-
-impl Boundaries {
-    /// How many messages have begun in `data`.
-    fn pass(&mut self, mut data: &[u8]) -> u64 {
-        let mut messages = 0;
-        while !data.is_empty() {
-            let of_message = self.left.min(data.len());
-            self.left -= of_message;
-            data = &data[of_message..];
-            let of_prefix = (self.prefix.len() - self.known).min(data.len());
-            self.prefix[self.known..self.known + of_prefix].copy_from_slice(&data[..of_prefix]);
-            self.known += of_prefix;
-            data = &data[of_prefix..];
-            if self.known == self.prefix.len() {
-                let [_, length @ ..] = self.prefix;
-                (self.left, self.known) = (u32::from_be_bytes(length) as usize, 0);
-                messages += 1;
-            }
-        }
-        messages
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Boundaries;
-
-    #[test]
-    fn messages_are_counted_wherever_the_data_is_cut() {
-        let mut body = Vec::new();
-        for message in [&b"one"[..], b"", b"three three"] {
-            body.push(0);
-            body.extend((message.len() as u32).to_be_bytes());
-            body.extend(message);
-        }
-        for size in 1..=body.len() {
-            let mut boundaries = Boundaries::default();
-            let counted: u64 = body.chunks(size).map(|data| boundaries.pass(data)).sum();
-            assert_eq!(counted, 3, "in pieces of {size}");
-        }
     }
 }

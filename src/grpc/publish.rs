@@ -1,7 +1,7 @@
 //! Publish and PublishStream.
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, codegen::BoxStream};
@@ -9,18 +9,23 @@ use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
+    access::{self, Identity, Verb},
     event::{NewEvent, Outcome, Verdict, Violation},
     ingest::{Admission, Ingest, Pending, Share},
-    limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, STREAM_REQUESTS_IN_FLIGHT},
+    limits::{
+        ACCESS_POLL_INTERVAL, MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, STREAM_REQUESTS_IN_FLIGHT,
+    },
     proto::{
         incoming::{Event, PublishRequest, PublishStreamRequest},
         timestamp,
         v1::{PublishResponse, PublishResult, PublishStatus, PublishStreamResponse},
     },
+    service::Service,
 };
 
 pub(super) async fn unary(
-    ingest: &Ingest,
+    service: &Service,
+    caller: &Identity,
     request: PublishRequest,
 ) -> Result<PublishResponse, Status> {
     if request.events.is_empty() {
@@ -29,23 +34,27 @@ pub(super) async fn unary(
     check_size(request.events.len(), request.encoded_len()).map_err(status::too_large)?;
 
     let allow_partial = request.allow_partial;
-    let checked = Checked::of(request.events);
+    let events = request.events.len();
+    let checked = Checked::of(request.events, caller);
     if !allow_partial && !checked.invalid.is_empty() {
-        ingest.count_rejected(checked.invalid.len());
-        return Err(status::invalid(&checked.violations()));
+        service.ingest.count_rejected(checked.invalid.len());
+        return Err(checked.refusal());
     }
-    let in_flight = checked.submit(ingest, Admission::Refuse).await?;
+    service.spend(caller, events).map_err(status::access)?;
+    let in_flight = checked.submit(&service.ingest, Admission::Refuse).await?;
     in_flight.response().await
 }
 
 /// Answers requests in their order, reading ahead of the commits as far as the queue allows.
 pub(super) fn stream(
-    ingest: Ingest,
+    service: &Service,
+    caller: Identity,
     requests: Streaming<PublishStreamRequest>,
-    stopping: CancellationToken,
 ) -> BoxStream<PublishStreamResponse> {
     let (in_flight, responses) = mpsc::channel(STREAM_REQUESTS_IN_FLIGHT);
-    let reading = tokio::spawn(read(ingest, requests, in_flight, stopping).in_current_span());
+    let Service { ingest, stopping, .. } = service.clone();
+    let producer = Producer { ingest, share: Share::default(), caller, stopping };
+    let reading = tokio::spawn(producer.read(requests, in_flight).in_current_span());
     let responses = ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
         let (request_id, in_flight): (String, InFlight) = request?;
         let response = in_flight.response().await?;
@@ -56,45 +65,80 @@ pub(super) fn stream(
     Box::pin(responses.chain(end.filter_map(|end| end.err().map(|_| Err(status::internal())))))
 }
 
-/// Reads a stream until it ends, the service stops, or the caller is gone. What was submitted until
-/// then is stored and answered.
-async fn read(
+/// Where requests go that wait for their commit, in their order.
+type InFlightSender = mpsc::Sender<Result<(String, InFlight), Status>>;
+
+/// Who sends a stream, and where its events go.
+struct Producer {
     ingest: Ingest,
-    mut requests: Streaming<PublishStreamRequest>,
-    in_flight: mpsc::Sender<Result<(String, InFlight), Status>>,
+    share: Share,
+    caller: Identity,
     stopping: CancellationToken,
-) {
-    let share = Share::default();
-    // No slot, no reading: this is how a full queue reaches the producer.
-    while let Ok(slot) = in_flight.reserve().await {
-        let request = tokio::select! {
-            request = requests.message() => request,
-            () = stopping.cancelled() => Err(status::stopping()),
-        };
-        let submitted = match request {
-            Ok(Some(request)) => submit(&ingest, &share, request).await,
-            Ok(None) => return,
-            Err(status) => Err(status),
-        };
-        let failed = submitted.is_err();
-        slot.send(submitted);
-        if failed {
-            return;
-        }
-    }
 }
 
-async fn submit(
-    ingest: &Ingest,
-    share: &Share,
-    request: PublishStreamRequest,
-) -> Result<(String, InFlight), Status> {
-    let size = check_size(request.events.len(), request.encoded_len());
-    let checked = match size {
-        Ok(()) => Checked::of(request.events),
-        Err(violation) => Checked::none_of(request.events.len(), &status::too_large(violation)),
-    };
-    Ok((request.request_id, checked.submit(ingest, Admission::Wait(share)).await?))
+impl Producer {
+    /// Reads a stream until it ends, the service stops, or the caller is gone or not known any more.
+    /// What was submitted until then is stored and answered.
+    async fn read(
+        mut self,
+        mut requests: Streaming<PublishStreamRequest>,
+        in_flight: InFlightSender,
+    ) {
+        // No slot, no reading: this is how a full queue reaches the producer.
+        while let Ok(slot) = in_flight.reserve().await {
+            let submitted = match self.next(&mut requests, &in_flight).await {
+                Ok(Some(request)) => self.submit(request).await,
+                Ok(None) => return,
+                Err(status) => Err(status),
+            };
+            let failed = submitted.is_err();
+            slot.send(submitted);
+            if failed {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a request, and for the rate of the caller to allow it. None if there is none to come, or
+    /// if nobody waits for the answer any more.
+    async fn next(
+        &mut self,
+        requests: &mut Streaming<PublishStreamRequest>,
+        in_flight: &InFlightSender,
+    ) -> Result<Option<PublishStreamRequest>, Status> {
+        let request = loop {
+            tokio::select! {
+                request = requests.message() => break request?,
+                changed = self.caller.changed() => changed.map_err(status::access)?,
+                () = self.stopping.cancelled() => return Err(status::stopping()),
+                // The call has ended although its caller would go on, as when its time is over.
+                () = in_flight.closed() => return Ok(None),
+            }
+        };
+        let Some(request) = request else { return Ok(None) };
+        loop {
+            self.caller.refresh().map_err(status::access)?;
+            let Err(access::Error::TooFast { wait }) = self.caller.spend(request.events.len())
+            else {
+                return Ok(Some(request));
+            };
+            tokio::select! {
+                () = sleep(wait.min(ACCESS_POLL_INTERVAL)) => (),
+                () = in_flight.closed() => return Ok(None),
+                () = self.stopping.cancelled() => return Err(status::stopping()),
+            }
+        }
+    }
+
+    async fn submit(&self, request: PublishStreamRequest) -> Result<(String, InFlight), Status> {
+        let size = check_size(request.events.len(), request.encoded_len());
+        let checked = match size {
+            Ok(()) => Checked::of(request.events, &self.caller),
+            Err(violation) => Checked::none_of(request.events.len(), &status::too_large(violation)),
+        };
+        let in_flight = checked.submit(&self.ingest, Admission::Wait(&self.share)).await?;
+        Ok((request.request_id, in_flight))
+    }
 }
 
 fn stream_response(request_id: String, response: PublishResponse) -> PublishStreamResponse {
@@ -136,18 +180,26 @@ struct Checked {
     invalid: Vec<(usize, Invalid)>,
 }
 
-/// What is wrong with an event: its own faults, or that of the whole request.
+/// What is wrong with an event: its own faults, that nobody let its sender send it, or a fault of the
+/// whole request.
 enum Invalid {
     Event(Vec<Violation>),
+    Denied(access::Error),
     Request(tonic_types::Status),
 }
 
 impl Checked {
-    fn of(events: Vec<Event>) -> Self {
+    fn of(events: Vec<Event>, caller: &Identity) -> Self {
         let mut checked = Self { valid: Vec::with_capacity(events.len()), invalid: Vec::new() };
         for (index, event) in events.into_iter().enumerate() {
             match convert::new_event(event) {
-                Ok(event) => checked.valid.push(event),
+                Ok(event) if caller.may(Verb::Publish, &event.key.topic) => {
+                    checked.valid.push(event);
+                }
+                Ok(event) => {
+                    let denied = access::denied(Verb::Publish, &event.key.topic);
+                    checked.invalid.push((index, Invalid::Denied(denied)));
+                }
                 Err(faults) => checked.invalid.push((index, Invalid::Event(faults))),
             }
         }
@@ -161,16 +213,20 @@ impl Checked {
         Self { valid: Vec::new(), invalid: invalid.collect() }
     }
 
-    /// All that is wrong, as fields of the request.
-    fn violations(&self) -> Vec<Violation> {
+    /// Why a request is refused as a whole: an event that may not be sent, or else all that is wrong, as
+    /// fields of the request.
+    fn refusal(self) -> Status {
         let mut violations = Vec::new();
-        for (index, invalid) in &self.invalid {
-            let Invalid::Event(faults) = invalid else { continue };
-            violations.extend(faults.iter().map(|fault| {
-                Violation::new(format!("events[{index}].{}", fault.field), &*fault.description)
-            }));
+        for (index, invalid) in self.invalid {
+            match invalid {
+                Invalid::Denied(error) => return status::access(error),
+                Invalid::Event(faults) => violations.extend(faults.into_iter().map(|fault| {
+                    Violation::new(format!("events[{index}].{}", fault.field), fault.description)
+                })),
+                Invalid::Request(_) => (),
+            }
         }
-        violations
+        status::invalid(&violations)
     }
 
     async fn submit(self, ingest: &Ingest, admission: Admission<'_>) -> Result<InFlight, Status> {
@@ -239,6 +295,7 @@ fn add(response: &mut PublishResponse, outcomes: impl Iterator<Item = Option<Out
 fn rejected(invalid: Invalid) -> PublishResult {
     let error = match invalid {
         Invalid::Event(violations) => to_proto(&status::invalid(&violations)),
+        Invalid::Denied(error) => to_proto(&status::access(error)),
         Invalid::Request(error) => error,
     };
     PublishResult {

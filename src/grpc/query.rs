@@ -8,6 +8,7 @@ use super::{
     status,
 };
 use crate::{
+    access::{Identity, Verb},
     cursor,
     event::{Event, Name, Violation},
     limits::{
@@ -27,8 +28,10 @@ use crate::{
 
 pub(super) async fn list_events(
     store: &dyn Store,
+    caller: &Identity,
     request: ListEventsRequest,
 ) -> Result<ListEventsResponse, Status> {
+    demand(caller, &request.topic)?;
     let mut violations = Violations::default();
     let topic = violations.check(name("topic", request.topic));
     let source = violations.check(name("source", request.source));
@@ -84,8 +87,10 @@ pub(super) async fn list_events(
 
 pub(super) async fn get_stats(
     store: &dyn Store,
+    caller: &Identity,
     request: GetStatsRequest,
 ) -> Result<GetStatsResponse, Status> {
+    demand(caller, &request.topic)?;
     let mut violations = Violations::default();
     let topic = violations.check(name("topic", request.topic));
     let max_topics = violations.check(size(
@@ -123,6 +128,7 @@ fn topic_stats(stats: store::TopicStats) -> TopicStats {
 
 pub(super) async fn batch_get_events(
     store: &dyn Store,
+    caller: &Identity,
     request: BatchGetEventsRequest,
 ) -> Result<BatchGetEventsResponse, Status> {
     let asked = request.keys.len();
@@ -133,6 +139,8 @@ pub(super) async fn batch_get_events(
         let fault = format!("has {asked} keys; at most {MAX_REQUEST_EVENTS} are taken");
         return Err(status::too_large(Violation::new("keys", fault)));
     }
+    let topics = request.keys.iter().map(|key| &*key.topic);
+    caller.demand(Verb::Read, topics).map_err(status::access)?;
     let mut violations = Violations::default();
     let format = violations.check(convert::payload_format(request.payload_format));
     let mut keys = Vec::with_capacity(asked);
@@ -171,6 +179,12 @@ pub(super) async fn batch_get_events(
 fn cursors(events: &[Event], heads: Vec<i64>, store: &dyn Store) -> Vec<String> {
     let cursors = cursor::of_listed(events, heads);
     cursors.iter().map(|cursor| cursor.encode(store.id())).collect()
+}
+
+/// Fails unless the caller may read the topic, or all if it is empty.
+fn demand(caller: &Identity, topic: &str) -> Result<(), Status> {
+    let topics = Some(topic).filter(|topic| !topic.is_empty());
+    caller.demand_filtered(Verb::Read, topics).map_err(status::access)
 }
 
 /// A name to filter by; empty means all.

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::{
+    access,
     event::Violation,
     ingest,
     limits::{MAX_VIOLATIONS, RETRY_DELAY},
@@ -69,6 +70,21 @@ pub(super) fn feed_stopping() -> Status {
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
 }
 
+/// Why a caller is refused.
+pub(super) fn access(error: access::Error) -> Status {
+    let message = error.to_string();
+    let (code, details) = match error {
+        access::Error::Unauthenticated => (Code::Unauthenticated, info("UNAUTHENTICATED")),
+        access::Error::Denied { .. } => (Code::PermissionDenied, info("PERMISSION_DENIED")),
+        access::Error::TooFast { wait } => {
+            let mut details = info("RATE_EXCEEDED");
+            details.set_retry_info(Some(wait));
+            (Code::ResourceExhausted, details)
+        }
+    };
+    Status::with_error_details(code, message, details)
+}
+
 /// Why a publish failed.
 pub(super) fn ingest(error: ingest::Error) -> Status {
     match error {
@@ -100,6 +116,33 @@ pub(super) fn store(error: store::Error) -> Status {
         ),
         store::Error::Refused(_) => internal(),
     }
+}
+
+/// RESOURCE_EXHAUSTED because too many calls are in progress.
+pub(super) fn too_many_calls() -> Status {
+    let message = "too many calls are in progress; nothing of this one was done; try again later";
+    let details = worth_a_retry("TOO_MANY_CALLS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// RESOURCE_EXHAUSTED because too many follow the feed.
+pub(super) fn too_many_subscribers() -> Status {
+    let message = "too many subscribe already; try again later, or at another instance";
+    let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// DEADLINE_EXCEEDED because the time is over that the caller gave, or that any call has.
+pub(super) fn deadline_exceeded() -> Status {
+    let message = "the time for this call is over; events that it sent may or may not be stored; \
+                   send them again with the same event ids";
+    Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
+}
+
+/// DEADLINE_EXCEEDED because a message takes too long on its way in.
+pub(super) fn too_slow() -> Status {
+    let message = "the message took too long to arrive; nothing of it was done; send less at once";
+    Status::with_error_details(Code::DeadlineExceeded, message, info("REQUEST_TOO_SLOW"))
 }
 
 fn unavailable(message: &str) -> Status {

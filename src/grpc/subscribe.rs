@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::BoxStream};
 use uuid::Uuid;
@@ -13,29 +13,31 @@ use super::{
     status,
 };
 use crate::{
+    access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
-    feed::{self, Feed, Frame, Start, Subscription},
+    feed::{self, Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
     proto::v1::{
         CaughtUp, Checkpoint, EventBatch, PayloadFormat, SubscribeRequest, SubscribeResponse,
         subscribe_response,
     },
-    store::Store,
+    service::Service,
 };
 
 pub(super) async fn subscribe(
-    feed: &Feed,
-    store: &dyn Store,
+    service: &Service,
+    caller: Identity,
     request: SubscribeRequest,
-    stopping: CancellationToken,
 ) -> Result<BoxStream<SubscribeResponse>, Status> {
+    let store = &*service.store;
     let mut violations = Violations::default();
     let format = violations.check(convert::payload_format(request.payload_format));
     let topics = topics(request.topics, &mut violations);
     let (Some(format), true) = (format, violations.0.is_empty()) else {
         return Err(status::invalid(&violations.0));
     };
+    caller.demand_filtered(Verb::Read, &*topics).map_err(status::access)?;
     let start = match &*request.cursor {
         "" | "beginning" => Start::Beginning,
         "end" => Start::End,
@@ -43,14 +45,20 @@ pub(super) async fn subscribe(
             Cursor::decode(cursor, store.id(), store.lanes()).map_err(status::cursor)?,
         ),
     };
-    let subscription = feed.subscribe(start, topics).await.map_err(|error| match error {
+    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription = subscription.map_err(|error| match error {
         feed::Error::Future => status::cursor(error),
+        feed::Error::TooMany => status::too_many_subscribers(),
         feed::Error::Store(error) => status::store(error),
     })?;
     // One frame waits here while its reader is busy with others; more are not read.
     let (frames, responses) = mpsc::channel(1);
-    tokio::spawn(send(subscription, store.id(), format, frames, stopping));
-    Ok(Box::pin(ReceiverStream::new(responses)))
+    let reader = Reader { caller, topics, store: store.id(), format };
+    let sending = tokio::spawn(send(subscription, reader, frames, service.stopping.clone()));
+    // It never ends by itself, so an end that was not told is a fault.
+    let end = tokio_stream::once(sending).then(|sending| sending);
+    let end = end.filter_map(|end| end.err().map(|_| Err(status::internal())));
+    Ok(Box::pin(ReceiverStream::new(responses).chain(end)))
 }
 
 fn topics(names: Vec<String>, violations: &mut Violations) -> Arc<[String]> {
@@ -65,11 +73,28 @@ fn topics(names: Vec<String>, violations: &mut Violations) -> Arc<[String]> {
     names.collect()
 }
 
-/// Sends frames until the reader is gone, the service stops, or the store fails.
-async fn send(
-    mut subscription: Subscription,
+/// Who reads what, and how.
+struct Reader {
+    caller: Identity,
+    topics: Arc<[String]>,
     store: Uuid,
     format: PayloadFormat,
+}
+
+impl Reader {
+    /// Fails if it may not read on, by what the access file says now.
+    fn check(&mut self) -> Result<(), Status> {
+        let known = self.caller.refresh();
+        known
+            .and_then(|()| self.caller.demand_filtered(Verb::Read, &*self.topics))
+            .map_err(status::access)
+    }
+}
+
+/// Sends frames until the reader is gone or must not read on, the service stops, or the store fails.
+async fn send(
+    mut subscription: Subscription,
+    mut reader: Reader,
     frames: mpsc::Sender<Result<SubscribeResponse, Status>>,
     stopping: CancellationToken,
 ) {
@@ -81,14 +106,18 @@ async fn send(
         };
         let Ok(slot) = slot else { return };
         let frame = tokio::select! {
-            frame = subscription.next() => frame.map_err(status::store),
+            frame = subscription.next() => frame.map(Some).map_err(status::store),
+            changed = reader.caller.changed() => changed.map(|()| None).map_err(status::access),
             () = stopping.cancelled() => break,
             () = frames.closed() => return,
         };
-        let failed = frame.is_err();
-        slot.send(frame.map(|frame| response(frame, store, format)));
-        if failed {
-            return;
+        match frame.and_then(|frame| reader.check().map(|()| frame)) {
+            Ok(Some(frame)) => slot.send(Ok(response(frame, reader.store, reader.format))),
+            Ok(None) => (),
+            Err(status) => {
+                slot.send(Err(status));
+                return;
+            }
         }
     }
     // A reader that takes nothing any more must not keep the store open.

@@ -24,7 +24,7 @@ const TYPES: [&[u8]; 4] = [
 
 /// Lets browsers call what it is laid around.
 #[derive(Debug, Clone, Copy)]
-pub struct WebLayer;
+pub(super) struct WebLayer;
 
 impl<S: Clone> Layer<S> for WebLayer {
     type Service = Web<S>;

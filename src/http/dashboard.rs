@@ -37,6 +37,7 @@ macro_rules! part {
 /// Where each part is found, what it is, and its text.
 const PARTS: &[(&str, &str, &str)] = &[
     part!("/", HTML, "index.html"),
+    part!("/dashboard/access.js", JAVASCRIPT, "access.js"),
     part!("/dashboard/dashboard.css", CSS, "dashboard.css"),
     part!("/dashboard/dashboard.js", JAVASCRIPT, "dashboard.js"),
     part!("/dashboard/event.js", JAVASCRIPT, "event.js"),

@@ -1,16 +1,22 @@
 //! Every error that an HTTP call can answer. Messages say what to do; causes go to the log.
 
+use std::time::Duration;
+
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
 use crate::{
+    access,
     event::Violation,
     ingest,
-    limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_VIOLATIONS},
+    limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_VIOLATIONS, RETRY_DELAY},
     store,
 };
 
@@ -20,11 +26,13 @@ pub(super) struct Error {
     status: StatusCode,
     message: String,
     violations: Vec<Violation>,
+    /// When to try again.
+    wait: Duration,
 }
 
 impl Error {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), violations: Vec::new() }
+        Self { status, message: message.into(), violations: Vec::new(), wait: RETRY_DELAY }
     }
 
     /// 422, naming the fields at fault.
@@ -82,6 +90,43 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    /// 408.
+    pub(super) fn too_slow() -> Self {
+        let message = "the body took too long to arrive; nothing of it was done; send less at once";
+        Self::new(StatusCode::REQUEST_TIMEOUT, message)
+    }
+
+    /// 429 because too many calls are in progress.
+    pub(super) fn too_many_calls() -> Self {
+        let message = "too many calls are in progress; nothing of this one was done";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// 429 because too many follow the feed.
+    pub(super) fn too_many_subscribers() -> Self {
+        let message = "too many subscribe already; try again later, or at another instance";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// 504 because the time is over that any call has.
+    pub(super) fn deadline_exceeded() -> Self {
+        let message = "the time for this call is over; events that it sent may or may not be \
+                       stored; send them again with the same event ids";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, message)
+    }
+
+    /// Why a caller is refused: 401, 403 or 429.
+    pub(super) fn access(error: access::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            access::Error::Unauthenticated => Self::new(StatusCode::UNAUTHORIZED, message),
+            access::Error::Denied { .. } => Self::new(StatusCode::FORBIDDEN, message),
+            access::Error::TooFast { wait } => {
+                Self { wait, ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
+            }
+        }
+    }
+
     /// Why a publish failed.
     pub(super) fn ingest(error: ingest::Error) -> Self {
         match error {
@@ -119,7 +164,12 @@ impl IntoResponse for Error {
         let mut response = (self.status, Json(body)).into_response();
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         if again.contains(&self.status) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            let seconds = self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
         }
         response
     }

@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use crate::event::{Event, EventKey, NewEvent, Payload, Violation};
+use crate::{
+    event::{Event, EventKey, NewEvent, Payload, Violation},
+    limits::MAX_VIOLATIONS,
+};
 
 /// Checks an event that came in as the text of a JSON object.
 pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
@@ -19,7 +22,9 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
     let rest = "is no field of an event: topic, event_id, timestamp, source, payload";
-    violations.extend(fields.rest().map(|field| Violation::new(field, rest)));
+    // No more than are told: a body has room for a million of them.
+    let unknown = fields.rest().take(MAX_VIOLATIONS);
+    violations.extend(unknown.map(|field| Violation::new(field, rest)));
     match (topic, event_id, source, timestamp, payload) {
         (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload))
             if violations.is_empty() =>

@@ -2,9 +2,14 @@
 
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-use crate::{ingest::ProcessCounters, metrics::Events, service::Service};
+use super::{access::Caller, error::Error};
+use crate::{access::Verb, ingest::ProcessCounters, metrics::Events, service::Service};
 
-pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+pub(super) async fn metrics(
+    Caller(caller): Caller,
+    State(service): State<Service>,
+) -> Result<impl IntoResponse, Error> {
+    caller.demand_all(Verb::Admin).map_err(Error::access)?;
     let metrics = &service.metrics;
     let ProcessCounters { judged, rejected } = service.ingest.counters();
     metrics.set_events(Events {
@@ -17,7 +22,9 @@ pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse
         metrics.set_queue_depth(lane, requests);
     }
     metrics.queue_bytes.set(service.ingest.waiting_bytes() as i64);
+    metrics.calls_in_progress.set(service.load.calls() as i64);
+    metrics.reading_bytes.set(service.load.reading_bytes() as i64);
     metrics.subscribers.set(service.feed.subscribers() as i64);
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, openmetrics)], metrics.text())
+    Ok(([(CONTENT_TYPE, openmetrics)], metrics.text()))
 }

@@ -10,8 +10,9 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{cloudevent, error::Error, event};
+use super::{access::Caller, cloudevent, error::Error, event};
 use crate::{
+    access::Verb,
     event::{EventKey, NewEvent, Outcome, Verdict, Violation},
     ingest::Admission,
     limits::MAX_REQUEST_EVENTS,
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub(super) async fn publish(
+    Caller(caller): Caller,
     State(service): State<Service>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -39,6 +41,12 @@ pub(super) async fn publish(
         service.ingest.count_rejected(events);
         Error::invalid(violations)
     })?;
+    let topics = taken.iter().map(|(event, _)| &*event.key.topic);
+    caller.demand(Verb::Publish, topics).map_err(|error| {
+        service.ingest.count_rejected(taken.len());
+        Error::access(error)
+    })?;
+    service.spend(&caller, taken.len()).map_err(Error::access)?;
     let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
     let sent = keys.into_iter().zip(not_kept);

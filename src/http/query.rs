@@ -2,14 +2,15 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, Path, Query, State},
+    extract::{OriginalUri, Path, Query, State, rejection::PathRejection},
     http::header::LINK,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use super::{error::Error, event::Given};
+use super::{access::Caller, error::Error, event::Given};
 use crate::{
+    access::Verb,
     cursor,
     event::{Event, EventKey, Name, Timestamp, Violation},
     limits::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
@@ -24,6 +25,7 @@ const DEFAULT_LIMIT: usize = 10;
 type Parameters = Query<Vec<(String, String)>>;
 
 pub(super) async fn list(
+    Caller(caller): Caller,
     State(service): State<Service>,
     OriginalUri(uri): OriginalUri,
     Query(parameters): Parameters,
@@ -59,6 +61,7 @@ pub(super) async fn list(
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
+    caller.demand_filtered(Verb::Read, &filter.topic).map_err(Error::access)?;
     let store = &*service.store;
     let after = page_token.map(|token| page::decode(token, store.id(), &filter)).transpose();
     let after = after
@@ -123,9 +126,12 @@ fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
 }
 
 pub(super) async fn event(
+    Caller(caller): Caller,
     State(service): State<Service>,
-    Path((topic, event_id)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Error> {
+    let not_text = |_| Error::invalid(vec![Violation::new("path", "must be UTF-8")]);
+    let Path((topic, event_id)) = path.map_err(not_text)?;
     let mut violations = Vec::new();
     let mut name = |field, text: String| {
         Name::new(field, text).map_err(|violation| violations.push(violation)).ok()
@@ -133,6 +139,7 @@ pub(super) async fn event(
     let (Some(topic), Some(event_id)) = (name("topic", topic), name("event_id", event_id)) else {
         return Err(Error::invalid(violations));
     };
+    caller.demand(Verb::Read, [&*topic]).map_err(Error::access)?;
     let heads = service.store.heads().await.map_err(Error::store)?;
     let keys = vec![EventKey { topic, event_id }];
     let found = service.store.get(keys, MAX_PAGE_BYTES).await.map_err(Error::store)?;
@@ -144,6 +151,7 @@ pub(super) async fn event(
 }
 
 pub(super) async fn stats(
+    Caller(caller): Caller,
     State(service): State<Service>,
     Query(parameters): Parameters,
 ) -> Result<Json<Value>, Error> {
@@ -164,15 +172,19 @@ pub(super) async fn stats(
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
+    caller.demand_filtered(Verb::Read, &topic).map_err(Error::access)?;
     let stats = service.store.stats(topic, max_topics).await.map_err(Error::store)?;
-    let process = service.ingest.counters();
     let mut answer = counters(stats.totals);
     answer["topics_active"] = stats.topics_active.into();
     answer["topics"] = stats.topics.iter().map(|topic| &*topic.topic).collect();
     answer["by_topic"] = stats.topics.iter().map(counted).collect();
     answer["uptime_seconds"] = service.started.elapsed().as_secs().into();
-    answer["since_start"] = counters(process.judged);
-    answer["since_start"]["rejected"] = process.rejected.into();
+    // Those are of all topics.
+    if caller.may_all(Verb::Read) {
+        let process = service.ingest.counters();
+        answer["since_start"] = counters(process.judged);
+        answer["since_start"]["rejected"] = process.rejected.into();
+    }
     Ok(Json(answer))
 }
 

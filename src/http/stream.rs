@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{error::Error, event::Given, query::unknown};
+use super::{access::Caller, error::Error, event::Given, query::unknown};
 use crate::{
+    access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
     feed::{self, Frame, Start, Subscription},
@@ -28,6 +29,7 @@ use crate::{
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn stream(
+    Caller(caller): Caller,
     State(service): State<Service>,
     headers: HeaderMap,
     Query(parameters): Query<Vec<(String, String)>>,
@@ -65,49 +67,72 @@ pub(super) async fn stream(
     if !violations.is_empty() {
         return Err(Error::invalid(violations));
     }
+    caller.demand_filtered(Verb::Read, &topics).map_err(Error::access)?;
     let topics: Arc<[String]> = topics.into();
-    let subscription =
-        service.feed.subscribe(start, topics).await.map_err(|error| match error {
-            feed::Error::Future => bad_cursor(error.to_string()),
-            feed::Error::Store(error) => Error::store(error),
-        })?;
+    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription = subscription.map_err(|error| match error {
+        feed::Error::Future => bad_cursor(error.to_string()),
+        feed::Error::TooMany => Error::too_many_subscribers(),
+        feed::Error::Store(error) => Error::store(error),
+    })?;
     let (events, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         // Also a reader that takes nothing any more must not keep the store open.
-        service.stopping.run_until_cancelled(send(service.store.id(), subscription, events)).await
+        let reader = Reader { caller, topics, store: service.store.id() };
+        service.stopping.run_until_cancelled(reader.send(subscription, events)).await
     });
     Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
 }
 
-/// Sends events until the reader is gone or the store fails. Then the stream ends, and whoever reads it
-/// connects again with the last id.
-async fn send(
+/// Who reads what.
+struct Reader {
+    caller: Identity,
+    topics: Arc<[String]>,
     store: Uuid,
-    mut subscription: Subscription,
-    events: mpsc::Sender<Result<sse::Event, Infallible>>,
-) {
-    loop {
-        let frame = tokio::select! {
-            Ok(frame) = subscription.next() => frame,
-            () = events.closed() => return,
-            else => return,
-        };
-        let (batch, cursor) = match frame {
-            Frame::Events(batch, cursor) => (batch, cursor),
-            Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor) => (Vec::new(), cursor),
-        };
-        for (event, cursor) in batch {
-            let id = cursor.encode(store);
-            let Ok(event) = Given::new(event, id.clone()) else { return };
-            let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
-            if events.send(Ok(event)).await.is_err() {
+}
+
+impl Reader {
+    /// Whether it may read on, by what the access file says now.
+    fn may_read(&mut self) -> bool {
+        let known = self.caller.refresh();
+        known.and_then(|()| self.caller.demand_filtered(Verb::Read, &*self.topics)).is_ok()
+    }
+
+    /// Sends events until the reader is gone or must not read on, or the store fails. Then the stream
+    /// ends, and whoever reads it connects again with the last id, and is told why.
+    async fn send(
+        mut self,
+        mut subscription: Subscription,
+        events: mpsc::Sender<Result<sse::Event, Infallible>>,
+    ) {
+        loop {
+            let frame = tokio::select! {
+                Ok(frame) = subscription.next() => Some(frame),
+                _ = self.caller.changed() => None,
+                () = events.closed() => return,
+                else => return,
+            };
+            if !self.may_read() {
                 return;
             }
-        }
-        // Without data nobody is told, but the id is kept.
-        let place = sse::Event::default().id(cursor.encode(store));
-        if events.send(Ok(place)).await.is_err() {
-            return;
+            let (batch, cursor) = match frame {
+                Some(Frame::Events(batch, cursor)) => (batch, cursor),
+                Some(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => (Vec::new(), cursor),
+                None => continue,
+            };
+            for (event, cursor) in batch {
+                let id = cursor.encode(self.store);
+                let Ok(event) = Given::new(event, id.clone()) else { return };
+                let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
+                if events.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            // Without data nobody is told, but the id is kept.
+            let place = sse::Event::default().id(cursor.encode(self.store));
+            if events.send(Ok(place)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Batch, Counters};
-use crate::{
-    event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
-    json,
-};
+use crate::event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict};
 
 /// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
 pub(super) struct Judgement<'a> {
@@ -153,7 +150,7 @@ fn verdict(event: &NewEvent, timestamp: Option<Timestamp>, source: &str, payload
     let difference = Difference {
         timestamp: matches!((event.timestamp, timestamp), (Some(a), Some(b)) if a != b),
         source: &*event.source != source,
-        payload: !json::same_value(event.payload.as_str(), payload),
+        payload: !event.payload.is_same_value(payload),
     };
     match difference == Difference::default() {
         true => Verdict::Duplicate,

@@ -5,31 +5,36 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::{sync::Mutex, task::JoinHandle};
-use tokio_postgres::{Config, NoTls, error::Severity, error::SqlState};
+use tokio_postgres::error::{Severity, SqlState};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store, chain,
+    Batch, Durability, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
+    chain,
     judge::{Judgement, Original},
     ledger_horizon,
 };
 use crate::{
     event::{EventKey, Outcome},
     limits::{
-        COMMIT_TIMEOUT, CONNECT_TIMEOUT, LEDGER_PRUNE_INTERVAL, READ_CONNECTION_WAIT,
-        READ_CONNECTIONS,
+        COMMIT_TIMEOUT, LEDGER_PRUNE_INTERVAL, PING_TIMEOUT, READ_CONNECTION_WAIT,
+        READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
     },
 };
+use session::Target;
 
 pub use columns::JsonText;
 pub use lane::STORE;
 pub use verify::verify;
 
 mod columns;
+mod durability;
 mod lane;
 mod open;
 mod read;
+mod session;
+mod tls;
 mod verify;
 
 /// A store in a PostgreSQL database, versions 15 to 18.
@@ -47,14 +52,14 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Connects to the database at `url` and brings its schema up to date. Waits a while for a
     /// database that does not answer yet.
-    pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let config = open::config(url)?;
-        let opened = open::prepare(&config).await?;
-        let lane_config = open::with_options(&config, LANE_OPTIONS);
-        let lanes = (0..opened.lanes).map(|_| Mutex::new(lane::Lane::new(lane_config.clone())));
-        let location = open::describe(&config);
+    pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
+        let target = Target::of(url)?;
+        let opened = open::prepare(&target, durability).await?;
+        let lane_target = target.with_options(LANE_OPTIONS);
+        let lanes = (0..opened.lanes).map(|_| Mutex::new(lane::Lane::new(lane_target.clone())));
+        let location = target.describe();
         let pool = |connections| {
-            pool(&config, connections)
+            pool(&target, connections)
                 .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
         };
         let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
@@ -92,7 +97,8 @@ impl Reader {
         let Some(connection) = &self.connection else {
             return Err(Error::Unavailable("the connection is gone".into()));
         };
-        let result = read(connection).await.map_err(read_error);
+        let read = tokio::time::timeout(READ_TIMEOUT, read(connection)).await;
+        let result = read.map_err(|late| Error::Timeout(late.into()))?.map_err(read_error);
         // Done, so it goes back to the pool.
         self.connection = None;
         result
@@ -102,22 +108,21 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(abandoned) = self.connection.take() {
-            let client = deadpool_postgres::Object::take(abandoned);
-            let cancel = client.cancel_token();
-            tokio::spawn(async move { cancel.cancel_query(NoTls).await });
+            // That cuts it, which the server notices.
+            drop(deadpool_postgres::Object::take(abandoned));
         }
     }
 }
 
-fn pool(config: &Config, connections: usize) -> Result<Pool, String> {
-    let config = open::with_options(config, "-c plan_cache_mode=force_custom_plan");
+fn pool(target: &Target, connections: usize) -> Result<Pool, String> {
+    let Target { config, tls } = target.with_options("-c plan_cache_mode=force_custom_plan");
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    Pool::builder(Manager::from_config(config, NoTls, recycling))
+    Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(connections)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(READ_CONNECTION_WAIT))
-        .create_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(CONNECT_TIMEOUT))
+        .create_timeout(Some(SESSION_TIMEOUT))
+        .recycle_timeout(Some(SESSION_TIMEOUT))
         .build()
         .map_err(|error| error.to_string())
 }
@@ -129,8 +134,9 @@ async fn prune(pool: Pool) {
     loop {
         interval.tick().await;
         let pruned = async {
-            let connection = pool.get().await.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.execute(sql, &[&ledger_horizon()]).await.map_err(read_error)
+            let connection = pool.get().await.map(Reader::new);
+            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
+            connection.run(async |pruner| pruner.execute(sql, &[&ledger_horizon()]).await).await
         };
         if let Err(error) = pruned.await {
             warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");
@@ -149,6 +155,13 @@ fn write_error(error: tokio_postgres::Error) -> Error {
         (Some(Severity::Error), _) => Error::Unavailable(error.into()),
         _ => Error::Unknown(error.into()),
     }
+}
+
+/// Whether a commit failed because the server takes no writes any more.
+fn is_demoted(error: &Error) -> bool {
+    let Error::Unavailable(cause) = error else { return false };
+    let reply = cause.downcast_ref::<tokio_postgres::Error>();
+    reply.and_then(|reply| reply.code()) == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 fn read_error(error: tokio_postgres::Error) -> Error {
@@ -175,10 +188,16 @@ impl Store for PostgresStore {
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
         let mut lane = self.lanes[usize::from(batch.lane)].lock().await;
         let result = tokio::time::timeout(COMMIT_TIMEOUT, lane.commit(&batch)).await;
-        result.unwrap_or_else(|late| {
+        let result = result.unwrap_or_else(|late| {
             lane.disconnect();
             Err(Error::Unknown(late.into()))
-        })
+        });
+        if result.as_ref().is_err_and(is_demoted) {
+            // What it shows from now on is the past. New sessions are opened where writes are taken.
+            self.readers.retain(|_, _| false);
+            self.prober.retain(|_, _| false);
+        }
+        result
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
@@ -208,9 +227,11 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let connection = self.prober.get().await;
+        let connection = self.prober.get().await.map(Reader::new);
         let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-        connection.simple_query("SELECT 1").await.map(drop).map_err(read_error)
+        let answer = connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop));
+        let answer = tokio::time::timeout(PING_TIMEOUT, answer).await;
+        answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())))
     }
 
     async fn close(&self) {

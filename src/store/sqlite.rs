@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -103,8 +103,16 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     // FULL: the log is flushed before a commit returns, so what was acknowledged survives a power
     // cut.
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let journal: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if (journal.as_str(), synchronous) != ("wal", 2) {
+        // Some file systems cannot share the log's index, and SQLite takes another way without a word.
+        let reason = format!("its journal is {journal} and not wal; keep it on a local disk");
+        let unfit = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+        return Err(rusqlite::Error::SqliteFailure(unfit, Some(reason)));
+    }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
     // What is found in the log may never have reached the disk, if flushing it failed: it is only

@@ -1,10 +1,11 @@
 //! The dashboard, in a real browser.
 
-use event_aggregator::proto::v1::Event;
+use event_aggregator::proto::v1::{Event, PublishRequest};
 use serde_json::{Value, json};
 
 use self::driver::Browser;
 use crate::{
+    access::Guarded,
     harness::*,
     process::{Service, wait_until},
 };
@@ -221,6 +222,49 @@ async fn the_dashboard_recovers_from_a_service_that_was_away() {
     let complaints = browser.log();
     // It tells of every connection that failed, and of nothing else.
     for complaint in complaints.as_array().expect("a list") {
+        assert_eq!(complaint["source"], Value::from("network"), "{complaint}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_asks_for_a_token_where_one_is_needed() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut root = guarded.caller("root").await;
+    let request = PublishRequest { events: vec![event("t", "1")], allow_partial: false };
+    root.publish(request).await.expect("granted");
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", guarded.server.address));
+    browser.await_text("access-said", "wants to know who you are");
+    assert!(browser.shows("#access-form"));
+    assert_eq!(browser.text("state"), "locked");
+    let give = |token: &str| {
+        browser.fill("access-token", token);
+        browser.click("#access-form button");
+    };
+    give("wrong");
+    browser.await_text("access-said", "not valid here");
+    give("token-of-shop");
+    browser.await_text("notice", "a grant to read all topics");
+    assert_eq!(browser.text("state"), "denied");
+    wait_until(|| browser.shows("#access-form"));
+    give("token-of-reader");
+    browser.await_text("state", "live");
+    browser.await_text("received", "1");
+    browser.await_text("tail-rows", "1");
+    wait_until(|| !browser.shows("#access-form") && !browser.shows("#notice"));
+
+    // The stream goes on, and the token is in no address.
+    let request = PublishRequest { events: vec![event("t", "live")], allow_partial: false };
+    root.publish(request).await.expect("granted");
+    browser.await_text("tail-rows", "live");
+    let addresses = browser.run(
+        "return [location.href, ...performance.getEntries().map(entry => entry.name)].join(' ')",
+    );
+    assert!(!addresses.to_string().contains("token-of"), "{addresses}");
+    let bytes = browser.run(BYTES_LOADED).as_f64().expect("a number");
+    assert!(bytes > 0.0 && bytes < MAX_BYTES_LOADED, "{bytes}");
+    // It tells of every call that was refused, and of nothing else.
+    for complaint in browser.log().as_array().expect("a list") {
         assert_eq!(complaint["source"], Value::from("network"), "{complaint}");
     }
 }

@@ -21,7 +21,9 @@ macro_rules! on_both_stores {
         }
     };
 }
+pub(crate) use on_both_stores;
 
+mod bad_input;
 mod cloudevents;
 mod concurrency;
 mod feed;

@@ -1,153 +1,19 @@
 //! Connections to PostgreSQL that break at the worst moments: what was sent once is counted once and
 //! answered truly.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
-use event_aggregator::{
-    config::Database,
-    proto::v1::{GetStatsRequest, PublishStatus::*, PublishStreamRequest},
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixStream},
-    task::JoinSet,
-};
-use tokio_postgres::config::Host;
+use event_aggregator::proto::v1::{GetStatsRequest, PublishStatus::*, PublishStreamRequest};
+use tokio::task::JoinSet;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{self, *},
+    harness::*,
     postgres_server::Server,
+    proxy::{Cut, Proxy, Trap},
 };
-
-/// Where a connection is cut, seen from a message of the service to the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// It never arrives.
-    Before,
-    /// Half of it arrives.
-    During,
-    /// It arrives and is carried out, but its answer is lost.
-    After,
-}
-
-/// A trap: the connection whose data contains `marker` for the `times`th time is cut, once.
-#[derive(Debug, Clone)]
-struct Trap {
-    marker: String,
-    times: usize,
-    cut: Cut,
-}
-
-/// A proxy in front of a database.
-struct Proxy {
-    address: SocketAddr,
-    trap: Arc<Mutex<Option<Trap>>>,
-}
-
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
-
-impl Proxy {
-    async fn start(database: &TestDatabase) -> Self {
-        let Database::Postgres(url) = &database.url else { panic!("PostgreSQL only") };
-        let config: tokio_postgres::Config = url.parse().expect("URL");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
-        let trap = Arc::new(Mutex::new(None));
-        let traps = Arc::clone(&trap);
-        tokio::spawn(async move {
-            while let Ok((service, _)) = listener.accept().await {
-                tokio::spawn(forward(service, connect(&config).await, Arc::clone(&traps)));
-            }
-        });
-        Self { address, trap }
-    }
-
-    /// The URL of the database through the proxy.
-    fn url(&self, database: &TestDatabase) -> Database {
-        let Database::Postgres(url) = &database.url else { panic!("PostgreSQL only") };
-        let (start, rest) = url.split_once('@').expect("a user");
-        let (_, name) = rest.split_once('/').expect("a database");
-        Database::Postgres(format!("{start}@{}/{name}", self.address))
-    }
-
-    fn set(&self, trap: Trap) {
-        *self.trap.lock().expect("trap") = Some(trap);
-    }
-
-    fn is_sprung(&self) -> bool {
-        self.trap.lock().expect("trap").is_none()
-    }
-}
-
-async fn connect(config: &tokio_postgres::Config) -> Box<dyn Connection> {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match &config.get_hosts()[0] {
-        Host::Unix(folder) => {
-            let socket = folder.join(format!(".s.PGSQL.{port}"));
-            Box::new(UnixStream::connect(socket).await.expect("connect"))
-        }
-        Host::Tcp(host) => Box::new(TcpStream::connect((&**host, port)).await.expect("connect")),
-    }
-}
-
-async fn forward(
-    service: TcpStream,
-    database: Box<dyn Connection>,
-    traps: Arc<Mutex<Option<Trap>>>,
-) {
-    let (mut from_service, mut to_service) = service.into_split();
-    let (mut from_database, mut to_database) = tokio::io::split(database);
-    let mut answers = vec![0; 1 << 16];
-    let mut requests = vec![0; 1 << 20];
-    let mut seen = Vec::new();
-    loop {
-        tokio::select! {
-            read = from_service.read(&mut requests) => {
-                let Ok(length @ 1..) = read else { return };
-                let data = &requests[..length];
-                seen.extend_from_slice(data);
-                let sprung = spring(&traps, &seen);
-                let forwarded = match sprung {
-                    Some(Cut::Before) => return,
-                    Some(Cut::During) => &data[..length / 2],
-                    Some(Cut::After) | None => data,
-                };
-                if to_database.write_all(forwarded).await.is_err() {
-                    return;
-                }
-                if sprung.is_some() {
-                    // For `After`, an answer shows that it was carried out.
-                    if sprung == Some(Cut::After) {
-                        let _ = from_database.read(&mut answers).await;
-                    }
-                    return;
-                }
-            }
-            read = from_database.read(&mut answers) => {
-                let Ok(length @ 1..) = read else { return };
-                if to_service.write_all(&answers[..length]).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Whether this connection is to be cut now.
-fn spring(traps: &Mutex<Option<Trap>>, seen: &[u8]) -> Option<Cut> {
-    let mut armed = traps.lock().expect("trap");
-    let trap = armed.as_ref()?;
-    let marker = trap.marker.as_bytes();
-    let times = seen.windows(marker.len()).filter(|window| *window == marker).count();
-    (times >= trap.times).then_some(trap.cut).inspect(|_| *armed = None)
-}
 
 /// Events are stored through the proxy while their commit is cut.
 async fn cut_commits(judged: bool) {
@@ -249,18 +115,10 @@ async fn a_killed_database_changes_no_count() {
     assert_eq!(counters(&mut client).await, [24_000, 24_000, 0, 0]);
 }
 
-/// Holds all lanes of a server's database until it is dropped or rolled back.
-async fn block_lanes(server: &TestServer) -> tokio_postgres::Client {
-    let Database::Postgres(url) = &server.database.url else { panic!("PostgreSQL only") };
-    let blocker = harness::connect(url).await;
-    blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
-    blocker
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stream_leaves_room_for_others() {
     let server = TestServer::start(Backend::Postgres).await;
-    let blocker = block_lanes(&server).await;
+    let blocker = block_lanes(&server.database).await;
 
     // More than the whole queue holds, by one producer.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
@@ -297,7 +155,7 @@ async fn one_stream_leaves_room_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
     let server = TestServer::start(Backend::Postgres).await;
-    let blocker = block_lanes(&server).await;
+    let blocker = block_lanes(&server.database).await;
 
     // More than the queue holds, in requests as large as they may be.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));

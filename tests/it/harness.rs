@@ -126,6 +126,13 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
+/// Holds all lanes of a PostgreSQL database until it is dropped or rolled back.
+pub async fn block_lanes(database: &TestDatabase) -> tokio_postgres::Client {
+    let blocker = connect(&database.url_text()).await;
+    blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
+    blocker
+}
+
 async fn admin(sql: &str) {
     connect(postgres_server::url()).await.batch_execute(sql).await.expect(sql);
 }
@@ -144,7 +151,13 @@ impl TestServer {
     }
 
     pub async fn on(database: TestDatabase) -> Self {
-        let (address, stop, running) = launch(&database).await;
+        let config = config_for(&database.url);
+        Self::with(database, &config).await
+    }
+
+    /// One with settings of its own.
+    pub async fn with(database: TestDatabase, config: &Config) -> Self {
+        let (address, stop, running) = launch_as(config).await;
         Self { database, address, stop, running }
     }
 
@@ -169,11 +182,24 @@ impl TestServer {
     }
 }
 
+/// A service on a port of its own. The server that most tests share flushes nothing, to be quick.
+pub fn config_for(database: &Database) -> Config {
+    Config { allow_data_loss: true, ..Config::local(database.clone()) }
+}
+
 /// Starts another service on a database that may be in use by others.
 pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-    let config =
-        Config { listen: ([127, 0, 0, 1], 0).into(), database: database.url.clone().into() };
-    let app = App::start(&config).await.expect("start");
+    launch_on(&database.url).await
+}
+
+/// Starts a service on a database, however it is reached.
+pub async fn launch_on(database: &Database) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    launch_as(&config_for(database)).await
+}
+
+/// Starts a service with settings of its own.
+pub async fn launch_as(config: &Config) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let app = App::start(config).await.expect("start");
     let address = app.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(async move {

@@ -4,7 +4,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -29,15 +32,35 @@ pub fn is_shared() -> bool {
 
 /// A private server, in a temporary folder. Lives as long as this process.
 pub struct Server {
-    /// A database on it.
+    /// A database on it, by its socket.
     pub url: String,
-    folder: PathBuf,
+    /// Where it is.
+    pub folder: PathBuf,
     programs: PathBuf,
     settings: String,
 }
 
 impl Server {
     pub fn start(settings: &str) -> Self {
+        Self::new(None, settings).made()
+    }
+
+    /// One that also listens on a port of this machine.
+    pub fn start_on(port: u16) -> Self {
+        Self::new(Some(port), "").made()
+    }
+
+    /// A standby that follows this server.
+    pub fn standby(&self) -> Self {
+        let standby = Self::new(None, "-c fsync=off");
+        let folder = self.folder.to_str().expect("UTF-8");
+        let copy = ["-h", folder, "-U", "postgres", "-D", "data", "-R", "-c", "fast", "--no-sync"];
+        standby.run("pg_basebackup", &copy);
+        standby.launch();
+        standby
+    }
+
+    fn new(port: Option<u16>, settings: &str) -> Self {
         let programs = programs().expect(
             "the tests need PostgreSQL: install it (apt-get install postgresql), or name a server \
              with TEST_DATABASE_URL=postgres://user:password@host/database",
@@ -51,28 +74,57 @@ impl Server {
             chown(&folder, Some(NOBODY), Some(NOBODY)).expect("chown");
         }
         let socket = folder.to_str().expect("UTF-8");
-        let url = format!("postgres://postgres@{}/postgres", socket.replace('/', "%2F"));
-        let settings =
-            format!("-k {socket} -c listen_addresses= -c max_connections=300 {settings}");
-        let server = Self { url, folder, programs, settings };
+        let host = socket.replace('/', "%2F");
+        let (url, addresses) = match port {
+            Some(port) => (
+                format!("postgres://postgres@{host}:{port}/postgres"),
+                format!("127.0.0.1 -c port={port}"),
+            ),
+            None => (format!("postgres://postgres@{host}/postgres"), String::new()),
+        };
+        let settings = format!(
+            "-k {socket} -c listen_addresses={addresses} -c max_connections=300 {settings}"
+        );
+        Self { url, folder, programs, settings }
+    }
 
-        let output = server
-            .command(&server.programs.join("initdb"))
-            .args(["--no-sync", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8"])
-            .args(["-D", "data"])
-            .output()
-            .expect("initdb");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+    fn made(self) -> Self {
+        self.run(
+            "initdb",
+            &[
+                "--no-sync",
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "--locale=C",
+                "-E",
+                "UTF8",
+                "-D",
+                "data",
+            ],
+        );
+        self.launch();
+        self
+    }
 
+    /// Runs one of PostgreSQL's programs in the server's folder.
+    pub fn run(&self, program: &str, arguments: &[&str]) {
+        let mut command = self.command(&self.programs.join(program));
+        let output = command.args(arguments).output().expect(program);
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn launch(&self) {
         // The shell holds the other end of our pipe: when this process ends, however it does, the
         // server is stopped and its folder removed.
         let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
                       echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
-        let mut shell = server
+        let mut shell = self
             .command(Path::new("/bin/sh"))
             .args(["-c", script, "sh"])
-            .arg(server.programs.join("pg_ctl"))
-            .arg(&server.settings)
+            .arg(self.programs.join("pg_ctl"))
+            .arg(&self.settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -83,16 +135,54 @@ impl Server {
         BufReader::new(stdout).read_line(&mut started).expect("read");
         assert_eq!(started, "\n", "PostgreSQL does not start");
         std::mem::forget(shell);
-        server
+    }
+
+    /// Writes a file that the server can read and nobody else.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.folder.join(name);
+        fs::write(&path, text).expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+        if is_root() {
+            chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    }
+
+    /// Changes a setting while it runs.
+    pub async fn set(&self, setting: &str) {
+        let admin = connect(&self.url).await;
+        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.expect(setting);
+        admin.batch_execute("SELECT pg_reload_conf()").await.expect("reload");
+        let (name, value) = setting.split_once(" = ").expect("a value");
+        let show = format!("SHOW {name}");
+        // A session takes notice between two statements.
+        while admin.query_one(&show, &[]).await.expect("show").get::<_, &str>(0)
+            != value.trim_matches('\'')
+        {}
+    }
+
+    /// The process of the server that all others of it come from.
+    pub fn pid(&self) -> i32 {
+        let pid_file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("pid");
+        pid_file.lines().next().expect("pid").parse().expect("pid")
     }
 
     /// Kills the server, and starts it again: it recovers from its log.
     pub fn kill_and_restart(&self) {
-        let pid_file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("pid");
-        let pid = pid_file.lines().next().expect("pid");
-        let kill = format!("kill -KILL {pid}");
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
-        // It starts as soon as the killed one's processes are gone.
+        signal("KILL", &[self.pid()]);
+        self.restart();
+    }
+
+    /// Ends all its processes at once, without tidying up, and starts it again.
+    pub fn crash_and_restart(&self) {
+        let mut stop = self.command(&self.programs.join("pg_ctl"));
+        stop.args(["stop", "-m", "immediate", "-D", "data"]);
+        stop.stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(stop.status().expect("pg_ctl").success(), "PostgreSQL stops");
+        self.restart();
+    }
+
+    fn restart(&self) {
+        // It starts as soon as the processes of the one before are gone.
         let mut start = self.command(&self.programs.join("pg_ctl"));
         start.args(["start", "-w", "-D", "data", "-l", "log", "-o", &self.settings]);
         start.stdout(Stdio::null()).stderr(Stdio::null());
@@ -109,6 +199,20 @@ impl Server {
         }
         command
     }
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    client
+}
+
+/// Sends a signal to processes.
+pub fn signal(signal: &str, pids: &[i32]) {
+    let pids = pids.iter().map(i32::to_string).collect::<Vec<_>>().join(" ");
+    let kill = format!("kill -{signal} {pids}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
 }
 
 /// The folder with the server's programs.

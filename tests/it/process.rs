@@ -30,15 +30,26 @@ fn without_environment(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in [
         "DATABASE_URL",
+        "EVENT_AGGREGATOR_ACCESS",
         "EVENT_AGGREGATOR_ADDR",
+        "EVENT_AGGREGATOR_CA",
+        "EVENT_AGGREGATOR_CLIENT_CERT",
+        "EVENT_AGGREGATOR_CLIENT_KEY",
         "EVENT_AGGREGATOR_DATA_DIR",
+        "EVENT_AGGREGATOR_INSECURE",
         "EVENT_AGGREGATOR_LISTEN",
+        "EVENT_AGGREGATOR_TLS_CERT",
+        "EVENT_AGGREGATOR_TLS_CLIENT_CA",
+        "EVENT_AGGREGATOR_TLS_KEY",
+        "EVENT_AGGREGATOR_TOKEN",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "RUST_LOG",
     ] {
         command.env_remove(variable);
     }
+    // The server that most tests share flushes nothing, to be quick.
+    command.env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true");
     command
 }
 
@@ -71,6 +82,10 @@ impl Service {
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The exit code.
@@ -351,8 +366,13 @@ async fn connections_that_are_cut_change_no_count() {
 }
 
 /// Runs a command that fails, and checks that it says why on one line.
-fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
-    let output: Output = program().args(arguments).output().expect("run");
+pub fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
+    fails_as(program().args(arguments), code, expected);
+}
+
+/// Runs a command that fails, set up by others, and checks the same.
+pub fn fails_as(command: &mut Command, code: i32, expected: &[&str]) {
+    let output: Output = command.output().expect("run");
     let stderr = String::from_utf8_lossy(&output.stderr);
     let error: Vec<&str> =
         stderr.lines().filter(|line| !line.contains(" INFO ") && !line.is_empty()).collect();

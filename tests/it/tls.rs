@@ -1,17 +1,234 @@
-//! Commands and a service behind TLS.
+//! TLS: of a service, and of commands that talk to one.
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Instant,
+};
 
-use event_aggregator::grpc::SERVICE_NAME;
-use tokio::net::TcpListener;
-use tonic::transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use event_aggregator::{grpc::SERVICE_NAME, limits::OPENING_TIMEOUT};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig, server::TcpIncoming,
+};
 use tonic_health::ServingStatus;
 
-use crate::process::program;
+use crate::{
+    harness::*,
+    process::{Service, program},
+};
 
 async fn run(mut command: Command) -> Output {
     let run = move || command.output().expect("run");
     tokio::task::spawn_blocking(run).await.expect("run")
+}
+
+/// An authority, and where its certificates are written.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("write");
+        Self { issuer, folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// Writes a certificate for localhost, and its key.
+    fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("write");
+        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("write");
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        let read = |name: String| fs::read(self.path(&name)).expect("read");
+        Identity::from_pem(read(format!("{name}.pem")), read(format!("{name}.key")))
+    }
+
+    /// How a client that trusts this authority speaks TLS.
+    fn trusted(&self) -> ClientTlsConfig {
+        let authority = fs::read(self.path("ca.pem")).expect("read");
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority))
+    }
+
+    /// A service with the certificate `server`.
+    fn serve(&self, database: &TestDatabase, more: &[&str]) -> Service {
+        Service::run(
+            program()
+                .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
+                .args(["--tls-cert", &self.text("server.pem")])
+                .args(["--tls-key", &self.text("server.key")])
+                .args(more),
+        )
+    }
+}
+
+async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
+    let address = format!("https://localhost:{}", service.address.port());
+    let endpoint = Channel::from_shared(address).expect("an address").tls_config(tls);
+    // With TLS 1.3 a client learns only from the first answer that it is refused.
+    let mut client = Client::new(endpoint.expect("certificates").connect_lazy());
+    client.get_stats(event_aggregator::proto::v1::GetStatsRequest::default()).await?;
+    Ok(client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_speaks_tls_and_nothing_else() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = authority.serve(&database, &[]);
+    let mut over_grpc = client(&service, authority.trusted()).await.expect("trusted");
+    publish(&mut over_grpc, vec![event("t", "1")]).await;
+    client(&service, Authority::new().trusted()).await.expect_err("not trusted");
+
+    let port = service.address.port();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--http1.1", "--cacert", &authority.text("ca.pem")])
+        .args(["--json", r#"{"topic":"t","event_id":"1","source":"test","payload":{}}"#])
+        .arg(format!("https://localhost:{port}/publish"));
+    let answered = run(curl).await;
+    let answer = String::from_utf8_lossy(&answered.stdout).into_owned();
+    assert!(answer.contains("duplicate"), "{answer} {answered:?}");
+
+    let mut command = program();
+    command.args(["stats", "-o", "json", "--addr", &format!("localhost:{port}")]);
+    command.args(["--ca", &authority.text("ca.pem")]);
+    let answered = run(command).await;
+    assert!(answered.status.success(), "{answered:?}");
+
+    for plain in
+        [&b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut connection = TcpStream::connect(service.address).await.expect("connect");
+        connection.write_all(plain).await.expect("send");
+        let mut answer = Vec::new();
+        let _ = connection.read_to_end(&mut answer).await;
+        assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
+    }
+    // Nor is a handshake waited for without end.
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(service.address).await.expect("connect");
+    silent.write_all(&[0x16, 0x03, 0x01]).await.expect("send");
+    let _ = silent.read_to_end(&mut Vec::new()).await;
+    assert!((OPENING_TIMEOUT / 2..OPENING_TIMEOUT * 3).contains(&begun.elapsed()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_show_a_certificate_if_they_are_asked_for_one() {
+    let (authority, foreign) = (Authority::new(), Authority::new());
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    for authority in [&authority, &foreign] {
+        authority.issue("producer", ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = authority.serve(&database, &["--tls-client-ca", &authority.text("ca.pem")]);
+    let with = |identity| authority.trusted().identity(identity);
+    let mut known =
+        client(&service, with(authority.identity("producer"))).await.expect("a known client");
+    publish(&mut known, vec![event("t", "1")]).await;
+    client(&service, authority.trusted()).await.expect_err("no certificate");
+    client(&service, with(foreign.identity("producer"))).await.expect_err("a foreign one");
+    client(&service, with(authority.identity("server"))).await.expect_err("for servers");
+
+    let address = format!("https://localhost:{}", service.address.port());
+    let mut command = program();
+    command.args(["health", "--addr", &address, "--ca", &authority.text("ca.pem")]);
+    command.args(["--client-cert", &authority.text("producer.pem")]);
+    command.args(["--client-key", &authority.text("producer.key")]);
+    let answered = run(command).await;
+    assert_eq!(String::from_utf8_lossy(&answered.stdout), "serving\n", "{answered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_certificates_are_taken_and_bad_ones_are_not() {
+    let (old, new) = (Authority::new(), Authority::new());
+    for authority in [&old, &new] {
+        authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = old.serve(&database, &[]);
+    let mut connected = client(&service, old.trusted()).await.expect("trusted");
+
+    let replace = |from: &Path, file: &str| {
+        fs::copy(from, old.path("next")).expect("copy");
+        fs::rename(old.path("next"), old.path(file)).expect("rename");
+    };
+    // A certificate without its key is of no use.
+    replace(&new.path("server.pem"), "server.pem");
+    service.signal("HUP");
+    publish(&mut connected, vec![event("t", "1")]).await;
+    for _ in 0..10 {
+        client(&service, old.trusted()).await.expect("the old one goes on");
+    }
+    replace(&new.path("server.key"), "server.key");
+    service.signal("HUP");
+    // New connections get it soon.
+    while client(&service, new.trusted()).await.is_err() {}
+    client(&service, old.trusted()).await.expect_err("the old one is gone");
+    publish(&mut connected, vec![event("t", "2")]).await;
+
+    // Without a signal they are noticed, too.
+    let next = Authority::new();
+    next.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    replace(&next.path("server.key"), "server.key");
+    replace(&next.path("server.pem"), "server.pem");
+    while client(&service, next.trusted()).await.is_err() {}
+    publish(&mut connected, vec![event("t", "3")]).await;
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_said_in_one_line() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    authority.issue("other", ExtendedKeyUsagePurpose::ServerAuth);
+    fs::write(authority.path("empty"), "").expect("write");
+    let (certificate, key) = (authority.text("server.pem"), authority.text("server.key"));
+    let (empty, other) = (authority.text("empty"), authority.text("other.key"));
+    for (flags, expected) in [
+        (&["--tls-cert", &*certificate][..], "--tls-cert needs --tls-key beside it"),
+        (&["--tls-key", &key], "--tls-key needs --tls-cert beside it"),
+        (&["--tls-client-ca", &certificate], "--tls-client-ca needs --tls-cert"),
+        (&["--tls-cert", "nowhere", "--tls-key", &key], "cannot read nowhere"),
+        (&["--tls-cert", &empty, "--tls-key", &key], "there is no certificate in it"),
+        (&["--tls-cert", &certificate, "--tls-key", &certificate], "no private key in it"),
+        (&["--tls-cert", &certificate, "--tls-key", &other], "as --tls-cert"),
+    ] {
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &authority.text("data")]);
+        let output = command.args(flags).stdin(Stdio::null()).output().expect("run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected) && said.lines().count() == 1, "{expected}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,11 +10,11 @@ use hdrhistogram::Histogram;
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport};
+use tonic::{Request, Response, Status, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use super::generator::Generator;
 use crate::{
-    cli::client::Refused,
+    cli::client::{Channel, Refused},
     grpc::ContractCodec,
     proto::incoming::{PublishRequest, PublishStreamRequest},
 };
@@ -30,7 +30,7 @@ struct Tally {
 
 /// A client's part of the load.
 pub(super) struct Load {
-    pub(super) channel: transport::Channel,
+    pub(super) channel: Channel,
     pub(super) generator: Generator,
     pub(super) events: u64,
     pub(super) until: Option<Instant>,
@@ -111,13 +111,13 @@ impl Schedule {
 }
 
 /// Waits until a request can be sent.
-async fn ready(channel: transport::Channel) -> anyhow::Result<Grpc<transport::Channel>> {
+async fn ready(channel: Channel) -> anyhow::Result<Grpc<Channel>> {
     let mut client = Grpc::new(channel);
     client.ready().await.context("the connection is lost")?;
     Ok(client)
 }
 
-async fn publish(channel: transport::Channel, request: PublishRequest) -> anyhow::Result<Tally> {
+async fn publish(channel: Channel, request: PublishRequest) -> anyhow::Result<Tally> {
     let path = PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/Publish");
     let codec: ContractCodec<_, Tally> = ContractCodec::default();
     let response: Result<Response<Tally>, Status> =

@@ -1,5 +1,6 @@
 // The page: asks for the counters each second, and shows them.
 
+import { ask, offer, withdraw } from "./access.js";
 import { element, find, whole } from "./event.js";
 import * as rates from "./rates.js";
 import * as tail from "./tail.js";
@@ -16,24 +17,28 @@ async function poll() {
   const mine = ++round;
   const began = performance.now();
   let stats = null;
+  let denied = false;
   let fault = "The service does not answer. What you see is from before; the page goes on by itself when it is back.";
   try {
-    const answer = await fetch(`/stats?max_topics=${TOPICS}`, { signal: AbortSignal.timeout(PATIENCE_MILLISECONDS) });
+    const answer = await ask(`/stats?max_topics=${TOPICS}`, { patience: PATIENCE_MILLISECONDS });
+    denied = answer.status === 403;
     if (answer.ok) stats = await answer.json();
     else fault = `The service runs, but cannot say what it counted: ${(await answer.json()).error}.`;
   } catch { /* Told below. */ }
   // Meanwhile the page was hidden, and perhaps shown again.
   if (mine !== round) return;
   if (stats) show(stats);
+  if (stats) withdraw();
+  else if (denied) offer("Your token may not read all topics; another one may.");
   rates.add(stats);
-  tellState(stats ? "live" : "away", fault);
+  tellState(stats ? "live" : denied ? "denied" : "away", fault);
   timer = setTimeout(poll, Math.max(100, POLL_MILLISECONDS - (performance.now() - began)));
 }
 
 function tellState(state, fault) {
   find("state").dataset.state = state;
   find("state").textContent = state;
-  document.body.classList.toggle("away", state === "away");
+  document.body.classList.toggle("away", state !== "live");
   const notice = find("notice");
   notice.hidden = state === "live";
   // Said once, not each second.

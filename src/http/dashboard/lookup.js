@@ -1,5 +1,6 @@
 // Finding one event by its key.
 
+import { ask as askService } from "./access.js";
 import { find, read } from "./event.js";
 
 let asked = 0;
@@ -34,7 +35,7 @@ async function ask(topic, id) {
   }
   try {
     const path = `/events/${encodeURIComponent(topic)}/${encodeURIComponent(id)}`;
-    const answer = await fetch(path, { signal: AbortSignal.timeout(15_000) });
+    const answer = await askService(path, { patience: 15_000 });
     const text = await answer.text();
     return answer.ok ? ["Kept once, as it came first:", layOut(text)] : [JSON.parse(text).error, ""];
   } catch {

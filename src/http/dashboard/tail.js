@@ -1,6 +1,7 @@
 // The newest events, as they are kept. However many come, few are shown: between two drawings only
 // the last ones wait, and nobody reads more than a few drawings in a second.
 
+import { ask } from "./access.js";
 import { cut, element, find, read, split, whole } from "./event.js";
 import { lookUp } from "./lookup.js";
 
@@ -48,8 +49,9 @@ export function stop() {
 async function follow(signal) {
   const topic = find("tail-topic").value.trim() && find("tail-topic").value;
   const query = topic ? `topic=${encodeURIComponent(topic)}&` : "";
-  const listed = await fetch(`/events?${query}limit=${AT_FIRST}`, { signal });
+  const listed = await ask(`/events?${query}limit=${AT_FIRST}`, { signal });
   const text = await listed.text();
+  if (listed.status === 403) find("tail-note").textContent = JSON.parse(text).error;
   if (!listed.ok) throw new Error(text);
   const newest = split(text);
   waiting = [];
@@ -59,7 +61,7 @@ async function follow(signal) {
   draw();
   // Where nothing is kept, the beginning is now; but to look for a topic from there takes long.
   const cursor = newest.length ? read(newest.at(-1)).cursor : topic ? "end" : "beginning";
-  const stream = await fetch(`/events/stream?${query}cursor=${encodeURIComponent(cursor)}`, { signal });
+  const stream = await ask(`/events/stream?${query}cursor=${encodeURIComponent(cursor)}`, { signal });
   if (!stream.ok) throw new Error();
   // The clock of the service, as good as its answer tells it.
   const ahead = (Date.parse(listed.headers.get("date")) || Date.now()) - Date.now();

@@ -14,13 +14,14 @@ use std::ops::Range;
 
 use postgres_types::ToSql;
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Config, Row, RowStream, Statement, error::SqlState};
+use tokio_postgres::{Row, RowStream, Statement, error::SqlState};
 use tokio_stream::StreamExt;
 
 use super::{
     Batch, Error, Judgement, Original,
     columns::{Rows, Tallies},
-    open, write_error,
+    session::{ConnectError, Session, Target},
+    write_error,
 };
 use crate::event::{Outcome, Timestamp};
 
@@ -65,6 +66,9 @@ const LOCK: &str = "SELECT head FROM lanes WHERE lane = $1 FOR UPDATE";
 
 const LEDGER: &str = "SELECT first_seq, events, committed_at FROM batch_ledger WHERE batch_id = $1";
 
+/// Changes nothing, and is in the log behind everything that can be seen.
+const TOUCH: &str = "UPDATE batch_ledger SET committed_at = committed_at WHERE batch_id = $1";
+
 /// Finds what is stored under some keys, with the number of each in the arrays, from 1.
 const LOOK: &str = "
     SELECT k.number, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
@@ -74,15 +78,16 @@ const LOOK: &str = "
 /// One lane's way to the database.
 #[derive(Debug)]
 pub(super) struct Lane {
-    config: Config,
-    session: Option<Session>,
+    target: Target,
+    session: Option<Prepared>,
     /// Whether the last batch was all new, so that the next one probably is.
     all_new: bool,
 }
 
+/// A session with the statements of a commit.
 #[derive(Debug)]
-struct Session {
-    client: Client,
+struct Prepared {
+    session: Session,
     store: Statement,
     lock: Statement,
     ledger: Statement,
@@ -90,8 +95,8 @@ struct Session {
 }
 
 impl Lane {
-    pub(super) fn new(config: Config) -> Self {
-        Self { config, session: None, all_new: true }
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, session: None, all_new: true }
     }
 
     /// Gives the connection up, whatever it is doing.
@@ -101,45 +106,45 @@ impl Lane {
 
     /// See [`super::Store::commit`].
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<Vec<Outcome>, Error> {
-        let session = match self.session.take() {
-            Some(session) if !session.client.is_closed() => session,
+        let prepared = match self.session.take() {
+            Some(prepared) if !prepared.session.is_closed() => prepared,
             _ => {
                 // An earlier try may have got through before the connection broke.
                 self.all_new = false;
-                Session::open(&self.config).await?
+                Prepared::open(&self.target).await?
             }
         };
         // An error, or a dropped future, leaves the session behind: the database rolls back what
         // was open in it.
         let mut judgement = Judgement::new(batch);
         let stored = match self.all_new {
-            true => session.store_all(batch, &judgement).await?,
+            true => prepared.store_all(batch, &judgement).await?,
             false => None,
         };
         let received_at = match stored {
             Some(received_at) => received_at,
-            None => session.store_judged(batch, &mut judgement).await?,
+            None => prepared.store_judged(batch, &mut judgement).await?,
         };
         self.all_new = judgement.new_events().count() == batch.events.len();
-        self.session = Some(session);
+        self.session = Some(prepared);
         Ok(judgement.into_outcomes(received_at))
     }
 }
 
-impl Session {
-    async fn open(config: &Config) -> Result<Self, Error> {
+impl Prepared {
+    async fn open(target: &Target) -> Result<Self, Error> {
         let open = async {
-            let client = open::connect(config).await?;
+            let session = target.connect().await?;
             Ok(Self {
-                store: client.prepare(STORE).await?,
-                lock: client.prepare(LOCK).await?,
-                ledger: client.prepare(LEDGER).await?,
-                look: client.prepare(LOOK).await?,
-                client,
+                store: session.prepare(STORE).await?,
+                lock: session.prepare(LOCK).await?,
+                ledger: session.prepare(LEDGER).await?,
+                look: session.prepare(LOOK).await?,
+                session,
             })
         };
         // Nothing was written yet, whatever went wrong.
-        open.await.map_err(|error: tokio_postgres::Error| Error::Unavailable(error.into()))
+        open.await.map_err(|error: ConnectError| Error::Unavailable(error.into()))
     }
 
     /// Stores the batch as if nothing in it had been there before, and says when it was received.
@@ -180,10 +185,10 @@ impl Session {
         let keys: [&(dyn ToSql + Sync); 2] = [&topics, &ids];
         let (begun, locked, ledger, look) = tokio::join! {
             biased;
-            self.client.batch_execute("BEGIN"),
-            self.client.query_one(&self.lock, &lane),
-            self.client.query_opt(&self.ledger, &batch_id),
-            self.client.query_raw(&self.look, keys),
+            self.session.batch_execute("BEGIN"),
+            self.session.query_one(&self.lock, &lane),
+            self.session.query_opt(&self.ledger, &batch_id),
+            self.session.query_raw(&self.look, keys),
         };
         begun.map_err(certain)?;
         locked.map_err(certain)?;
@@ -193,13 +198,16 @@ impl Session {
         find(stored, &places, applied.as_ref(), judgement).await.map_err(certain)?;
 
         if let Some(applied) = applied {
-            self.client.batch_execute("ROLLBACK").await.map_err(certain)?;
+            // That it can be seen means that it is on this server's disk. It is on a synchronous standby
+            // as well when something that comes after it is.
+            self.session.execute(TOUCH, &batch_id).await.map_err(write_error)?;
+            self.session.batch_execute("COMMIT").await.map_err(write_error)?;
             return Ok(applied.received_at);
         }
         let (written, committed) = tokio::join! {
             biased;
             self.store(batch, judgement),
-            self.client.batch_execute("COMMIT"),
+            self.session.batch_execute("COMMIT"),
         };
         // COMMIT of a failed transaction is answered without an error, so its own answer counts
         // only after the statement's.
@@ -216,7 +224,7 @@ impl Session {
         let rows = Rows::of(batch, judgement);
         let tallies = Tallies::of(judgement.counters());
         let row = self
-            .client
+            .session
             .query_one(
                 &self.store,
                 &[

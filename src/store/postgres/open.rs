@@ -1,18 +1,22 @@
-//! Getting to a database that is ready: connecting, migrating, reading its identity.
+//! Getting to a database that is ready: waiting for it, checking and migrating it, reading its
+//! identity.
 
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, NoTls, config::Host, error::SqlState};
+use tokio_postgres::Client;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{OpenError, chain};
-use crate::limits::{
-    CONNECT_TIMEOUT, DATABASE_WAIT, IDLE_TRANSACTION_TIMEOUT, LOCK_TIMEOUT, MIGRATION_WAIT,
-    STATEMENT_TIMEOUT,
+use super::{
+    OpenError, chain, durability,
+    session::{ConnectError, Target, advice},
+};
+use crate::{
+    limits::{DATABASE_WAIT, MIGRATION_WAIT},
+    store::Durability,
 };
 
 mod migrations {
@@ -30,132 +34,35 @@ pub(super) struct Opened {
     pub(super) lanes: u16,
 }
 
-/// Reads a database URL and adds the settings that the service relies on.
-pub(super) fn config(url: &str) -> Result<Config, OpenError> {
-    // What is wrong with a URL is not told in detail: it may hold a password anywhere.
-    let mut config: Config = Some(url)
-        .filter(|url| url.starts_with("postgres://") || url.starts_with("postgresql://"))
-        // A second one stands in a password that is not encoded, and would be printed as a host.
-        .filter(|url| url.split('?').next().is_some_and(|url| url.matches('@').count() <= 1))
-        .and_then(|url| url.parse().ok())
-        .filter(|config: &Config| !config.get_hosts().is_empty() && config.get_dbname().is_some())
-        .ok_or_else(|| OpenError::Unreachable {
-            database: "named by the URL".to_owned(),
-            reason: "the URL must look like postgres://user:password@host:5432/database, with \
-                     other characters than letters and digits percent-encoded, or like sqlite:PATH"
-                .to_owned(),
-        })?;
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("event-aggregator");
-    }
-    // A dead peer must be noticed while producers wait.
-    config
-        .keepalives_idle(Duration::from_secs(15))
-        .keepalives_interval(Duration::from_secs(5))
-        .keepalives_retries(3)
-        .tcp_user_timeout(Duration::from_secs(10));
-    // synchronous_commit is set per session so that no default of a role or a database weakens the
-    // promise that what was acknowledged is on disk.
-    let options = format!(
-        "-c synchronous_commit=on -c statement_timeout={} -c lock_timeout={} \
-         -c idle_in_transaction_session_timeout={} -c timezone=UTC",
-        STATEMENT_TIMEOUT.as_millis(),
-        LOCK_TIMEOUT.as_millis(),
-        IDLE_TRANSACTION_TIMEOUT.as_millis(),
-    );
-    Ok(with_options(&config, &options))
-}
-
-/// The same configuration with more session settings. Those named last count.
-pub(super) fn with_options(config: &Config, options: &str) -> Config {
-    let mut config = config.clone();
-    let options = match config.get_options() {
-        Some(given) => format!("{given} {options}"),
-        None => options.to_owned(),
-    };
-    config.options(options);
-    config
-}
-
-/// The database for people: where it is, without secrets.
-pub(super) fn describe(config: &Config) -> String {
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(folder)) => folder.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let name = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    format!("postgres://{host}:{port}/{name}")
-}
-
-/// Connects. The connection's own task ends with the client.
-pub(super) async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            // Whoever uses the client gets an error of its own.
-            tracing::debug!(error = chain(&error), "database connection ended");
-        }
-    });
-    Ok(client)
-}
-
-/// Waits for the database, migrates it, and says what it is.
-pub(super) async fn prepare(config: &Config) -> Result<Opened, OpenError> {
-    let database = describe(config);
-    let unreachable = |error: tokio_postgres::Error| OpenError::Unreachable {
-        database: database.clone(),
-        reason: advice(&error),
-    };
+/// Waits for the database, checks and migrates it, and says what it is.
+pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Opened, OpenError> {
+    let database = target.describe();
+    let unreachable = |reason| OpenError::Unreachable { database: database.clone(), reason };
 
     let waiting = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(1))
         .with_total_delay(Some(DATABASE_WAIT))
         .without_max_times();
-    let mut client = (|| connect(config))
+    let mut session = (|| target.connect())
         .retry(waiting)
-        .when(may_come_up)
-        .notify(|error, _| info!(reason = advice(error), %database, "waiting for the database"))
+        .when(ConnectError::may_pass)
+        .notify(|error, _| info!(reason = error.advice(), %database, "waiting for the database"))
         .await
-        .map_err(unreachable)?;
+        .map_err(|error| unreachable(error.advice()))?;
 
-    check_server(&client, &database).await?;
-    migrate(&mut client, &database).await?;
+    check_server(&session, &database).await?;
+    durability::check_session(&session, &database).await?;
+    durability::check(&session, &database, demanded).await?;
+    migrate(session.as_mut(), &database).await?;
 
     let identity = "SELECT store_id, (SELECT count(*) FROM lanes),
                            (SELECT max(last_received_at) FROM lanes) FROM store_identity";
-    let row = client.query_one(identity, &[]).await.map_err(unreachable)?;
+    let row = session.query_one(identity, &[]).await;
+    let row = row.map_err(|error| unreachable(advice(&error)))?;
     let lanes = u16::try_from(row.get::<_, i64>(1)).unwrap_or(u16::MAX);
     super::super::warn_of_future(row.get::<_, OffsetDateTime>(2).into());
     Ok(Opened { store_id: row.get(0), lanes })
-}
-
-/// Whether a database that answers like this may answer better in a moment.
-fn may_come_up(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
-        None => !error.to_string().contains("TLS"),
-    }
-}
-
-/// The reason of a failed connection, with what to do about the usual ones.
-pub(super) fn advice(error: &tokio_postgres::Error) -> String {
-    let text = match error.as_db_error() {
-        Some(reply) => reply.message().to_owned(),
-        None => chain(error),
-    };
-    if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
-        return format!("{text}; make it with: createdb");
-    }
-    if text.contains("TLS") {
-        return format!("{text}: connections with TLS are not supported yet; use sslmode=disable");
-    }
-    text
 }
 
 pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), OpenError> {

@@ -1,12 +1,13 @@
 //! Verifying the counters: one snapshot, in a transaction that can only read.
 
-use tokio_postgres::{Client, IsolationLevel, Row};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
+use tokio_stream::StreamExt;
 
-use super::{OpenError, chain, open};
+use super::{OpenError, chain, open, session::Target};
 use crate::{
     limits::MAX_DIFFERENCES,
     store::{
-        Counters,
+        Counters, lane_of,
         verify::{Difference, Failed, Report, check_schema},
     },
 };
@@ -60,23 +61,30 @@ const DIFFERENCES: &str = "
     SELECT kind, subject, recorded, actual, count(*) OVER () FROM differences
     ORDER BY kind, subject LIMIT $1";
 
+// Where a topic is, by one of its events: that the others are there too is compared above.
+const LANES: &str = "
+    SELECT a.topic, e.lane, (SELECT count(*) FROM lanes)
+    FROM audit_stats a CROSS JOIN LATERAL (
+        SELECT lane FROM processed_events WHERE topic = a.topic LIMIT 1
+    ) e";
+
 /// Compares the counters in the database at `url` with its rows. Changes nothing; services may be
 /// writing to it.
 pub async fn verify(url: &str) -> Result<Report, Failed> {
-    let config = open::with_options(&open::config(url)?, OPTIONS);
-    let database = open::describe(&config);
-    let mut client = open::connect(&config).await.map_err(|error| OpenError::Unreachable {
+    let target = Target::of(url)?.with_options(OPTIONS).for_reading();
+    let database = target.describe();
+    let mut session = target.connect().await.map_err(|error| OpenError::Unreachable {
         database: database.clone(),
-        reason: open::advice(&error),
+        reason: error.advice(),
     })?;
-    open::check_server(&client, &database).await?;
+    open::check_server(&session, &database).await?;
     let unreadable = |error: tokio_postgres::Error| Failed::Read {
         database: database.clone(),
         reason: chain(&error),
     };
-    let found = schema_version(&client).await.map_err(unreadable)?;
+    let found = schema_version(&session).await.map_err(unreadable)?;
     check_schema(found, &open::migrations(), &database)?;
-    compare(&mut client, &database).await.map_err(unreadable)
+    compare(session.as_mut(), &database).await.map_err(unreadable)
 }
 
 async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
@@ -97,6 +105,12 @@ async fn compare(client: &mut Client, database: &str) -> Result<Report, tokio_po
         .await?;
     let totals = snapshot.query_one(TOTALS, &[]).await?;
     let rows = snapshot.query(DIFFERENCES, &[&(MAX_DIFFERENCES as i64)]).await?;
+    let mut difference_count = match rows.first() {
+        Some(row) => row.try_get(4)?,
+        None => 0,
+    };
+    let mut differences: Vec<Difference> = rows.iter().map(difference).collect::<Result<_, _>>()?;
+    difference_count += misplaced(&snapshot, &mut differences).await?;
     snapshot.commit().await?;
     Ok(Report {
         database: database.to_owned(),
@@ -108,12 +122,38 @@ async fn compare(client: &mut Client, database: &str) -> Result<Report, tokio_po
         },
         topics: totals.try_get(4)?,
         events: totals.try_get(5)?,
-        difference_count: match rows.first() {
-            Some(row) => row.try_get(4)?,
-            None => 0,
-        },
-        differences: rows.iter().map(difference).collect::<Result<_, _>>()?,
+        difference_count,
+        differences,
     })
+}
+
+/// Adds the topics that are not where [`lane_of`] says, as far as there is room, and says how many there
+/// are.
+async fn misplaced(
+    snapshot: &Transaction<'_>,
+    differences: &mut Vec<Difference>,
+) -> Result<i64, tokio_postgres::Error> {
+    let mut count = 0;
+    let none: [&str; 0] = [];
+    let mut topics = std::pin::pin!(snapshot.query_raw(LANES, none).await?);
+    while let Some(row) = topics.next().await.transpose()? {
+        let (topic, lane): (&str, i16) = (row.try_get(0)?, row.try_get(1)?);
+        let lanes = u16::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u16::MAX).max(1);
+        let right = lane_of(topic, lanes);
+        if i32::from(lane) == i32::from(right) {
+            continue;
+        }
+        count += 1;
+        if differences.len() < MAX_DIFFERENCES {
+            differences.push(Difference {
+                check: "lane".to_owned(),
+                of: topic.to_owned(),
+                recorded: Some(lane.into()),
+                actual: Some(right.into()),
+            });
+        }
+    }
+    Ok(count)
 }
 
 fn difference(row: &Row) -> Result<Difference, tokio_postgres::Error> {

@@ -65,6 +65,10 @@ pub fn verify(path: &Path) -> std::result::Result<Report, Failed> {
     let mut connection = connect(path).map_err(unreadable)?;
     let found = schema_version(&connection).map_err(unreadable)?;
     check_schema(found, migrations::migrations::runner().get_migrations(), &database)?;
+    let sound = is_sound(&connection).map_err(unreadable)?;
+    if !sound {
+        return Err(Failed::Read { database, reason: DAMAGED.to_owned() });
+    }
     compare(&mut connection, &database).map_err(unreadable)
 }
 
@@ -75,6 +79,13 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Whether the pages of the file hang together. It reads all of them, which is too slow for each start.
+fn is_sound(connection: &Connection) -> Result<bool> {
+    connection.query_row("PRAGMA quick_check(1)", [], |row| Ok(row.get_ref(0)?.as_str()? == "ok"))
+}
+
+const DAMAGED: &str = "the file is damaged; restore it from a backup";
+
 fn advice(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite file".to_owned(),
@@ -82,9 +93,7 @@ fn advice(error: &rusqlite::Error) -> String {
             "SQLite cannot open it; whoever reads it must be allowed to write to its folder"
                 .to_owned()
         }
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
-            "the file is damaged; restore it from a backup".to_owned()
-        }
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => DAMAGED.to_owned(),
         // What else SQLite says may hold the text of a statement.
         Some(code) => format!("SQLite failed: {code:?}"),
         None => "SQLite failed".to_owned(),

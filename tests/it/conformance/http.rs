@@ -1,5 +1,7 @@
 //! Plain HTTP with JSON, as curl and browsers use it.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -29,7 +31,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
@@ -42,14 +44,22 @@ impl Answer {
 }
 
 async fn send(server: &TestServer, request: String) -> TcpStream {
-    let mut connection = TcpStream::connect(server.address).await.expect("connect");
+    send_to(server.address, request).await
+}
+
+async fn send_to(address: SocketAddr, request: String) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.expect("connect");
     connection.write_all(request.as_bytes()).await.expect("send");
     connection
 }
 
-async fn call(server: &TestServer, request: String) -> Answer {
+pub async fn call(server: &TestServer, request: String) -> Answer {
+    call_at(server.address, request).await
+}
+
+pub async fn call_at(address: SocketAddr, request: String) -> Answer {
     let mut answer = String::new();
-    send(server, request).await.read_to_string(&mut answer).await.expect("an answer");
+    send_to(address, request).await.read_to_string(&mut answer).await.expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
     Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }

@@ -1,9 +1,13 @@
 //! Payloads: given back as they came, in the form that was asked for.
 
-use event_aggregator::proto::v1::{Event, ListEventsRequest, PayloadFormat, event::Content};
+use event_aggregator::proto::v1::{
+    BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, SubscribeRequest,
+    event::Content, subscribe_response::Frame,
+};
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
+use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(
@@ -12,6 +16,7 @@ on_both_stores!(
     a_structure_and_its_text_are_the_same_event,
     numbers_of_a_structure_come_back_as_they_were,
     what_a_structure_would_change_comes_as_text,
+    no_key_of_a_payload_means_anything,
     an_absent_payload_is_an_empty_object,
     whatever_was_taken_fits_a_client_that_reads_it,
 );
@@ -95,6 +100,18 @@ async fn what_a_structure_would_change_comes_as_text(backend: Backend) {
     assert_eq!(payload_text(&listed[0]), exact);
 }
 
+async fn no_key_of_a_payload_means_anything(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    // serde_json would read the text in there, deeper than any client decodes.
+    let key = "$serde_json::private::RawValue";
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    publish(&mut client, vec![event_with("t", "1", &format!(r#"{{"{key}":"{deep}"}}"#))]).await;
+    let listed = list_all(&mut client, Default::default()).await;
+    let fields = [(key.to_owned(), text(&deep))].into();
+    assert_eq!(listed[0].content, Some(Content::Payload(Struct { fields })));
+}
+
 async fn an_absent_payload_is_an_empty_object(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
@@ -104,31 +121,92 @@ async fn an_absent_payload_is_an_empty_object(backend: Backend) {
     assert_eq!(publish(&mut client, vec![event_with("t", "1", "{}")]).await.conflicts, 0);
 }
 
+/// Payloads as long as may be, and much longer as structures: many small values, empty ones, and deep ones.
+fn largest() -> Vec<String> {
+    let filled = |part: &str| {
+        let (open, close) = (r#"{"x":["#, "0]}");
+        let parts = ((1 << 20) - open.len() - close.len()) / part.len();
+        format!("{open}{}{close}", part.repeat(parts))
+    };
+    let nested = format!("{}{},", "[".repeat(22), "]".repeat(22));
+    ["1,", r#"{"":{}},"#, &nested].map(filled).to_vec()
+}
+
 async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    // As a structure this is five times as large as its text.
-    let large = format!(r#"{{"x":[{}1]}}"#, "1,".repeat((1 << 19) - 8));
-    for id in 0..6 {
-        publish(&mut client, vec![event_with("t", &id.to_string(), &large)]).await;
+    // Names take four bytes of each character.
+    let name = "\u{1d11e}".repeat(63);
+    let payloads = largest();
+    let id = |number: usize| format!("{name}{number}");
+    for (number, payload) in payloads.iter().enumerate() {
+        let source = name.clone();
+        let large = Event { source, ..event_with(&name, &id(number), payload) };
+        publish(&mut client, vec![large]).await;
     }
     for format in [PayloadFormat::Struct, PayloadFormat::Json] {
+        let check = |events: &[Event]| {
+            let numbers = 0..payloads.len();
+            let order = numbers.filter(|&number| events.iter().any(|e| e.event_id == id(number)));
+            assert_eq!(order.count(), payloads.len(), "{format:?}");
+            for event in events {
+                let number = (0..payloads.len()).find(|&number| id(number) == event.event_id);
+                let payload = &payloads[number.expect("one of them")];
+                match &event.content {
+                    Some(Content::PayloadJson(text)) => assert!(text == payload),
+                    Some(Content::Payload(structure)) => {
+                        assert!(!structure.fields.is_empty() && format == PayloadFormat::Struct);
+                    }
+                    None => panic!("no content"),
+                }
+            }
+        };
         let mut request = ListEventsRequest {
             page_size: 1_000,
             payload_format: format.into(),
             ..Default::default()
         };
-        let mut events = 0;
+        let mut listed = Vec::new();
         loop {
             let page = client.list_events(request.clone()).await.expect("page").into_inner();
             assert!(page.encoded_len() < 4 << 20);
             assert!(!page.events.is_empty());
-            events += page.events.len();
+            listed.extend(page.events);
             if page.next_page_token.is_empty() {
                 break;
             }
             request.page_token = page.next_page_token;
         }
-        assert_eq!(events, 6);
+        check(&listed);
+
+        let key = |number| EventKey { topic: name.clone(), event_id: id(number) };
+        let mut keys: Vec<EventKey> = (0..payloads.len()).map(key).collect();
+        let mut found = Vec::new();
+        while !keys.is_empty() {
+            let request =
+                BatchGetEventsRequest { keys: keys.clone(), payload_format: format.into() };
+            let answer = client.batch_get_events(request).await.expect("found").into_inner();
+            assert!(!answer.events.is_empty() && answer.missing.is_empty());
+            keys.drain(..answer.events.len());
+            found.extend(answer.events);
+        }
+        check(&found);
+
+        let request = SubscribeRequest { payload_format: format.into(), ..Default::default() };
+        let mut frames = client.subscribe(request).await.expect("feed").into_inner();
+        let mut read = Vec::new();
+        while read.len() < payloads.len() {
+            let frame = frames.message().await.expect("can be read").expect("no end");
+            if let Some(Frame::Events(batch)) = frame.frame {
+                read.extend(batch.events);
+            }
+        }
+        check(&read);
+    }
+    let escaped = "%F0%9D%84%9E".repeat(63);
+    for (number, payload) in payloads.iter().enumerate() {
+        let answer = get(&server, &format!("/events/{escaped}/{escaped}{number}")).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.contains(payload));
     }
 }

@@ -1,6 +1,6 @@
 //! What survives when the service goes and comes.
 
-use event_aggregator::{app::App, config::Config, proto::v1::Event};
+use event_aggregator::{app::App, proto::v1::Event};
 
 use crate::harness::*;
 
@@ -50,9 +50,7 @@ async fn a_newer_schema_is_refused(backend: Backend) {
              VALUES (99, 'from_the_future', '2099-01-01T00:00:00Z', '1')",
         )
         .await;
-    let config =
-        Config { listen: ([127, 0, 0, 1], 0).into(), database: database.url.clone().into() };
-    let error = App::start(&config).await.err().expect("refused").to_string();
+    let error = App::start(&config_for(&database.url)).await.err().expect("refused").to_string();
     assert!(error.contains("schema version 99"), "{error}");
     assert!(error.contains("newer event-aggregator"), "{error}");
 }

@@ -6,7 +6,8 @@ use event_aggregator::{
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
     store::{
-        Batch, Counters, Filter, ListQuery, Store, postgres::PostgresStore, sqlite::SqliteStore,
+        Batch, Counters, Durability, Filter, ListQuery, Store, postgres::PostgresStore,
+        sqlite::SqliteStore,
     },
 };
 use uuid::Uuid;
@@ -25,7 +26,9 @@ on_both_stores!(
 async fn open(database: &TestDatabase) -> Arc<dyn Store> {
     match &database.url {
         Database::Sqlite(path) => Arc::new(SqliteStore::open(path).expect("open")),
-        Database::Postgres(url) => Arc::new(PostgresStore::open(url).await.expect("open")),
+        Database::Postgres(url) => {
+            Arc::new(PostgresStore::open(url, Durability::Waived).await.expect("open"))
+        }
     }
 }
 

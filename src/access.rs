@@ -1,0 +1,194 @@
+//! Who may do what, and how much. Callers prove who they are by a token or a certificate; an access file
+//! says what each of them may do. Without one everybody may do everything, and asking costs a look at an
+//! option.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::event::Name;
+
+pub use self::{file::AccessFile, policy::Verb, token::Token};
+use self::{
+    policy::{Holder, Policy},
+    token::Digest,
+};
+
+pub mod exposure;
+pub mod file;
+mod policy;
+mod rate;
+mod token;
+
+/// Why a caller is refused. Says nothing about what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is not known who calls: no token, or none that is known, and no certificate that is.
+    #[error("say who you are: send `authorization: Bearer TOKEN` with a token that is valid here")]
+    Unauthenticated,
+    /// Who calls may not do this.
+    #[error("{}", describe(*.verb, .topic.as_ref()))]
+    Denied {
+        /// What was asked for.
+        verb: Verb,
+        /// On which topic; none means on all. One that is no name at all is not repeated, either.
+        topic: Option<Name>,
+    },
+    /// Who calls may do this, but not so often.
+    #[error(
+        "more events came than this identity may send per second; nothing of this request was stored"
+    )]
+    TooFast {
+        /// When to try again.
+        wait: Duration,
+    },
+}
+
+fn describe(verb: Verb, topic: Option<&Name>) -> String {
+    match topic {
+        Some(topic) => format!("this needs a grant to {verb} the topic {topic}"),
+        None => format!("this needs a grant to {verb} all topics"),
+    }
+}
+
+/// What callers are asked who they are by. Clones are handles to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Access(Option<watch::Receiver<Arc<Policy>>>);
+
+impl Access {
+    /// Whether everybody may do everything, because there is no access file.
+    pub fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Who calls. A token decides if there is one: `authorization` is the header of that name. Whatever is
+    /// wrong with it, the answer is the same.
+    pub fn authenticate(
+        &self,
+        authorization: Option<&[u8]>,
+        certificate: Option<&Arc<str>>,
+    ) -> Result<Identity, Error> {
+        let Some(policies) = &self.0 else { return Ok(Identity(None)) };
+        let credential = match (authorization, certificate) {
+            (Some(header), _) => {
+                Credential::Token(Digest::of_bearer(header).ok_or(Error::Unauthenticated)?)
+            }
+            (None, Some(name)) => Credential::Certificate(Arc::clone(name)),
+            (None, None) => return Err(Error::Unauthenticated),
+        };
+        let (policies, holder) = (policies.clone(), Arc::default());
+        let mut known = Known { policies, credential, holder };
+        known.renew()?;
+        Ok(Identity(Some(known)))
+    }
+}
+
+/// What a caller proved who it is by.
+#[derive(Debug, Clone)]
+enum Credential {
+    Token(Digest),
+    Certificate(Arc<str>),
+}
+
+/// Who calls, and what they may do by now.
+#[derive(Debug, Clone)]
+pub struct Identity(Option<Known>);
+
+/// One that the access file names.
+#[derive(Debug, Clone)]
+struct Known {
+    policies: watch::Receiver<Arc<Policy>>,
+    credential: Credential,
+    holder: Arc<Holder>,
+}
+
+impl Known {
+    /// Asks the present policy. Whom it does not know may do nothing any more.
+    fn renew(&mut self) -> Result<(), Error> {
+        let holder = self.policies.borrow_and_update().holder(&self.credential);
+        let known = holder.is_some();
+        self.holder = holder.unwrap_or_default();
+        if known { Ok(()) } else { Err(Error::Unauthenticated) }
+    }
+}
+
+impl Identity {
+    /// Anybody, where everybody may do everything.
+    pub const ANYBODY: Self = Self(None);
+
+    /// How the access file calls it.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_ref().map(|known| known.holder.name())
+    }
+
+    /// Whether it may do this to a topic.
+    pub fn may(&self, verb: Verb, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|known| known.holder.may(verb, topic))
+    }
+
+    /// Whether it may do this to all topics.
+    pub fn may_all(&self, verb: Verb) -> bool {
+        self.0.as_ref().is_none_or(|known| known.holder.may_all(verb))
+    }
+
+    /// Fails unless it may do this to all topics.
+    pub fn demand_all(&self, verb: Verb) -> Result<(), Error> {
+        if self.may_all(verb) { Ok(()) } else { Err(Error::Denied { verb, topic: None }) }
+    }
+
+    /// Fails unless it may do this to each of these topics.
+    pub fn demand<T: AsRef<str>>(
+        &self,
+        verb: Verb,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<(), Error> {
+        match topics.into_iter().find(|topic| !self.may(verb, topic.as_ref())) {
+            Some(topic) => Err(denied(verb, topic.as_ref())),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails unless it may do this to what a filter lets through: these topics, or without any, all.
+    pub fn demand_filtered<T: AsRef<str>>(
+        &self,
+        verb: Verb,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<(), Error> {
+        let mut topics = topics.into_iter().peekable();
+        match topics.peek() {
+            Some(_) => self.demand(verb, topics),
+            None => self.demand_all(verb),
+        }
+    }
+
+    /// Takes so many events off its rate. Fails if they come too fast; then none are taken off.
+    pub fn spend(&self, events: usize) -> Result<(), Error> {
+        let rate = self.0.as_ref().and_then(|known| known.holder.rate());
+        rate.map_or(Ok(()), |rate| rate.spend(events).map_err(|wait| Error::TooFast { wait }))
+    }
+
+    /// Follows what the access file says by now. Costs next to nothing while it says the same. Fails if
+    /// whoever this was is not known any more.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        match &mut self.0 {
+            Some(known) if known.policies.has_changed().unwrap_or(false) => known.renew(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the access file says something else, and follows it.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        if let Some(known) = &mut self.0
+            && known.policies.changed().await.is_ok()
+        {
+            return known.renew();
+        }
+        // Nothing will ever change.
+        pending().await
+    }
+}
+
+/// That something may not be done to a topic.
+pub fn denied(verb: Verb, topic: &str) -> Error {
+    Error::Denied { verb, topic: Name::new("topic", topic.to_owned()).ok() }
+}

@@ -1,0 +1,57 @@
+//! Whether a service may listen where it was told to: beyond its machine only if it knows who calls and
+//! nobody on the way can listen, or if its operator says that this does not matter.
+
+use std::net::IpAddr;
+
+/// A service that anybody who reaches it could use, or whose tokens anybody on the way could read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "others could reach it without TLS or without saying who they are; listen on 127.0.0.1, or give it \
+     --tls-cert and --tls-key with --access (or --tls-client-ca), or say --insecure if the network \
+     keeps others away"
+)]
+pub struct Exposed;
+
+/// Whether only this machine gets to an address.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Fails for a service that must not listen like this.
+pub fn check(
+    is_loopback: bool,
+    tls: bool,
+    authenticated: bool,
+    insecure: bool,
+) -> Result<(), Exposed> {
+    // Tokens that everybody on the way can read prove nothing.
+    match is_loopback || insecure || (tls && authenticated) {
+        true => Ok(()),
+        false => Err(Exposed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_machine_it_takes_tls_and_names_or_a_word() {
+        for (tls, authenticated) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert_eq!(check(true, tls, authenticated, false), Ok(()));
+            assert_eq!(check(false, tls, authenticated, true), Ok(()));
+            let allowed = check(false, tls, authenticated, false).is_ok();
+            assert_eq!(allowed, tls && authenticated, "{tls} {authenticated}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_address_is_one_in_any_dress() {
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_loopback(address.parse().expect("an address")), "{address}");
+        }
+        for address in ["0.0.0.0", "::", "10.0.0.1", "::ffff:0.0.0.0"] {
+            assert!(!is_loopback(address.parse().expect("an address")), "{address}");
+        }
+    }
+}

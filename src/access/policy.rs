@@ -1,0 +1,159 @@
+//! What an access file says, once it is read: who there is, how each proves it, and what each may do.
+
+use std::{fmt, sync::Arc};
+
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use super::{Credential, rate::Rate, token::Digest};
+
+/// What can be done to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Send events.
+    Publish,
+    /// Get events and counters.
+    Read,
+    /// See what the service tells of itself. Asked of all topics only.
+    Admin,
+}
+
+impl Verb {
+    /// All of them, by name.
+    pub(super) const ALL: [(&str, Self); 3] =
+        [("publish", Self::Publish), ("read", Self::Read), ("admin", Self::Admin)];
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// Which topics are meant: one, or all that begin alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pattern {
+    Topic(String),
+    Prefix(String),
+}
+
+impl Pattern {
+    /// Reads `topic`, `prefix*` or `*`.
+    pub(super) fn new(text: &str) -> Result<Self, &'static str> {
+        match text.strip_suffix('*') {
+            Some(prefix) if prefix.contains('*') => Err("may have a * only at its end"),
+            Some(prefix) => Ok(Self::Prefix(prefix.to_owned())),
+            None if text.contains('*') => Err("may have a * only at its end"),
+            None if text.is_empty() => Err("must not be empty; * means all topics"),
+            None => Ok(Self::Topic(text.to_owned())),
+        }
+    }
+
+    fn covers(&self, topic: &str) -> bool {
+        match self {
+            Self::Topic(one) => one == topic,
+            Self::Prefix(prefix) => topic.starts_with(&**prefix),
+        }
+    }
+
+    fn covers_all(&self) -> bool {
+        matches!(self, Self::Prefix(prefix) if prefix.is_empty())
+    }
+}
+
+/// That something may be done to some topics.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pub(super) verbs: Vec<Verb>,
+    pub(super) topics: Vec<Pattern>,
+}
+
+/// Who holds grants. By default nobody, who holds none.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    pub(super) name: String,
+    pub(super) tokens: Vec<Digest>,
+    pub(super) certificate: Option<String>,
+    pub(super) grants: Vec<Grant>,
+    pub(super) rate: Option<Arc<Rate>>,
+}
+
+impl Holder {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn rate(&self) -> Option<&Rate> {
+        self.rate.as_deref()
+    }
+
+    pub(super) fn may(&self, verb: Verb, topic: &str) -> bool {
+        self.patterns(verb).any(|pattern| pattern.covers(topic))
+    }
+
+    pub(super) fn may_all(&self, verb: Verb) -> bool {
+        self.patterns(verb).any(Pattern::covers_all)
+    }
+
+    fn patterns(&self, verb: Verb) -> impl Iterator<Item = &Pattern> {
+        let grants = self.grants.iter().filter(move |grant| grant.verbs.contains(&verb));
+        grants.flat_map(|grant| &grant.topics)
+    }
+}
+
+/// Everybody who may do anything.
+#[derive(Debug)]
+pub(super) struct Policy(Vec<Arc<Holder>>);
+
+impl Policy {
+    /// Whoever had the same rate before goes on with what is left of it.
+    pub(super) fn new(mut holders: Vec<Holder>, before: Option<&Self>) -> Self {
+        for holder in &mut holders {
+            let mut others = before.iter().flat_map(|before| &before.0);
+            let same = others.find(|other| other.name == holder.name && other.rate == holder.rate);
+            if let Some(same) = same {
+                holder.rate.clone_from(&same.rate);
+            }
+        }
+        Self(holders.into_iter().map(Arc::new).collect())
+    }
+
+    /// Whose credential this is. Compares a token with those of all, in the same time whichever it is.
+    pub(super) fn holder(&self, credential: &Credential) -> Option<Arc<Holder>> {
+        let is_of = match credential {
+            Credential::Certificate(name) => {
+                let mut holders = self.0.iter();
+                return holders.find(|holder| holder.certificate.as_deref() == Some(name)).cloned();
+            }
+            Credential::Token(token) => token,
+        };
+        let mut found = u64::MAX;
+        for (index, holder) in (0_u64..).zip(&self.0) {
+            for token in &holder.tokens {
+                found.conditional_assign(&index, token.ct_eq(is_of));
+            }
+        }
+        self.0.get(usize::try_from(found).ok()?).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn patterns_cover_what_they_say() {
+        let covers = |pattern, topic| Pattern::new(pattern).expect("a pattern").covers(topic);
+        assert!(covers("a", "a") && !covers("a", "ab") && !covers("a", ""));
+        assert!(covers("a*", "a") && covers("a*", "ab") && !covers("a*", "b"));
+        assert!(covers("*", "a") && covers("*", "*"));
+        for pattern in ["", "a*b", "**", "*a"] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern}");
+        }
+        assert!(Pattern::new("*").expect("all").covers_all());
+        assert!(!Pattern::new("a*").expect("some").covers_all());
+    }
+}

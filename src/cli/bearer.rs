@@ -1,0 +1,72 @@
+//! The token that commands show to a service. It is sent and never printed.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::Interceptor,
+};
+
+use crate::access::Token;
+
+/// By which token a command says who it is.
+#[derive(Debug, Default, Args)]
+pub(super) struct BearerArgs {
+    /// Token that says who you are. Others on this machine can see it here: better name a file
+    #[arg(
+        long,
+        env = "EVENT_AGGREGATOR_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        // Takes anything: an error would repeat it.
+        value_parser = |text: &str| Ok::<_, String>(Token::from(text.to_owned()))
+    )]
+    token: Option<Token>,
+
+    /// File that holds the token; counts before --token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl BearerArgs {
+    /// What is put on each call.
+    pub(super) fn read(&self) -> anyhow::Result<Bearer> {
+        let token = match (&self.token_file, &self.token) {
+            (Some(path), _) => {
+                let read = fs::read_to_string(path);
+                read.with_context(|| format!("cannot read the token file {}", path.display()))?
+            }
+            (None, Some(token)) => token.reveal().to_owned(),
+            (None, None) => return Ok(Bearer(None)),
+        };
+        let token = token.trim();
+        // An empty variable names none.
+        if token.is_empty() && self.token_file.is_none() {
+            return Ok(Bearer(None));
+        }
+        let header = MetadataValue::try_from(format!("Bearer {token}")).ok();
+        let mut header = header
+            .filter(|_| !token.is_empty() && !token.contains(char::is_whitespace))
+            .ok_or_else(|| {
+                anyhow!("the token must be one word, as `event-aggregator token` prints it")
+            })?;
+        header.set_sensitive(true);
+        Ok(Bearer(Some(header)))
+    }
+}
+
+/// Puts a token on each call, if there is one.
+#[derive(Debug, Clone)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,61 @@
+//! `token`: makes a token and the entry of the access file that goes with it.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use super::{Output, print};
+use crate::{access, event::Name};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The token is shown this once and kept nowhere. The access file holds its SHA-256 digest only.
+
+  event-aggregator token shop
+  event-aggregator token shop -o json | jq -r .entry >> access.toml")]
+pub(super) struct Token {
+    /// Whose it is: the name of its entry in the access file
+    #[arg(value_parser = name)]
+    name: Name,
+
+    /// How to print [default: table on a terminal, else ndjson]
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::new("it", text.to_owned()).map_err(|fault| fault.to_string())
+}
+
+impl Token {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let token = access::Token::random().context("the system has no random numbers")?;
+        let entry = entry(&self.name, &token);
+        let all = || json!({ "name": &*self.name, "token": token.reveal(), "entry": entry });
+        match Output::or_suitable(self.output) {
+            Output::Table => print(format_args!(
+                "The token, shown this once:\n\n  {}\n\nIts entry in the access file; grant what it \
+                 needs:\n\n{entry}",
+                token.reveal()
+            ))?,
+            Output::Json => print(format_args!("{:#}", all()))?,
+            Output::Ndjson => print(all())?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// An entry that grants nothing is of no use, so this one has an example that is easily narrowed.
+fn entry(name: &str, token: &access::Token) -> String {
+    // What JSON writes for a name is TOML, too.
+    let (name, digest) = (json!(name), token.digest());
+    format!(
+        "[[identity]]\nname = {name}\ntoken_sha256 = [\"{digest}\"]\ngrants = [{{ verbs = \
+         [\"publish\", \"read\"], topics = [\"{EXAMPLE}\"] }}]\n"
+    )
+}
+
+/// A topic to begin with.
+const EXAMPLE: &str = "orders.*";

@@ -1,0 +1,58 @@
+//! Where the messages of a body begin and end, told from its bytes as they pass.
+
+/// Where messages begin in a body: each is preceded by a flag and its length.
+#[derive(Debug, Default)]
+pub(super) struct Boundaries {
+    prefix: [u8; 5],
+    /// Bytes of the prefix that have passed.
+    known: usize,
+    /// Bytes of the message that have not passed yet.
+    left: usize,
+}
+
+impl Boundaries {
+    /// How many messages have begun in `data`.
+    pub(super) fn pass(&mut self, mut data: &[u8]) -> u64 {
+        let mut messages = 0;
+        while !data.is_empty() {
+            let of_message = self.left.min(data.len());
+            self.left -= of_message;
+            data = &data[of_message..];
+            let of_prefix = (self.prefix.len() - self.known).min(data.len());
+            self.prefix[self.known..self.known + of_prefix].copy_from_slice(&data[..of_prefix]);
+            self.known += of_prefix;
+            data = &data[of_prefix..];
+            if self.known == self.prefix.len() {
+                let [_, length @ ..] = self.prefix;
+                (self.left, self.known) = (u32::from_be_bytes(length) as usize, 0);
+                messages += 1;
+            }
+        }
+        messages
+    }
+
+    /// Bytes of the message that has begun and not ended yet.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Boundaries;
+
+    #[test]
+    fn messages_are_counted_wherever_the_data_is_cut() {
+        let mut body = Vec::new();
+        for message in [&b"one"[..], b"", b"three three"] {
+            body.push(0);
+            body.extend((message.len() as u32).to_be_bytes());
+            body.extend(message);
+        }
+        for size in 1..=body.len() {
+            let mut boundaries = Boundaries::default();
+            let counted: u64 = body.chunks(size).map(|data| boundaries.pass(data)).sum();
+            assert_eq!(counted, 3, "in pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Who calls: found out before anything else of a call is read.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header::AUTHORIZATION, request::Parts},
+};
+
+use super::error::Error;
+use crate::{access::Identity, peer::Peer, service::Service};
+
+/// Who makes a call. Must be the first that the call takes out of its request.
+pub(super) struct Caller(pub(super) Identity);
+
+impl FromRequestParts<Service> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Error> {
+        if service.access.is_open() {
+            return Ok(Self(Identity::ANYBODY));
+        }
+        // Taken out: nothing behind this needs it, so nothing can tell it.
+        let token = parts.headers.remove(AUTHORIZATION);
+        let peer = parts.extensions.get::<Peer>();
+        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let token = token.as_ref().map(|token| token.as_bytes());
+        service.access.authenticate(token, certificate).map(Self).map_err(Error::access)
+    }
+}

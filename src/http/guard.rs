@@ -1,0 +1,60 @@
+//! What is done around every HTTP call: it is bounded in time and in number, a large body is read once
+//! there is room for it, and a panic is answered like any other fault.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http_body::Body as _;
+use http_body_util::LengthLimitError;
+use tokio::time::timeout;
+
+use super::error::Error;
+use crate::{
+    limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
+    service::Service,
+};
+
+pub(super) async fn guarded(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(_room) = service.load.call() else {
+        return Error::too_many_calls().into_response();
+    };
+    let answer = AssertUnwindSafe(answer(&service, request, next)).catch_unwind();
+    match timeout(CALL_TIMEOUT, answer).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(error))) => error.into_response(),
+        Ok(Err(_)) => Error::internal().into_response(),
+        Err(_) => Error::deadline_exceeded().into_response(),
+    }
+}
+
+async fn answer(service: &Service, request: Request, next: Next) -> Result<Response, Error> {
+    // A body that does not say how large it is may be as large as any.
+    let size = request.body().size_hint().exact();
+    let size = size.map_or(MAX_REQUEST_BYTES, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    if size <= SMALL_REQUEST_BYTES {
+        return Ok(next.run(request).await);
+    }
+    let _room = service.load.reading(size.min(MAX_REQUEST_BYTES)).await;
+    let (head, body) = request.into_parts();
+    let read = timeout(READING_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
+    let body =
+        read.map_err(|_| Error::too_slow())?.map_err(|error| match is_too_large(&error) {
+            true => Error::too_large(),
+            false => Error::not_json("it ends too early"),
+        })?;
+    Ok(next.run(Request::from_parts(head, Body::from(body))).await)
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
+}

@@ -1,0 +1,77 @@
+//! Whether a database keeps what was acknowledged: what is looked at before a service uses it.
+
+use tokio_postgres::Client;
+use tracing::warn;
+
+use super::{OpenError, session};
+use crate::store::Durability;
+
+/// What to do about a pooler.
+pub(super) const NO_POOLER: &str =
+    "a connection pooler in between does that; name the database server itself";
+
+/// Sees to it that sessions have the settings that they were opened with. A pooler may ignore them, and
+/// then neither the durability nor the bounds of statements are what the service relies on.
+pub(super) async fn check_session(client: &Client, database: &str) -> Result<(), OpenError> {
+    let wanted = session::settings();
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+    let sql = "SELECT name, setting FROM pg_settings WHERE name = ANY($1)";
+    let refused = |reason| OpenError::Unreachable { database: database.to_owned(), reason };
+    let rows = client.query(sql, &[&names]).await;
+    let rows = rows.map_err(|error| refused(session::advice(&error)))?;
+    for row in rows {
+        let (name, found): (&str, &str) = (row.get(0), row.get(1));
+        if let Some((_, wanted)) = wanted.iter().find(|(wanted, _)| *wanted == name)
+            && wanted != found
+        {
+            return Err(refused(format!(
+                "a session that was opened with {name}={wanted} has {name}={found}: {NO_POOLER}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a database that a crash may rob of what was acknowledged, or only warns of it.
+pub(super) async fn check(
+    client: &Client,
+    database: &str,
+    durability: Durability,
+) -> Result<(), OpenError> {
+    let sql = "
+        SELECT current_setting('fsync')::bool, current_setting('full_page_writes')::bool,
+               (SELECT min(relname)::text FROM pg_class
+                WHERE relpersistence = 'u' AND relkind = 'r' AND pg_table_is_visible(oid)
+                AND relname IN ('processed_events', 'audit_stats', 'lanes', 'batch_ledger',
+                                'store_identity'))";
+    let row = client.query_one(sql, &[]).await.map_err(|error| OpenError::Unreachable {
+        database: database.to_owned(),
+        reason: session::advice(&error),
+    })?;
+    if !row.get::<_, bool>(1) {
+        // Right on a file system that never tears a page, which cannot be known from here.
+        warn!(
+            database,
+            "full_page_writes is off: a power cut may damage the database, unless its file system \
+             writes pages as a whole"
+        );
+    }
+    let unlogged: Option<&str> = row.get(2);
+    let weakness = match unlogged {
+        _ if !row.get::<_, bool>(0) => {
+            "fsync is off there; set it to on in postgresql.conf and reload".to_owned()
+        }
+        Some(table) => {
+            format!("the table {table} is unlogged; run: ALTER TABLE {table} SET LOGGED")
+        }
+        None => return Ok(()),
+    };
+    let refused = OpenError::NotDurable { database: database.to_owned(), reason: weakness };
+    match durability {
+        Durability::Demanded => Err(refused),
+        Durability::Waived => {
+            warn!("{refused}");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Sessions: what a URL says about them, what the service adds to that, and how one is opened. What is
+//! asked of the database in one does not live here.
+
+use std::{fmt, future::poll_fn, ops::Deref, time::Duration};
+
+use tokio::time::{error::Elapsed, timeout};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, Socket,
+    config::{Host, TargetSessionAttrs},
+    error::{DbError, SqlState},
+    tls::MakeTlsConnect,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::{OpenError, chain, tls};
+use crate::limits::{
+    CLIENT_CHECK_INTERVAL, CONNECT_TIMEOUT, IDLE_TRANSACTION_TIMEOUT, LOCK_TIMEOUT,
+    SESSION_TIMEOUT, STATEMENT_TIMEOUT,
+};
+
+type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// The settings that the service relies on, as the database shows them. They are set per session, so
+/// that no default of a role or a database weakens the promise that what was acknowledged is on disk, or
+/// how commits see each other.
+pub(super) fn settings() -> [(&'static str, String); 7] {
+    let millis = |time: Duration| time.as_millis().to_string();
+    [
+        ("synchronous_commit", "on".to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
+        ("statement_timeout", millis(STATEMENT_TIMEOUT)),
+        ("lock_timeout", millis(LOCK_TIMEOUT)),
+        ("idle_in_transaction_session_timeout", millis(IDLE_TRANSACTION_TIMEOUT)),
+        ("client_connection_check_interval", millis(CLIENT_CHECK_INTERVAL)),
+        ("TimeZone", "UTC".to_owned()),
+    ]
+}
+
+/// Where sessions are opened, and with which settings.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+}
+
+impl Target {
+    /// Reads a database URL and adds the settings that the service relies on.
+    pub(super) fn of(url: &str) -> Result<Self, OpenError> {
+        let (known, trusted) = tls::split(url);
+        // What is wrong with a URL is not told in detail: it may hold a password anywhere.
+        let mut config: Config = Some(known)
+            .filter(|url| url.starts_with("postgres://") || url.starts_with("postgresql://"))
+            // A second one stands in a password that is not encoded, and would be printed as a host.
+            .filter(|url| url.split('?').next().is_some_and(|url| url.matches('@').count() <= 1))
+            .and_then(|url| url.parse().ok())
+            .filter(|config: &Config| {
+                !config.get_hosts().is_empty() && config.get_dbname().is_some()
+            })
+            .ok_or_else(|| OpenError::Unreachable {
+                database: "named by the URL".to_owned(),
+                reason: "the URL must look like postgres://user:password@host:5432/database, with \
+                         other characters than letters and digits percent-encoded, or like \
+                         sqlite:PATH"
+                    .to_owned(),
+            })?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("event-aggregator");
+        }
+        let mode = tls::mode(&config);
+        config
+            .ssl_mode(mode)
+            // Of several servers, the one that takes writes; a standby is none of ours.
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            // A dead peer must be noticed while producers wait.
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(10));
+        let tls = tls::connector(mode, trusted.as_deref())
+            .map_err(|reason| OpenError::Unreachable { database: describe(&config), reason })?;
+        let settings =
+            settings().map(|(name, value)| format!("-c {name}={}", value.replace(' ', "\\ ")));
+        Ok(Self { config, tls }.with_options(&settings.join(" ")))
+    }
+
+    /// The same with more session settings. Those named last count.
+    pub(super) fn with_options(&self, options: &str) -> Self {
+        let mut target = self.clone();
+        target.config.options(match self.config.get_options() {
+            Some(given) => format!("{given} {options}"),
+            None => options.to_owned(),
+        });
+        target
+    }
+
+    /// The same for whoever only reads, and may do so on a standby.
+    pub(super) fn for_reading(mut self) -> Self {
+        self.config.target_session_attrs(TargetSessionAttrs::Any);
+        self
+    }
+
+    /// The database for people: where it is, without secrets.
+    pub(super) fn describe(&self) -> String {
+        describe(&self.config)
+    }
+
+    /// Opens a session.
+    pub(super) async fn connect(&self) -> Result<Session, ConnectError> {
+        let connecting = self.config.connect(self.tls.clone());
+        let (client, connection) = timeout(SESSION_TIMEOUT, connecting).await??;
+        let attending = AbortOnDropHandle::new(tokio::spawn(attend(connection)));
+        Ok(Session { client, _attending: attending })
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+fn describe(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().enumerate().map(|(number, host)| {
+        let host = match host {
+            Host::Tcp(host) => host.clone(),
+            Host::Unix(folder) => folder.display().to_string(),
+        };
+        let ports = config.get_ports();
+        let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+        format!("{host}:{port}")
+    });
+    let hosts: Vec<String> = hosts.collect();
+    let name = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("postgres://{}/{name}", hosts.join(","))
+}
+
+/// A session. When it is dropped its connection is cut at once, also while the server is busy for it:
+/// the server notices, and gives up what it has not begun to commit.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    _attending: AbortOnDropHandle<()>,
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl AsMut<Client> for Session {
+    fn as_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+/// Works for a session until its connection ends.
+async fn attend(mut connection: Connection<Socket, TlsStream>) {
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) if is_doubt(&notice) => {
+                warn!(
+                    "somebody ended the wait for the standby: the commit may be on one server only"
+                );
+                return;
+            }
+            Ok(_) => (),
+            // Whoever uses the session gets an error of its own.
+            Err(error) => {
+                debug!(error = chain(&error), "database connection ended");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the server is about to call something committed that its synchronous standby may not have:
+/// it does so when somebody cancels the wait. Without that answer, what became of it is asked again.
+fn is_doubt(notice: &DbError) -> bool {
+    notice.routine() == Some("SyncRepWaitForLSN")
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The server said so, or does not answer.
+    #[error(transparent)]
+    Failed(#[from] tokio_postgres::Error),
+    /// The server took the connection and then fell silent.
+    #[error("it took the connection and did not answer for {} s", SESSION_TIMEOUT.as_secs())]
+    Silent(#[from] Elapsed),
+}
+
+impl ConnectError {
+    /// Whether a server that answers like this may answer better in a moment.
+    pub(super) fn may_pass(&self) -> bool {
+        let Self::Failed(error) = self else { return true };
+        match error.code() {
+            Some(code) => {
+                [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code)
+            }
+            None => tls::refusal(error).is_none(),
+        }
+    }
+
+    /// The reason, with what to do about the usual ones.
+    pub(super) fn advice(&self) -> String {
+        match self {
+            Self::Failed(error) => advice(error),
+            Self::Silent(_) => self.to_string(),
+        }
+    }
+}
+
+/// The reason of an error before the service runs, with what to do about the usual ones.
+pub(super) fn advice(error: &tokio_postgres::Error) -> String {
+    if let Some(refusal) = tls::refusal(error) {
+        return refusal;
+    }
+    let Some(reply) = error.as_db_error() else {
+        let text = chain(error);
+        return match text.contains("database does not allow writes") {
+            true => format!("{text}: it is a standby, or was set to read only; name the primary"),
+            false => text,
+        };
+    };
+    let text = reply.message();
+    match *reply.code() {
+        SqlState::INVALID_CATALOG_NAME => format!("{text}; make it with: createdb"),
+        SqlState::PROTOCOL_VIOLATION if text.contains("startup parameter") => {
+            format!("{text}: {}", super::durability::NO_POOLER)
+        }
+        _ => text.to_owned(),
+    }
+}

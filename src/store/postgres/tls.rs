@@ -1,0 +1,172 @@
+//! Which connections to a database are encrypted, and whom they trust. Where there is TLS, the
+//! server's certificate and the name in it are always verified, whatever the mode is called: without
+//! that, whoever stands in between can read along.
+
+use std::{error::Error as StdError, io, net::IpAddr, path::Path, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Takes out of a database URL what tokio-postgres does not know: the modes that say that they verify,
+/// as all do here, and the file of the certificates to trust.
+pub(super) fn split(url: &str) -> (String, Option<String>) {
+    // A question mark before the last @ belongs to a password.
+    let host = url.rfind('@').map_or(0, |at| at + 1);
+    let Some(parameters) = url[host..].find('?').map(|at| host + at + 1) else {
+        return (url.to_owned(), None);
+    };
+    let mut trusted = None;
+    let mut known = Vec::new();
+    for parameter in url[parameters..].split('&') {
+        match parameter.split_once('=') {
+            Some(("sslmode", "verify-ca" | "verify-full")) => known.push("sslmode=require"),
+            Some(("sslmode", "allow")) => known.push("sslmode=prefer"),
+            // As in libpq, that means those of this machine, which is what no file means.
+            Some(("sslrootcert", "system")) => (),
+            // A plus is a plus in the URL of a database.
+            Some(("sslrootcert", _)) => {
+                trusted = form_urlencoded::parse(parameter.replace('+', "%2B").as_bytes())
+                    .next()
+                    .map(|(_, file)| file.into_owned());
+            }
+            _ => known.push(parameter),
+        }
+    }
+    (format!("{}{}", &url[..parameters], known.join("&")), trusted)
+}
+
+/// Whether connections use TLS. The usual default, to prefer it, means none if anybody in between says
+/// so; here it means TLS, except to a server on this machine.
+pub(super) fn mode(config: &Config) -> SslMode {
+    let by_socket = |host: &Host| matches!(host, Host::Unix(_));
+    let by_loopback = |host: &Host| match host {
+        Host::Tcp(name) if name == "localhost" => true,
+        Host::Tcp(name) => name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        Host::Unix(_) => true,
+    };
+    let hosts = config.get_hosts();
+    let here = hosts.iter().all(by_loopback)
+        && config.get_hostaddrs().iter().all(|address| address.is_loopback());
+    match config.get_ssl_mode() {
+        // Nobody is in between, and PostgreSQL has no TLS there.
+        _ if hosts.iter().all(by_socket) => SslMode::Disable,
+        SslMode::Prefer if here => SslMode::Disable,
+        SslMode::Prefer => SslMode::Require,
+        given => given,
+    }
+}
+
+/// What opens TLS connections. Trusts the certificates in a file, or else those that this machine
+/// trusts. The error says what is wrong with the file.
+pub(super) fn connector(mode: SslMode, trusted: Option<&str>) -> Result<MakeRustlsConnect, String> {
+    let mut roots = RootCertStore::empty();
+    match trusted {
+        Some(file) => read(Path::new(file), &mut roots)
+            .map_err(|reason| format!("cannot read the certificates in {file}: {reason}"))?,
+        None if mode == SslMode::Disable => (),
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+        }
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // Demanded when TLS begins without asking, as sslnegotiation=direct wants it.
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn read(file: &Path, roots: &mut RootCertStore) -> Result<(), String> {
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    match roots.is_empty() {
+        true => Err("there is none; it must be in PEM form".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Why there is no TLS connection and will be none, with what to do about it, if that is what failed.
+pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
+    let cause = error.source()?;
+    if cause.to_string() == "server does not support TLS" {
+        return Some(
+            "it has no TLS, which only a server on this machine may do without; switch TLS on \
+             there, or add ?sslmode=disable to its URL if nobody can listen in between"
+                .to_owned(),
+        );
+    }
+    let refused = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(reason) = refused else { return None };
+    Some(match reason {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("its certificate is that of another: {reason}; use a host name that it holds")
+        }
+        // The latter if the signer was made anew under its old name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is not trusted here: nobody known has signed it; name the file of the \
+             certificate that did with ?sslrootcert=FILE in the URL"
+                .to_owned()
+        }
+        _ => format!("its certificate is not valid: {reason}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_library_does_not_know_is_taken_out_of_the_url() {
+        let split = |url: &str| {
+            let (url, trusted) = split(url);
+            (url, trusted.unwrap_or_default())
+        };
+        let none = String::new;
+        let plain = "postgres://u:p?w@h/d";
+        assert_eq!(split(plain), (plain.to_owned(), none()));
+        assert_eq!(
+            split("postgres://u@h/d?sslmode=verify-full&sslrootcert=%2Fa%20b+c&application_name=x"),
+            ("postgres://u@h/d?sslmode=require&application_name=x".to_owned(), "/a b+c".to_owned())
+        );
+        assert_eq!(
+            split("postgres://h/d?sslrootcert=system&sslmode=disable"),
+            ("postgres://h/d?sslmode=disable".to_owned(), none())
+        );
+    }
+
+    #[test]
+    fn only_a_server_on_this_machine_needs_no_tls() {
+        let mode = |url: &str| mode(&url.parse().expect("a URL"));
+        for url in [
+            "postgres://u@localhost/d",
+            "postgres://u@127.0.0.1,[::1]/d?sslmode=prefer",
+            "postgres://u@%2Frun%2Fpostgresql/d?sslmode=require",
+            "postgres://u@db.example/d?sslmode=disable",
+        ] {
+            assert_eq!(mode(url), SslMode::Disable, "{url}");
+        }
+        for url in [
+            "postgres://u@db.example/d",
+            "postgres://u@localhost,db.example/d",
+            "postgres://u@10.0.0.1/d?sslmode=prefer",
+            "postgres://u@localhost/d?sslmode=require",
+            "postgres://u@localhost/d?hostaddr=10.0.0.1",
+            "postgres://u@db.example/d?hostaddr=127.0.0.1",
+        ] {
+            assert_eq!(mode(url), SslMode::Require, "{url}");
+        }
+    }
+}

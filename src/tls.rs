@@ -1,0 +1,255 @@
+//! TLS of the service: its certificate, whom it asks for one, and taking new files while it runs. Which
+//! files these are is said in `config`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use tokio::{
+    net::TcpStream,
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+    time::sleep,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+        server::WebPkiClientVerifier,
+    },
+    server::TlsStream,
+};
+use tracing::{info, warn};
+
+use crate::{config::TlsArgs, limits::CERTIFICATE_INTERVAL};
+
+pub(crate) use name::name;
+
+mod name;
+
+/// What is spoken behind TLS, the better one first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Why TLS cannot be spoken. Each reads as one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not all flags were given.
+    #[error("{given} needs {missing} beside it")]
+    Incomplete {
+        /// The flag that was given.
+        given: &'static str,
+        /// What was not.
+        missing: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {reason}; {flag} takes a PEM file")]
+    File {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The files do not go together.
+    #[error("cannot use {path} as --tls-cert: {reason}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: rustls::Error,
+    },
+    /// The authorities of clients cannot be used.
+    #[error("cannot use {path} as --tls-client-ca: {reason}")]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// SIGHUP cannot be listened for.
+    #[error("cannot handle SIGHUP: {0}")]
+    Signal(io::Error),
+}
+
+/// The TLS of a service. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Tls {
+    files: Arc<Files>,
+    acceptor: Arc<RwLock<TlsAcceptor>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the files that are named. None if none is. Goes on looking at them; must be called inside
+    /// the runtime.
+    pub fn start(args: &TlsArgs) -> Result<Option<Self>, Error> {
+        let Some(files) = Files::named(args)? else { return Ok(None) };
+        let contents = files.read()?;
+        let acceptor = Arc::new(RwLock::new(files.acceptor(&contents)?));
+        let tls = Self { files: Arc::new(files), acceptor };
+        let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Signal)?;
+        let mut follower = Follower { files: Arc::clone(&tls.files), known: contents };
+        let acceptor = Arc::downgrade(&tls.acceptor);
+        tokio::spawn(async move {
+            // For as long as there is a service.
+            while acceptor.strong_count() > 0 {
+                let is_asked = tokio::select! {
+                    asked = hang_up.recv() => asked.is_some(),
+                    () = sleep(CERTIFICATE_INTERVAL) => false,
+                };
+                let look = move || (follower.look(is_asked), follower);
+                let Ok((found, back)) = spawn_blocking(look).await else { return };
+                follower = back;
+                if let (Some(new), Some(acceptor)) = (found, acceptor.upgrade()) {
+                    *acceptor.write().unwrap_or_else(PoisonError::into_inner) = new;
+                }
+            }
+        });
+        Ok(Some(tls))
+    }
+
+    /// Shakes hands, with the certificate of now.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+        acceptor.accept(stream).await
+    }
+}
+
+/// The files, by what they are for.
+#[derive(Debug, Clone)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+}
+
+/// What is in them.
+#[derive(Clone, PartialEq, Eq)]
+struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn named(args: &TlsArgs) -> Result<Option<Self>, Error> {
+        let incomplete = |given, missing| Err(Error::Incomplete { given, missing });
+        match (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
+            (None, None, None) => Ok(None),
+            (Some(_), None, _) => incomplete("--tls-cert", "--tls-key"),
+            (None, Some(_), _) => incomplete("--tls-key", "--tls-cert"),
+            (None, None, Some(_)) => incomplete("--tls-client-ca", "--tls-cert and --tls-key"),
+            (Some(certificate), Some(key), client_ca) => Ok(Some(Self {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: client_ca.clone(),
+            })),
+        }
+    }
+
+    fn read(&self) -> Result<Contents, Error> {
+        let read = |flag, path: &Path| {
+            fs::read(path).map_err(|error| unreadable(flag, path, error.to_string()))
+        };
+        let client_ca = self.client_ca.as_deref().map(|path| read("--tls-client-ca", path));
+        Ok(Contents {
+            certificate: read("--tls-cert", &self.certificate)?,
+            key: read("--tls-key", &self.key)?,
+            client_ca: client_ca.transpose()?,
+        })
+    }
+
+    fn acceptor(&self, contents: &Contents) -> Result<TlsAcceptor, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let unusable = |reason| Error::Certificate { path: self.certificate.clone(), reason };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let builder = match self.client_ca.as_deref().zip(contents.client_ca.as_deref()) {
+            None => builder.with_no_client_auth(),
+            Some((path, pem)) => {
+                let mut roots = RootCertStore::empty();
+                let wrong = |reason| Error::ClientCa { path: path.to_owned(), reason };
+                for authority in certificates("--tls-client-ca", path, pem)? {
+                    roots.add(authority).map_err(|error| wrong(error.to_string()))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder
+                    .with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
+            }
+        };
+        let chain = certificates("--tls-cert", &self.certificate, &contents.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&contents.key)
+            .map_err(|error| unreadable("--tls-key", &self.key, said(&error, "private key")))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+fn certificates(
+    flag: &'static str,
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
+    let found = found.and_then(|found| match found.is_empty() {
+        true => Err(pem::Error::NoItemsFound),
+        false => Ok(found),
+    });
+    found.map_err(|error| unreadable(flag, path, said(&error, "certificate")))
+}
+
+/// What is wrong with a PEM file, without what is in it.
+fn said(error: &pem::Error, wanted: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("there is no {wanted} in it"),
+        _ => "it is damaged".to_owned(),
+    }
+}
+
+fn unreadable(flag: &'static str, path: &Path, reason: String) -> Error {
+    Error::File { flag, path: path.to_owned(), reason }
+}
+
+/// Looks at the files again and again.
+struct Follower {
+    files: Arc<Files>,
+    /// What was in them when they were looked at last, good or bad.
+    known: Contents,
+}
+
+impl Follower {
+    /// What they make now, if that is new and can be used. What cannot be used is told once.
+    fn look(&mut self, is_asked: bool) -> Option<TlsAcceptor> {
+        let read = self.files.read();
+        if !is_asked && read.as_ref().is_ok_and(|contents| *contents == self.known) {
+            return None;
+        }
+        let made = read.and_then(|contents| {
+            self.known = contents;
+            self.files.acceptor(&self.known)
+        });
+        match made {
+            Ok(acceptor) => {
+                info!("new connections get the certificate as it is now");
+                Some(acceptor)
+            }
+            Err(error) => {
+                warn!(%error, "the new certificate is not used; the old one goes on");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a changed access file does to those who are there already.
+
+use event_aggregator::proto::v1::{ListEventsRequest, PublishStreamRequest, SubscribeRequest};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use super::{Guarded, entry, grant, refused, until};
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_holds_for_open_streams_too() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut shop = guarded.caller("shop").await;
+    let topics = vec!["orders".to_owned()];
+    let subscribe = SubscribeRequest { topics, ..Default::default() };
+    let mut frames = shop.subscribe(subscribe.clone()).await.expect("granted").into_inner();
+    let (requests, stream) = mpsc::channel(4);
+    let mut answers =
+        shop.publish_stream(ReceiverStream::new(stream)).await.expect("a stream").into_inner();
+    let send =
+        |id: &str| PublishStreamRequest { events: vec![event("orders", id)], ..Default::default() };
+    requests.send(send("1")).await.expect("room");
+    let first = answers.message().await.expect("an answer").expect("one");
+    assert_eq!(first.unique_processed, 1);
+
+    // A file with a fault changes nothing.
+    guarded.rewrite("[[identity]]\nname = 1\n");
+    requests.send(send("2")).await.expect("room");
+    assert_eq!(answers.message().await.expect("an answer").expect("one").unique_processed, 1);
+
+    // The reader loses its topic; the producer may still send it.
+    guarded.rewrite(&entry("shop", &grant("publish", "orders")));
+    let status = loop {
+        match frames.message().await {
+            Ok(frame) => assert!(frame.is_some()),
+            Err(status) => break status,
+        }
+    };
+    refused(Err::<(), _>(status), Code::PermissionDenied);
+    requests.send(send("3")).await.expect("room");
+    assert_eq!(answers.message().await.expect("an answer").expect("one").unique_processed, 1);
+
+    // The producer loses the grant, and then its name.
+    guarded.rewrite(&entry("shop", &grant("read", "orders")));
+    until(async || {
+        shop.list_events(ListEventsRequest { topic: "orders".into(), ..Default::default() })
+            .await
+            .is_ok()
+    })
+    .await;
+    requests.send(send("4")).await.expect("room");
+    let denied = answers.message().await.expect("an answer").expect("one");
+    assert_eq!(denied.rejected, 1);
+    let mut frames = shop.subscribe(subscribe).await.expect("granted").into_inner();
+    guarded.rewrite(&entry("other", ""));
+    refused(answers.message().await, Code::Unauthenticated);
+    let status = loop {
+        match frames.message().await {
+            Ok(frame) => assert!(frame.is_some()),
+            Err(status) => break status,
+        }
+    };
+    refused(Err::<(), _>(status), Code::Unauthenticated);
+    assert_eq!(guarded.server.stored().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tokens_are_valid_while_they_are_exchanged() {
+    let both = entry("shop", &grant("read", "*"));
+    let other = entry("new", "");
+    let digest = other.split('[').nth(3).and_then(|rest| rest.split(']').next()).expect("a digest");
+    let both = both.replace("\"]\ngrants", &format!("\", {digest}]\ngrants"));
+    let guarded = Guarded::with(Backend::Sqlite, &both).await;
+    for name in ["shop", "new"] {
+        assert_eq!(guarded.get(name, "/stats").await.status, 200, "{name}");
+    }
+    let only_new = other.replace("name = \"new\"", "name = \"shop\"");
+    guarded
+        .rewrite(&only_new.replace("grants = []", &format!("grants = [{}]", grant("read", "*"))));
+    until(async || guarded.get("shop", "/stats").await.status == 401).await;
+    assert_eq!(guarded.get("new", "/stats").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_sent_events_end_when_they_are_not_granted_any_more() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut connection = TcpStream::connect(guarded.server.address).await.expect("connect");
+    let head = "GET /events/stream?topic=orders&cursor=beginning HTTP/1.1\r\nHost: test\r\n\
+                Connection: close\r\nAuthorization: Bearer token-of-shop\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.expect("send");
+    let mut byte = [0];
+    connection.read_exact(&mut byte).await.expect("an answer");
+    guarded.rewrite(&entry("other", ""));
+    let mut rest = String::new();
+    connection.read_to_string(&mut rest).await.expect("an end");
+    assert!(rest.contains(" 200 OK"), "{rest}");
+}

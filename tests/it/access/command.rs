@@ -1,0 +1,167 @@
+//! Commands and tokens, and services that must not listen where they are told to.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use event_aggregator::proto::v1::GetStatsRequest;
+use serde_json::Value;
+
+use super::{entry, everybody, grant, until, with_header};
+use crate::{
+    harness::*,
+    process::{Service, program},
+};
+
+async fn run(mut command: Command) -> Output {
+    let run = move || command.output().expect("run");
+    tokio::task::spawn_blocking(run).await.expect("run")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A service as a process, with an access file.
+fn guarded(database: &TestDatabase, text: &str) -> Service {
+    let file = database.path("access.toml");
+    fs::write(&file, text).expect("write");
+    Service::run(
+        program()
+            .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
+            .arg("--access")
+            .arg(file),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_made_token_is_valid_where_its_entry_is() {
+    let made = run({
+        let mut command = program();
+        command.args(["token", "some \"one\""]);
+        command
+    })
+    .await;
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let (token, entry) =
+        (made["token"].as_str().expect("text"), made["entry"].as_str().expect("text"));
+    assert!(token.starts_with("ea_") && token.len() == 3 + 43, "{token}");
+    assert!(!entry.contains(token));
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = guarded(&database, &format!("{entry}\n{}", everybody()));
+    let address = service.address.to_string();
+
+    let file = database.path("token");
+    fs::write(&file, format!("{token}\n")).expect("write");
+    let stats = |topic: Option<&str>| {
+        let mut command = program();
+        command.args(["get", topic.unwrap_or("orders.x"), "1", "--addr", &address]);
+        command
+    };
+    let mut by_flag = stats(None);
+    by_flag.args(["--token", token]);
+    let mut by_variable = stats(None);
+    by_variable.env("EVENT_AGGREGATOR_TOKEN", token);
+    let mut by_file = stats(None);
+    by_file.arg("--token-file").arg(&file).args(["--token", "wrong"]);
+    for command in [by_flag, by_variable, by_file] {
+        let output = run(command).await;
+        // There is no such event: who asks is known.
+        assert!(said(&output).contains("Nothing is stored"), "{}", said(&output));
+    }
+    let unknown = run(stats(None)).await;
+    assert_eq!(unknown.status.code(), Some(64 + 16));
+    assert!(said(&unknown).contains("--token-file"), "{}", said(&unknown));
+    let mut denied = stats(Some("other"));
+    denied.args(["--token", token]);
+    let denied = run(denied).await;
+    assert_eq!(denied.status.code(), Some(64 + 7));
+    assert!(said(&denied).contains("a grant to read the topic other"), "{}", said(&denied));
+
+    for (wrong, fault) in [("two words", "must be one word"), ("ümlaut\u{1}", "must be one word")]
+    {
+        let mut command = stats(None);
+        command.args(["--token", wrong]);
+        let output = run(command).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            said(&output).contains(fault) && !said(&output).contains(wrong),
+            "{}",
+            said(&output)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_publish_and_follow_with_a_token() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = guarded(&database, &everybody());
+    let command = |name: &str, arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).args(["--addr", &service.address.to_string()]);
+        command.env("EVENT_AGGREGATOR_TOKEN", format!("token-of-{name}"));
+        command
+    };
+    let simulate = ["publish", "--simulate", "50", "--topics", "1"];
+    let bench = ["bench", "--events", "2000", "--clients", "2"];
+    for arguments in
+        [&simulate[..], &bench, &["tail", "--from-start", "-n", "1"], &["stats"], &["list"]]
+    {
+        let output = run(command("root", arguments)).await;
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
+    }
+    for arguments in [&["tail", "--from-start", "-n", "1"][..], &["stats"], &["list"]] {
+        let output = run(command("shop", arguments)).await;
+        assert_eq!(output.status.code(), Some(64 + 7), "{arguments:?}: {}", said(&output));
+    }
+    // Anybody may ask whether it works.
+    let health = run(command("stranger", &["health"])).await;
+    assert_eq!(health.status.code(), Some(0), "{}", said(&health));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let file = database.path("access.toml");
+    fs::write(&file, entry("shop", &grant("read", "*"))).expect("write");
+    let serve = |listen: &str| {
+        let mut command = program();
+        command.args(["serve", "--listen", listen, "--database-url", &database.url_text()]);
+        command
+    };
+    let mut with_tokens = serve("0.0.0.0:0");
+    with_tokens.arg("--access").arg(&file);
+    for command in [serve("0.0.0.0:0"), serve("[::]:0"), with_tokens] {
+        let output = run(command).await;
+        assert_eq!(output.status.code(), Some(1));
+        let said = said(&output);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for way in ["127.0.0.1", "--tls-cert", "--access", "--insecure"] {
+            assert!(said.contains(way), "{way}: {said}");
+        }
+    }
+    let by_flag = Service::run(serve("0.0.0.0:0").arg("--insecure"));
+    drop(by_flag);
+    drop(Service::run(serve("0.0.0.0:0").env("EVENT_AGGREGATOR_INSECURE", "true")));
+    let output = run({
+        let mut command = serve("0.0.0.0:0");
+        command.env("EVENT_AGGREGATOR_INSECURE", "false");
+        command
+    })
+    .await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_makes_it_read_the_file_again() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let mut service = guarded(&database, &everybody());
+    let mut root = with_header(service.address, Some("Bearer token-of-root".to_owned())).await;
+    root.get_stats(GetStatsRequest::default()).await.expect("granted");
+    fs::write(database.path("access.toml"), entry("shop", "")).expect("write");
+    service.signal("HUP");
+    until(async || root.get_stats(GetStatsRequest::default()).await.is_err()).await;
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+}

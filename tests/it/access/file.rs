@@ -1,0 +1,62 @@
+//! Faults of access files: each is told with its line, and none of their values.
+
+use std::fs;
+
+use event_aggregator::{app::App, config::Config};
+
+use super::{entry, grant};
+use crate::harness::*;
+
+const CANARY: &str = "canary0123456789";
+
+/// What a service says that is started with this file.
+async fn fault_of(text: &str) -> String {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let file = database.path("access.toml");
+    fs::write(&file, text).expect("write");
+    let config = Config { access: Some(file), ..config_for(&database.url) };
+    let error = App::start(&config).await.err().expect("refused").to_string();
+    assert!(error.contains("access.toml cannot be used: "), "{error}");
+    assert!(!error.contains('\n') && !error.contains(CANARY), "{error}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_told_with_its_line() {
+    let shop = entry("shop", &grant("read", "*"));
+    let of_shop = |more: &str| format!("{shop}{more}");
+    for (text, line, expected) in [
+        (String::new(), 1, "names nobody"),
+        (format!("\n{CANARY}"), 2, "is not TOML"),
+        (format!("\n\nname = {CANARY}"), 3, "is not TOML"),
+        (format!("\nx = \"{CANARY}\"\n{shop}"), 2, "the file: unknown field; there are identity"),
+        ("identity = 1".to_owned(), 1, "must be written [[identity]]"),
+        ("[[identity]]\n".to_owned(), 1, "has no name"),
+        ("[[identity]]\nname = 1".to_owned(), 2, "name must be a text in quotes"),
+        (of_shop("\n[[identity]]\nname = \"x\"\ngrants = []"), 6, "x: nobody can be it"),
+        (of_shop(&shop), 5, "shop has another entry"),
+        (
+            of_shop(&shop.replace("\"shop\"", "\"x\"")),
+            7,
+            "x: token_sha256 has a token that was there",
+        ),
+        (of_shop("certificate = \"\""), 5, "shop: certificate must be a text"),
+        (of_shop(&format!("tokens = \"{CANARY}\"")), 5, "shop: unknown field; there are name, "),
+        (of_shop("events_per_second = 0"), 5, "shop: events_per_second must be from 1 to"),
+        (of_shop("events_per_second = 1\nburst = 999"), 5, "from 1000 to"),
+        (of_shop("burst = 1000"), 5, "shop: events_per_second must be"),
+        (entry("x", &grant("write", "*")), 4, "x: verbs must be publish, read or admin"),
+        (entry("x", &grant("read", "a*b")), 4, "x: topics may have a * only at its end"),
+        (entry("x", "{ verbs = [\"read\"] }"), 4, "x: a grant has no topics"),
+        (entry("x", "1"), 4, "x: a grant must be { verbs, topics }"),
+        (shop.replacen("[\"", &format!("[\"{CANARY}"), 1), 3, "shop: token_sha256 must hold 64"),
+        (shop.replacen("[\"", &format!("\"{CANARY}\" # [\""), 1), 3, "token_sha256 must be a list"),
+        (shop.lines().take(3).collect::<Vec<_>>().join("\n"), 1, "shop: grants is missing"),
+    ] {
+        let error = fault_of(&text).await;
+        assert!(error.contains(&format!("line {line}: ")), "{text}\n{error}");
+        assert!(error.contains(expected), "{text}\n{error}");
+    }
+    let two = fault_of("[[identity]]\nname = \"a\"\nx = 1\ny = 1").await;
+    assert!(two.contains("line 3: ") && two.contains("line 4: "), "{two}");
+}

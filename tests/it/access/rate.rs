@@ -1,0 +1,65 @@
+//! Events per second of an identity.
+
+use std::time::{Duration, Instant};
+
+use event_aggregator::proto::v1::{Event, PublishRequest, PublishResponse, PublishStreamRequest};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::{Guarded, entry, grant, refused};
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_refuses_calls_and_slows_streams() {
+    let with_rate = |rate: u32| {
+        let limited = entry("shop", &grant("publish", "*"));
+        let others = entry("root", &grant("publish admin", "*"));
+        format!("{limited}events_per_second = {rate}\nburst = 1000\n{others}")
+    };
+    let guarded = Guarded::with(Backend::Sqlite, &with_rate(1)).await;
+    let events = |from: usize, count: usize| -> Vec<Event> {
+        (from..from + count).map(|n| event("orders", &n.to_string())).collect()
+    };
+    let mut shop = guarded.caller("shop").await;
+    let publish = |events| PublishRequest { events, allow_partial: false };
+    let taken: PublishResponse =
+        shop.publish(publish(events(0, 1_000))).await.expect("the burst").into_inner();
+    assert_eq!(taken.unique_processed, 1_000);
+    let status =
+        refused(shop.publish(publish(events(1_000, 1_000))).await, Code::ResourceExhausted);
+    let wait =
+        status.get_details_retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1_000), "{wait:?}");
+    let lines: Vec<String> = (0..1_000)
+        .map(|n| format!(r#"{{"topic":"orders","event_id":"h{n}","source":"s"}}"#))
+        .collect();
+    let answer = guarded.post("shop", &format!("[{}]", lines.join(","))).await;
+    assert_eq!(answer.status, 429);
+    let seconds: u64 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    assert!((1..=1_000).contains(&seconds), "{seconds}");
+    let mut root = guarded.caller("root").await;
+    root.publish(publish(events(0, 1_000))).await.expect("without a rate");
+    let metrics = guarded.get("root", "/metrics").await.body;
+    let counted = r#"event_aggregator_rate_exceeded_events_total{identity="shop"} 2000"#;
+    assert!(metrics.contains(counted), "{metrics}");
+
+    // The stream is answered in the end, by no error: when it may go faster.
+    let (requests, stream) = mpsc::channel(4);
+    for from in [2_000, 3_000] {
+        let request = PublishStreamRequest { events: events(from, 1_000), ..Default::default() };
+        requests.send(request).await.expect("room");
+    }
+    drop(requests);
+    let began = Instant::now();
+    let mut answers =
+        shop.publish_stream(ReceiverStream::new(stream)).await.expect("a stream").into_inner();
+    guarded.rewrite(&with_rate(500));
+    for _ in 0..2 {
+        let answer = answers.message().await.expect("an answer").expect("one");
+        assert_eq!(answer.unique_processed, 1_000);
+    }
+    // The first 1,000 are the burst; the others need two seconds.
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+}

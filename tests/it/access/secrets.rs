@@ -1,0 +1,145 @@
+//! What must never be told: tokens, the database's password, payloads.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    process::Command,
+};
+
+use event_aggregator::proto::v1::{
+    GetStatsRequest, ListEventsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest,
+};
+use tokio_stream::{StreamExt, iter};
+
+use super::{everybody, with_header};
+use crate::{
+    conformance::http::call_at,
+    harness::*,
+    postgres_server::Server,
+    process::{program, wait_until},
+};
+
+const PASSWORD: &str = "canary-password";
+const WRONG: &str = "canary-wrong-token";
+const PAYLOAD: &str = "canary-payload";
+/// What was said above, how the tokens of `everybody` begin, and what stands before their digests.
+const CANARIES: [&str; 5] = [PASSWORD, WRONG, PAYLOAD, "token-of-", "token_sha256"];
+
+#[track_caller]
+fn assert_silent(text: &str) {
+    for canary in CANARIES {
+        let told: Vec<&str> = text.lines().filter(|line| line.contains(canary)).take(3).collect();
+        assert!(told.is_empty(), "{canary} is told: {told:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_tells_secrets_however_much_it_says() {
+    let postgres = Server::start("-c fsync=off");
+    let database = TestDatabase::on(&postgres).await;
+    let url = database.url_text().replacen("postgres@", &format!("postgres:{PASSWORD}@"), 1);
+    assert!(url.contains(PASSWORD));
+    let access = database.path("access.toml");
+    fs::write(&access, everybody()).expect("write");
+    let (out, log) = (database.path("out"), database.path("log"));
+    let mut service = program()
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .arg("--access")
+        .arg(&access)
+        .env("DATABASE_URL", &url)
+        .env("RUST_LOG", "trace")
+        .stdout(File::create(&out).expect("a file"))
+        .stderr(File::create(&log).expect("a file"))
+        .spawn()
+        .expect("spawn");
+    let read = |path| fs::read_to_string(path).expect("text");
+    wait_until(|| read(&out).contains("is listening on "));
+    let banner = read(&out);
+    let address = banner.lines().next().and_then(|line| line.rsplit(' ').next());
+    let address: SocketAddr = address.expect("an address").parse().expect("an address");
+
+    let good = event_with("orders", "1", &format!("{{\"x\":\"{PAYLOAD}\"}}"));
+    let conflict = event_with("orders", "1", &format!("{{\"y\":\"{PAYLOAD}\"}}"));
+    let broken = event_with("orders", "2", &format!("{{\"x\":\"{PAYLOAD}"));
+    for header in ["Bearer token-of-root".to_owned(), format!("Bearer {WRONG}"), WRONG.to_owned()] {
+        let mut caller = with_header(address, Some(header.clone())).await;
+        for event in [&good, &conflict, &broken] {
+            let request = PublishRequest { events: vec![event.clone()], allow_partial: false };
+            let _ = caller.publish(request).await;
+            let request =
+                PublishStreamRequest { events: vec![event.clone()], ..Default::default() };
+            if let Ok(answers) = caller.publish_stream(iter([request])).await {
+                let _ = answers.into_inner().next().await;
+            }
+        }
+        let _ = caller.list_events(ListEventsRequest::default()).await;
+        let _ = caller.get_stats(GetStatsRequest::default()).await;
+        if let Ok(frames) = caller.subscribe(SubscribeRequest::default()).await {
+            let _ = frames.into_inner().next().await;
+        }
+        let bodies = [format!(r#"{{"x":"{PAYLOAD}"}}"#), format!("{{ {PAYLOAD}")];
+        let post = |body: &str| {
+            format!(
+                "POST /publish HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+                body.len()
+            )
+        };
+        let gets = ["/events", "/stats", "/metrics", "/events/orders/1"];
+        let calls = gets.map(|path| (format!("GET {path} HTTP/1.1\r\n"), String::new()));
+        for (head, body) in bodies.map(|body| (post(&body), body)).into_iter().chain(calls) {
+            let head =
+                format!("{head}Host: test\r\nConnection: close\r\nAuthorization: {header}\r\n\r\n");
+            let answer = call_at(address, head + &body).await;
+            if answer.body.starts_with('#') {
+                assert_silent(&answer.body);
+            }
+        }
+    }
+    // Neither does a file that cannot be taken.
+    fs::write(&access, format!("{WRONG}\n")).expect("write");
+    wait_until(|| read(&log).contains("is not taken"));
+    let kill = format!("kill -TERM {}", service.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+    assert!(service.wait().expect("an end").success());
+    assert!(read(&log).contains("TRACE"), "it said much");
+    assert_silent(&read(&log));
+    assert_silent(&read(&out));
+}
+
+#[test]
+fn no_help_and_no_error_tells_secrets() {
+    let run = |arguments: &[&str]| {
+        let output = program()
+            .args(arguments)
+            .env("EVENT_AGGREGATOR_TOKEN", WRONG)
+            .env("DATABASE_URL", format!("postgres://user:{PASSWORD}@127.0.0.1:1/none"))
+            .output()
+            .expect("run");
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8(text).expect("text")
+    };
+    let help = run(&["--help"]);
+    let commands = help.split("Commands:").nth(1).expect("commands").lines().skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"stats"), "{commands:?}");
+    for command in commands {
+        for help in ["--help", "-h"] {
+            let text = run(&[command, help]);
+            assert!(text.contains("Usage:"), "{text}");
+            assert_silent(&text.replace("token_sha256", ""));
+        }
+    }
+    for arguments in [
+        &["serve", "--listen", "127.0.0.1:0", "--unknown"][..],
+        &["verify"],
+        &["stats", "--addr", "127.0.0.1:1"],
+        &["stats", "--unknown"],
+        &["stats", "--token", "canary-wrong-token two", "--addr", "127.0.0.1:1"],
+    ] {
+        assert_silent(&run(arguments));
+    }
+}

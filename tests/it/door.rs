@@ -1,0 +1,454 @@
+//! How connections come in: who is cut, who is refused, and that everybody else goes on.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use event_aggregator::{
+    app::{self, App},
+    door::Door,
+    event::{EventKey, Outcome},
+    grpc::SERVICE_NAME,
+    limits::{
+        DRAIN_TIMEOUT, FLUSH_TIMEOUT, MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES,
+        SMALL_REQUEST_BYTES,
+    },
+    metrics::Metrics,
+    proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
+    store::{
+        Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store, sqlite::SqliteStore,
+    },
+};
+use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Notify, oneshot},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tonic::{Code, Request};
+use uuid::Uuid;
+
+use crate::{
+    harness::*,
+    process::{Service, wait_until},
+};
+
+/// A store that does what a test wants, in front of a real one.
+struct Strange {
+    store: SqliteStore,
+    /// Panics when it is asked for counters, and when it is to commit.
+    panics: AtomicBool,
+    /// Never commits.
+    hangs: AtomicBool,
+    hanging: Notify,
+}
+
+#[async_trait]
+impl Store for Strange {
+    fn id(&self) -> Uuid {
+        self.store.id()
+    }
+
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn lanes(&self) -> u16 {
+        self.store.lanes()
+    }
+
+    async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
+        while self.hangs.load(Ordering::Relaxed) {
+            self.hanging.notified().await;
+        }
+        self.store.commit(batch).await
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        self.store.list(query).await
+    }
+
+    async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
+        self.store.get(keys, max_bytes).await
+    }
+
+    async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
+        self.store.stats(topic, max_topics).await
+    }
+
+    async fn heads(&self) -> Result<Vec<i64>, Error> {
+        self.store.heads().await
+    }
+
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
+        self.store.read(query).await
+    }
+
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
+        self.store.positions_at(place).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.store.ping().await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+/// A service over a strange store.
+struct StrangeServer {
+    store: Arc<Strange>,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Result<(), app::Error>>,
+    _folder: tempfile::TempDir,
+}
+
+impl StrangeServer {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = Arc::new(Strange {
+            store: SqliteStore::open(&folder.path().join("events.db")).expect("open"),
+            panics: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            hanging: Notify::new(),
+        });
+        let door = Door::open(([127, 0, 0, 1], 0).into(), None).await.expect("bind");
+        let over: Arc<dyn Store> = Arc::<Strange>::clone(&store);
+        let app = App::over(over, Metrics::default(), door, None).await.expect("start");
+        let address = app.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(app.run(async { drop(stopped.await) }));
+        Self { store, address, stop, running, _folder: folder }
+    }
+
+    /// Whether it does not commit for now.
+    fn hang(&self, hangs: bool) {
+        self.store.hangs.store(hangs, Ordering::Relaxed);
+        self.store.hanging.notify_one();
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let answer = get(self.address, "/metrics").await;
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().expect("a number")
+    }
+}
+
+/// The whole answer to a request without a body.
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut connection = TcpStream::connect(address).await.expect("connect");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.expect("send");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// How long a connection lasts over which this comes, byte by byte if it drips.
+async fn lasts(address: SocketAddr, text: &'static [u8], drips: bool) -> Duration {
+    let begun = Instant::now();
+    let mut connection = TcpStream::connect(address).await.expect("connect");
+    let (mut from, mut to) = connection.split();
+    let sending = async {
+        for byte in text.chunks(if drips { 1 } else { text.len().max(1) }) {
+            if to.write_all(byte).await.is_err() {
+                return;
+            }
+            if drips {
+                sleep(Duration::from_millis(700)).await;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let reading = async {
+        let mut buffer = [0; 1_024];
+        while matches!(from.read(&mut buffer).await, Ok(1..)) {}
+    };
+    tokio::select! {
+        () = sending => (),
+        () = reading => (),
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_come_to_the_point_is_cut() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address;
+    let mut patient = server.client().await;
+    let mut idlers = JoinSet::new();
+    for (text, drips) in [
+        (&b""[..], false),
+        (PREFACE, true),
+        (&PREFACE[..20], false),
+        (b"GET /stats HTTP/1.1\r\nHost: a long name of the host\r\n", true),
+        (b"GET /stats HTTP/1.1\r\nHost: x\r\n", false),
+        // Answered, and then silent.
+        (b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n", false),
+    ] {
+        idlers.spawn(async move { (text, drips, lasts(address, text, drips).await) });
+    }
+    while let Some(idler) = idlers.join_next().await {
+        let (text, drips, lasted) = idler.expect("an end");
+        let text = String::from_utf8_lossy(text);
+        assert!(lasted >= OPENING_TIMEOUT / 2, "{text:?} {drips} {lasted:?}");
+        // Far less than any other bound.
+        assert!(lasted < OPENING_TIMEOUT * 3, "{text:?} {drips} {lasted:?}");
+    }
+    // A client that said what it speaks may be silent for longer.
+    publish(&mut patient, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_heads_without_end_are_refused() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let refused = async |request: Vec<u8>| {
+        let mut connection = TcpStream::connect(server.address).await.expect("connect");
+        let _ = connection.write_all(&request).await;
+        let mut answer = Vec::new();
+        let _ = connection.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+    };
+    let garbage = (0..4_096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    refused(garbage).await;
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = refused(format!("GET / HTTP/1.1\r\n{many}\r\n").into_bytes()).await;
+    assert!(many.contains("431"), "{many}");
+    let large = refused([&b"GET / HTTP/1.1\r\nx: "[..], &[b'x'; 300 << 10]].concat()).await;
+    assert!(large.is_empty() || large.contains("431"), "{large}");
+
+    let mut client = server.client().await;
+    let mut request = Request::new(GetStatsRequest::default());
+    let value = "x".repeat(20 << 10).parse().expect("ASCII");
+    request.metadata_mut().insert("x", value);
+    client.get_stats(request).await.expect_err("more than 16 KiB");
+    publish(&mut server.client().await, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_while_no_connection_can_be_had() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = Service::start(&database.url_text());
+    let mut client = connect_to(service.address).await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    let open = || -> Vec<usize> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", service.id())).expect("fd");
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        names.map(|name| name.parse().expect("a number")).collect()
+    };
+    let limit = |files: &str| {
+        let pid = service.id().to_string();
+        let nofile = format!("--nofile={files}:");
+        let status = Command::new("prlimit").args(["--pid", &pid, &nofile]).status();
+        assert!(status.expect("prlimit").success());
+    };
+    let mut waiting = Vec::new();
+    let used_up = open().into_iter().max().expect("a file") + 3;
+    limit(&used_up.to_string());
+    for _ in 0..used_up + 20 {
+        waiting.push(TcpStream::connect(service.address).await.expect("the system takes it"));
+    }
+    wait_until(|| open().len() == used_up);
+    let (begun, used) = (Instant::now(), processor_time(service.id()));
+    for n in 0..100 {
+        publish(&mut client, vec![event("t", &format!("during-{n}"))]).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Trying without a pause would take all of one processor.
+    let (used, passed) = (processor_time(service.id()) - used, begun.elapsed());
+    assert!(used < passed / 2, "{used:?} of {passed:?}");
+    drop(waiting);
+    limit("1024");
+    publish(&mut connect_to(service.address).await, vec![event("t", "after")]).await;
+}
+
+/// What is answered to a call as browsers make it that gives a time, and whose request does not end.
+/// Clients of gRPC do not wait for it: they watch the time themselves.
+async fn answer_within(address: SocketAddr, method: &str, message: &[u8], time: &str) -> String {
+    let mut connection = TcpStream::connect(address).await.expect("connect");
+    let head = format!(
+        "POST /{SERVICE_NAME}/{method} HTTP/1.1\r\nHost: test\r\nGrpc-Timeout: {time}\r\n\
+         Content-Type: application/grpc-web+proto\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n",
+        message.len() + 5
+    );
+    let length = (message.len() as u32).to_be_bytes();
+    let end: &[u8] = if method == "PublishStream" { b"\r\n" } else { b"\r\n0\r\n\r\n" };
+    let request = [head.as_bytes(), &[0], &length, message, end].concat();
+    connection.write_all(&request).await.expect("send");
+    let (mut answer, mut buffer) = (Vec::new(), [0; 1_024]);
+    loop {
+        let read = connection.read(&mut buffer).await.expect("an answer");
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer);
+        let status = text.find("grpc-status:").map(|start| &text[start..]);
+        if read == 0 || status.is_some_and(|status| status.contains('\n')) {
+            return text.into_owned();
+        }
+    }
+}
+
+/// How long a process has run on any processor.
+fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("n")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_end_when_their_time_is_over() {
+    let server = StrangeServer::start().await;
+    let mut client = connect_to(server.address).await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    server.hang(true);
+    let events = vec![event("t", "2")];
+    let publish = PublishRequest { events, allow_partial: false }.encode_to_vec();
+    // Those that only listen get what they ask for until then.
+    for (method, message) in [
+        ("Publish", publish),
+        ("Subscribe", SubscribeRequest::default().encode_to_vec()),
+        ("PublishStream", PublishStreamRequest::default().encode_to_vec()),
+    ] {
+        let answer = answer_within(server.address, method, &message, "300m").await;
+        let (_, status) = answer.rsplit_once("grpc-status:").expect("a status");
+        assert_eq!(status.trim_start().get(..1), Some("4"), "{method}: {answer}");
+    }
+
+    server.hang(false);
+    let [received, unique, ..] = counters(&mut client).await;
+    assert!(received == unique && (1..=2).contains(&unique), "what was sent is stored or not");
+    let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="event_aggregator.v1.EventAggregatorService",grpc_method="Publish",grpc_code="DeadlineExceeded"}"#;
+    assert_eq!(server.metric(counted).await, 1.0);
+    let _ = server.stop.send(());
+    drop(client);
+    server.running.await.expect("no panic").expect("a good end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_call_is_an_answer_and_a_number() {
+    let server = StrangeServer::start().await;
+    let mut client = connect_to(server.address).await;
+    server.store.panics.store(true, Ordering::Relaxed);
+    let before = server.metric("event_aggregator_panics_total").await;
+    let fault = client.get_stats(GetStatsRequest::default()).await.expect_err("a panic");
+    assert_eq!((fault.code(), &*reason(&fault)), (Code::Internal, "INTERNAL"));
+    let answer = get(server.address, "/stats").await;
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    assert!(answer.ends_with(r#"{"error":"the service has a fault; its log says more"}"#));
+    assert!(server.metric("event_aggregator_panics_total").await >= before + 2.0);
+    let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="event_aggregator.v1.EventAggregatorService",grpc_method="GetStats",grpc_code="Internal"}"#;
+    assert_eq!(server.metric(counted).await, 1.0);
+    assert!(get(server.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+
+    server.store.panics.store(false, Ordering::Relaxed);
+    publish(&mut client, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_the_write_path_ends_the_service() {
+    let server = StrangeServer::start().await;
+    let mut client = connect_to(server.address).await;
+    let mut frames =
+        client.subscribe(SubscribeRequest::default()).await.expect("feed").into_inner();
+    server.store.panics.store(true, Ordering::Relaxed);
+    let unknown = try_publish(&mut client, vec![event("t", "1")]).await.expect_err("a panic");
+    assert_eq!(unknown.code(), Code::Unavailable, "perhaps it is stored: send it again");
+    while let Ok(Some(_)) = frames.message().await {}
+    drop((client, frames));
+    let error = server.running.await.expect("no panic").expect_err("a fault");
+    assert!(matches!(error, app::Error::Broken), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_requests_wait_for_room_and_small_ones_do_not() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    // Each says that it is large, and then sends no more.
+    let size = MAX_REQUEST_BYTES;
+    let mut large = Vec::new();
+    for _ in 0..READING_BYTES / size {
+        let mut connection = TcpStream::connect(server.address).await.expect("connect");
+        let head = "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+        let head = format!("{head}Content-Length: {size}\r\n\r\n[");
+        connection.write_all(head.as_bytes()).await.expect("send");
+        large.push(connection);
+    }
+    let reading = format!("event_aggregator_reading_bytes {READING_BYTES}\n");
+    while !get(server.address, "/metrics").await.contains(&reading) {}
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(SMALL_REQUEST_BYTES * 2));
+    let mut caller = client.clone();
+    let event = event_with("t", "2", &payload);
+    let waiting = tokio::spawn(async move { publish(&mut caller, vec![event]).await });
+    publish(&mut client, vec![crate::harness::event("t", "3")]).await;
+    // Those above, the one that waits, and the one that asks.
+    let calls = format!("event_aggregator_calls_in_progress {}\n", READING_BYTES / size + 2);
+    while !get(server.address, "/metrics").await.contains(&calls) {}
+    assert!(!waiting.is_finished(), "it was read although there is no room");
+    drop(large);
+    assert_eq!(waiting.await.expect("an answer").unique_processed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stand_still_do_not_hold_a_stop() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address;
+    let mut client = server.client().await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(900 << 10));
+    for id in 0..16 {
+        publish(&mut client, vec![event_with("t", &id.to_string(), &payload)]).await;
+    }
+    // One does not give room for more, the other does not even read.
+    let frames = client.subscribe(SubscribeRequest::default()).await.expect("feed").into_inner();
+    let mut unread = TcpStream::connect(address).await.expect("connect");
+    let request = b"GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: x\r\n\r\n";
+    unread.write_all(request).await.expect("send");
+    unread.readable().await.expect("an answer");
+    let mut idle = TcpStream::connect(address).await.expect("connect");
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    idle.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat())
+        .await
+        .expect("send");
+    idle.readable().await.expect("settings");
+
+    let begun = Instant::now();
+    let stopping = tokio::spawn(server.stop());
+    while TcpStream::connect(address).await.is_ok() {}
+    assert!(!stopping.is_finished(), "new connections are refused at once");
+    stopping.await.expect("stopped");
+    let longest = DRAIN_TIMEOUT + FLUSH_TIMEOUT;
+    assert!(begun.elapsed() < longest, "{:?}", begun.elapsed());
+    let mut told = Vec::new();
+    let _ = idle.read_to_end(&mut told).await;
+    assert!(kinds(&told).contains(&GOAWAY), "{told:?}");
+    drop((frames, unread));
+}
+
+const GOAWAY: u8 = 7;
+
+/// Of what kind the frames of HTTP/2 are.
+fn kinds(mut frames: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {
+        kinds.push(*kind);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        frames = rest.get(length..).unwrap_or_default();
+    }
+    kinds
+}

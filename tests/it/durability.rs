@@ -1,0 +1,160 @@
+//! What a service refuses to keep events in, because a crash could take them, and what it makes sure of
+//! itself.
+
+use std::sync::Arc;
+
+use event_aggregator::{app::App, config::Config};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, UnixStream},
+};
+
+use crate::{
+    harness::*,
+    postgres_server::Server,
+    process::{fails, fails_as, program},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_a_crash_may_rob_is_refused() {
+    let starting = tokio::task::spawn_blocking(|| Server::start(""));
+    let server = starting.await.expect("started");
+    server.set("fsync = off").await;
+    let database = TestDatabase::on(&server).await;
+    let url = database.url_text();
+    let refused = |expected: &[&str]| {
+        let mut serve = program();
+        serve.env_remove("EVENT_AGGREGATOR_ALLOW_DATA_LOSS");
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--database-url", &url]);
+        fails_as(&mut serve, 1, expected);
+    };
+    refused(&["acknowledged", "fsync is off", "--allow-data-loss"]);
+    assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname = 'lanes'").await, 0);
+
+    // Who accepts that is served, and reading is always allowed.
+    let database = TestServer::on(database).await.stop().await;
+    let verified = program().args(["verify", "--database-url", &url]).output().expect("run");
+    assert!(verified.status.success(), "{verified:?}");
+
+    server.set("fsync = on").await;
+    let config = || Config { allow_data_loss: false, ..config_for(&database.url) };
+    App::start(&config()).await.expect("nothing is wrong");
+    database.execute("ALTER TABLE audit_stats SET UNLOGGED").await;
+    refused(&["audit_stats is unlogged", "ALTER TABLE audit_stats SET LOGGED"]);
+    database.execute("ALTER TABLE audit_stats SET LOGGED").await;
+    App::start(&config()).await.expect("nothing is wrong any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_default_weakens_a_commit() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let name: String = {
+        let url = database.url_text();
+        let place = url.split('?').next().expect("a place");
+        place.rsplit_once('/').expect("a database").1.to_owned()
+    };
+    for setting in [
+        "synchronous_commit = off",
+        "default_transaction_isolation = 'serializable'",
+        "statement_timeout = '1h'",
+    ] {
+        database.execute(&format!("ALTER DATABASE {name} SET {setting}")).await;
+    }
+    // Not even what the URL asks for.
+    let url = database.url_text();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let weak = format!("{url}{separator}options=-c%20synchronous_commit%3Doff");
+    let (address, _stop, _running) =
+        launch_on(&event_aggregator::config::Database::Postgres(weak)).await;
+    database
+        .execute(
+            "CREATE TABLE seen (setting text, value text);
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO seen SELECT name, setting FROM pg_settings;
+                 RETURN new;
+             END $$;
+             CREATE TRIGGER see BEFORE INSERT ON batch_ledger FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .await;
+    publish(&mut connect_to(address).await, vec![event("t", "1")]).await;
+    let seen = "SELECT count(*) FROM seen WHERE (setting, value) IN
+                (('synchronous_commit', 'on'), ('default_transaction_isolation', 'read committed'),
+                 ('statement_timeout', '15000'), ('lock_timeout', '5000'),
+                 ('client_connection_check_interval', '1000'))";
+    assert_eq!(database.number(seen).await, 5);
+}
+
+/// A pooler in front of a database that drops the settings which a session is opened with, as poolers
+/// do when they are told to ignore what they do not know.
+async fn start_pooler(server: &Server) -> u16 {
+    let socket = Arc::new(server.folder.join(".s.PGSQL.5432"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    tokio::spawn(async move {
+        while let Ok((mut service, _)) = listener.accept().await {
+            let socket = Arc::clone(&socket);
+            tokio::spawn(async move {
+                let mut database = UnixStream::connect(&*socket).await.expect("connect");
+                let length = service.read_u32().await.expect("length");
+                let mut startup = vec![0; length as usize - 4];
+                service.read_exact(&mut startup).await.expect("startup");
+                // The version, and then names and values, each with a zero behind it.
+                let mut passed = startup[..4].to_vec();
+                let texts: Vec<&[u8]> = startup[4..].split(|byte| *byte == 0).collect();
+                let given = texts.chunks_exact(2).filter(|pair| !pair[0].is_empty());
+                for pair in given.filter(|pair| pair[0] != b"options") {
+                    passed.extend_from_slice(&[pair[0], &[0], pair[1], &[0]].concat());
+                }
+                passed.push(0);
+                database.write_u32(passed.len() as u32 + 4).await.expect("length");
+                database.write_all(&passed).await.expect("startup");
+                let _ = copy_bidirectional(&mut service, &mut database).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_ignores_settings_is_noticed() {
+    let starting = tokio::task::spawn_blocking(|| Server::start("-c fsync=off"));
+    let server = starting.await.expect("started");
+    let port = start_pooler(&server).await;
+    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+    let run = move || {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+        fails(
+            &serve,
+            1,
+            &["a session that was opened with", "pooler", "name the database server itself"],
+        );
+    };
+    tokio::task::spawn_blocking(run).await.expect("refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_compared_byte_by_byte_whatever_the_collation() {
+    let server = TestServer::start(Backend::Postgres).await;
+    // An update of the operating system that changes a collation would break the index.
+    let collated = "SELECT count(*) FROM pg_index, unnest(indcollation) AS used
+                    JOIN pg_collation c ON c.oid = used
+                    WHERE indrelid IN ('processed_events'::regclass, 'audit_stats'::regclass)
+                    AND collname <> 'C'";
+    assert_eq!(server.database.number(collated).await, 0);
+    let keys = "SELECT count(*) FROM pg_index, unnest(indcollation) AS used
+                WHERE indrelid IN ('processed_events'::regclass, 'audit_stats'::regclass)
+                AND used <> 0";
+    assert_eq!(server.database.number(keys).await, 3, "topic and event id, and topic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_flushes_a_log_that_it_cannot_damage() {
+    // Earlier ones may damage the file when the log begins anew.
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    let server = TestServer::start(Backend::Sqlite).await;
+    publish(&mut server.client().await, vec![event("t", "1")]).await;
+    assert!(server.database.path("events.db-wal").exists());
+    let database = server.stop().await;
+    // Both bytes of the header say so.
+    assert_eq!(std::fs::read(database.path("events.db")).expect("file")[18..20], [2, 2]);
+}

@@ -1,0 +1,59 @@
+//! Cursors and page tokens: whatever text comes back, and whatever somebody seals who knows how.
+
+use event_aggregator::{
+    cursor::Cursor,
+    page,
+    store::Filter,
+    token::{self, Kind},
+};
+use uuid::Uuid;
+
+const STORE: Uuid = Uuid::from_u128(7);
+
+pub fn run(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        opened(text);
+    }
+    let Some((&lanes, bytes)) = bytes.split_first() else { return };
+    let text = token::seal(Kind::Cursor, STORE, bytes);
+    assert_eq!(token::open(&text, Kind::Cursor, STORE).as_deref(), Ok(bytes));
+    if let Ok(cursor) = Cursor::decode(&text, STORE, u16::from(lanes)) {
+        assert_eq!(cursor.encode(STORE), text);
+        let (numbers, is_in_reach) = match cursor {
+            Cursor::Feed(positions) => (positions, true),
+            Cursor::Event { place, heads } => (heads, is_in_reach(place, u16::from(lanes))),
+        };
+        assert!(is_in_reach && numbers.len() == usize::from(lanes));
+        assert!(numbers.iter().all(|&number| number >= 0));
+    }
+    // Behind the mark of the filter, which anybody can copy from a token of theirs.
+    let filter = Filter { topic: Some("t".to_owned()), ..Filter::default() };
+    let mark = page::encode(STORE, &filter, place());
+    let mut body = token::open(&mark, Kind::Page, STORE).expect("sealed")[..8].to_vec();
+    body.extend(bytes);
+    let text = token::seal(Kind::Page, STORE, &body);
+    if let Ok(place) = page::decode(&text, STORE, &filter) {
+        assert_eq!(page::encode(STORE, &filter, place), text);
+        assert!(is_in_reach(place, u16::MAX) && !opened(&text));
+    }
+}
+
+/// Whether some text is a token for a listing of everything; for no other listing it is.
+fn opened(text: &str) -> bool {
+    let opened = page::decode(text, STORE, &Filter::default());
+    let other = Filter { oldest_first: true, ..Filter::default() };
+    assert!(opened.is_err() || page::decode(text, STORE, &other).is_err());
+    assert!(opened.is_err() || Cursor::decode(text, STORE, 4).is_err());
+    opened.is_ok()
+}
+
+/// Whether a store can look behind a place.
+fn is_in_reach(place: event_aggregator::store::Place, lanes: u16) -> bool {
+    (0..i64::MAX).contains(&place.position.seq) && place.position.lane <= lanes
+}
+
+fn place() -> event_aggregator::store::Place {
+    use event_aggregator::event::{Position, Timestamp};
+    let position = Position { lane: 0, seq: 1 };
+    event_aggregator::store::Place { received_at: Timestamp::now(), position }
+}

@@ -1,0 +1,405 @@
+//! The promises as a model: whatever is done in whatever order, and however the store fails meanwhile,
+//! the service answers what an oracle says that knows nothing of lanes, batches and tries.
+//!
+//! The clock stands still while a store works and jumps over all pauses, so failing costs no time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use event_aggregator::{
+    app,
+    config::Database,
+    cursor::{self, Cursor},
+    event::EventKey,
+    feed::{Frame, Start, Subscription},
+    ingest::{Admission, Share},
+    metrics::Metrics,
+    service::Service,
+    store::{
+        Counters, Durability, Filter, ListQuery, Place, Store, postgres::PostgresStore,
+        sqlite::SqliteStore,
+    },
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use tokio::{runtime::Builder, time::timeout};
+
+use self::{
+    faulty::{Fault, FaultyStore, in_real_time},
+    oracle::{Kept, Oracle, PAYLOADS, Sent},
+};
+use crate::{
+    fuzz::check,
+    harness::{Backend, TestDatabase},
+};
+
+mod faulty;
+mod oracle;
+
+/// One thing that is done.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Requests that wait for their answers at the same time.
+    Publish(Vec<Vec<Sent>>),
+    /// A commit to come fails.
+    Fail(Fault),
+    /// So many reads to come fail.
+    FailReads(usize),
+    List {
+        topic: Option<u8>,
+        oldest_first: bool,
+        limit: usize,
+    },
+    LookUp(Vec<(u8, u8)>),
+    Count,
+    /// From the beginning, or from a cursor that was kept.
+    Subscribe {
+        from: Option<Index>,
+        topic: Option<u8>,
+    },
+    /// Whoever was there from the start reads on.
+    ReadOn,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let sent = (0..4_u8, 0..6_u8, 0..2_u8, proptest::option::of(0..2_i64), 0..PAYLOADS.len() * 4);
+    let sent = sent.prop_map(|(topic, id, source, timestamp, payload)| {
+        // Most events say the same, and few are poison.
+        let payload = if payload < PAYLOADS.len() { payload } else { 0 };
+        let source = if payload < 4 { 0 } else { source };
+        Sent { topic, id, source, timestamp, payload }
+    });
+    let fault = prop_oneof![
+        Just(Fault::Before),
+        Just(Fault::After),
+        Just(Fault::Twice),
+        (0..4_usize).prop_map(Fault::Late),
+    ];
+    let topic = || proptest::option::of(0..4_u8);
+    prop_oneof![
+        8 => vec(vec(sent, 1..6), 1..5).prop_map(Step::Publish),
+        6 => fault.prop_map(Step::Fail),
+        2 => (1..4_usize).prop_map(Step::FailReads),
+        2 => (topic(), any::<bool>(), 1..6_usize)
+            .prop_map(|(topic, oldest_first, limit)| Step::List { topic, oldest_first, limit }),
+        1 => vec((0..4_u8, 0..6_u8), 1..8).prop_map(Step::LookUp),
+        1 => Just(Step::Count),
+        3 => (proptest::option::of(any::<Index>()), topic())
+            .prop_map(|(from, topic)| Step::Subscribe { from, topic }),
+        2 => Just(Step::ReadOn),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Where a reader of the feed is.
+#[derive(Debug, Clone)]
+struct Reached {
+    start: Start,
+    /// Events of each lane that it has got.
+    passed: Vec<usize>,
+}
+
+/// A service, and what should be true of it.
+struct Model {
+    database: Database,
+    service: Service,
+    store: Arc<FaultyStore>,
+    oracle: Oracle,
+    /// Whoever was there from the start.
+    reader: (Option<Subscription>, Reached),
+    /// Places to go on from.
+    kept: Vec<Reached>,
+}
+
+async fn start(database: Database) -> (Service, Arc<FaultyStore>) {
+    let opened = in_real_time(async move {
+        let store: Arc<dyn Store> = match database {
+            Database::Sqlite(path) => Arc::new(SqliteStore::open(&path).expect("open")),
+            Database::Postgres(url) => {
+                Arc::new(PostgresStore::open(&url, Durability::Waived).await.expect("open"))
+            }
+        };
+        store
+    });
+    let store = Arc::new(FaultyStore::new(opened.await));
+    let shared: Arc<dyn Store> = Arc::<FaultyStore>::clone(&store);
+    (Service::start(shared, Metrics::default()), store)
+}
+
+/// Stops a service as SIGTERM would.
+async fn stop(service: Service, store: Arc<FaultyStore>) {
+    service.ingest.drain().await;
+    store.heal().await;
+    service.feed.close().await;
+    store.close().await;
+}
+
+impl Model {
+    async fn new(database: Database) -> Self {
+        let (service, store) = start(database.clone()).await;
+        let oracle = Oracle::new(store.lanes());
+        let beginning = Reached { start: Start::Beginning, passed: oracle.heads() };
+        Self { database, service, store, oracle, reader: (None, beginning), kept: Vec::new() }
+    }
+
+    async fn take(mut self, step: Step) -> Self {
+        match step {
+            Step::Publish(requests) => self.publish(requests).await,
+            Step::Fail(fault) => self.store.fail(fault),
+            Step::FailReads(reads) => self.store.fail_reads(reads),
+            Step::List { topic, oldest_first, limit } => {
+                self.list(topic, oldest_first, limit).await;
+            }
+            Step::LookUp(keys) => self.look_up(&keys).await,
+            Step::Count => self.count().await,
+            Step::Subscribe { from, topic } => self.subscribe(from, topic).await,
+            Step::ReadOn => self.read_on().await,
+            Step::Restart => return self.restart().await,
+        }
+        self
+    }
+
+    /// Events are judged in the order in which their requests came.
+    async fn publish(&mut self, requests: Vec<Vec<Sent>>) {
+        let share = Share::default();
+        let mut pending = Vec::new();
+        for (number, request) in requests.iter().enumerate() {
+            let admission = match number % 2 {
+                0 => Admission::Refuse,
+                _ => Admission::Wait(&share),
+            };
+            let events = request.iter().map(Sent::event).collect();
+            pending.push(self.service.ingest.submit(events, admission).await.expect("admitted"));
+        }
+        for (request, pending) in requests.into_iter().zip(pending) {
+            let outcomes = pending.outcomes().await.expect("stored in the end");
+            assert_eq!(outcomes.len(), request.len());
+            request
+                .into_iter()
+                .zip(outcomes)
+                .for_each(|(sent, outcome)| self.oracle.judge(sent, outcome));
+        }
+    }
+
+    /// Does a read until the store does not fail any more.
+    async fn read<T>(
+        &self,
+        read: impl AsyncFn(&FaultyStore) -> Result<T, event_aggregator::store::Error>,
+    ) -> T {
+        for _ in 0..8 {
+            match read(&self.store).await {
+                Ok(answer) => return answer,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        }
+        panic!("the store does not answer");
+    }
+
+    /// All pages of a listing. Readers may go on from each of its events when it is all there is, oldest
+    /// first.
+    async fn list(&mut self, topic: Option<u8>, oldest_first: bool, limit: usize) {
+        let filter = Filter { topic: topic.map(oracle::topic), oldest_first, ..Filter::default() };
+        let expected = self.oracle.listing(&filter);
+        let is_whole = topic.is_none() && oldest_first;
+        let mut passed = vec![0; self.oracle.lanes.len()];
+        let mut listed = 0;
+        let mut after = None;
+        loop {
+            let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: 1 << 20 };
+            let (heads, page) = self
+                .read(async |store| Ok((store.heads().await?, store.list(query.clone()).await?)))
+                .await;
+            assert!(page.events.len() <= limit);
+            let cursors = cursor::of_listed(&page.events, heads);
+            for (event, cursor) in page.events.iter().zip(cursors) {
+                expected.get(listed).expect("no more than was stored").check(event);
+                listed += 1;
+                passed[usize::from(event.position.lane)] += 1;
+                if is_whole {
+                    let start = Start::Cursor(cursor);
+                    self.kept.push(Reached { start, passed: passed.clone() });
+                }
+            }
+            after = page.events.last().map(Place::from);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(listed, expected.len());
+    }
+
+    async fn look_up(&self, keys: &[(u8, u8)]) {
+        let names: Vec<EventKey> = keys.iter().map(|&(topic, id)| oracle::key(topic, id)).collect();
+        let found = self.read(async |store| store.get(names.clone(), 1 << 20).await).await;
+        assert_eq!(found.reached, keys.len());
+        let expected = keys.iter().enumerate().filter_map(|(index, &(topic, id))| {
+            self.oracle.look_up(topic, id).map(|kept| (index, kept))
+        });
+        let expected: Vec<(usize, &Kept)> = expected.collect();
+        assert_eq!(found.events.len(), expected.len());
+        for ((index, event), (expected_index, kept)) in found.events.iter().zip(expected) {
+            assert_eq!(*index, expected_index);
+            kept.check(event);
+        }
+    }
+
+    async fn count(&self) {
+        let stats = self.read(async |store| store.stats(None, 100).await).await;
+        let by_topic = stats.topics.iter().map(|topic| (topic.topic.clone(), topic.counters));
+        let expected = self.oracle.counters();
+        assert_eq!(by_topic.collect::<BTreeMap<_, _>>(), expected);
+        let mut totals = Counters::default();
+        for counters in expected.values() {
+            totals.received += counters.received;
+            totals.unique_processed += counters.unique_processed;
+            totals.duplicate_dropped += counters.duplicate_dropped;
+            totals.conflicts += counters.conflicts;
+        }
+        assert_eq!(stats.totals, totals);
+        assert_eq!(stats.topics_active, expected.len() as i64);
+        assert_eq!(totals.unique_processed as usize, self.oracle.heads().iter().sum::<usize>());
+    }
+
+    async fn subscribe(&mut self, from: Option<Index>, topic: Option<u8>) {
+        let beginning =
+            Reached { start: Start::Beginning, passed: vec![0; self.oracle.lanes.len()] };
+        let from = match from {
+            Some(index) if !self.kept.is_empty() => index.get(&self.kept).clone(),
+            _ => beginning,
+        };
+        let (_, reached) = self.feed(None, from, topic).await;
+        self.kept.push(reached);
+    }
+
+    async fn read_on(&mut self) {
+        let (subscription, reached) = (self.reader.0.take(), self.reader.1.clone());
+        self.reader = self.feed(subscription, reached, None).await;
+    }
+
+    /// Reads the feed until all there is has come, each event once and each lane in its order. Subscribes
+    /// anew behind the last event whenever that fails.
+    async fn feed(
+        &mut self,
+        mut subscription: Option<Subscription>,
+        mut reached: Reached,
+        topic: Option<u8>,
+    ) -> (Option<Subscription>, Reached) {
+        let topics: Vec<String> = topic.map(oracle::topic).into_iter().collect();
+        let is_wanted = |kept: &&Kept| topic.is_none_or(|topic| kept.sent.topic == topic);
+        loop {
+            let is_there = |(lane, passed): (&Vec<Kept>, &usize)| {
+                !lane[*passed..].iter().any(|kept| is_wanted(&kept))
+            };
+            let is_all = self.oracle.lanes.iter().zip(&reached.passed).all(is_there);
+            if is_all && subscription.is_some() {
+                break;
+            }
+            let reading = match &mut subscription {
+                Some(reading) => reading,
+                none => {
+                    let topics = topics.clone().into();
+                    match self.service.feed.subscribe(reached.start.clone(), topics).await {
+                        Ok(begun) => none.insert(begun),
+                        Err(event_aggregator::feed::Error::Store(_)) => continue,
+                        Err(error) => panic!("{error:?}: {reached:?}"),
+                    }
+                }
+            };
+            let within = event_aggregator::limits::COMMIT_RETRY;
+            match timeout(within, reading.next()).await.expect("a frame") {
+                Ok(Frame::Events(events, _)) => {
+                    for (event, cursor) in events {
+                        let lane = usize::from(event.position.lane);
+                        let rest = self.oracle.lanes[lane].iter().skip(reached.passed[lane]);
+                        let next = rest.clone().find(is_wanted).expect("was stored and not given");
+                        next.check(&event);
+                        reached.passed[lane] = next.position.seq as usize;
+                        reached = self.go_on(&reached, cursor, topic);
+                        if topic.is_none() && self.kept.len() < 100 {
+                            self.kept.push(reached.clone());
+                        }
+                    }
+                }
+                Ok(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => {
+                    reached = self.go_on(&reached, cursor, topic);
+                }
+                Err(_) => subscription = None,
+            }
+        }
+        (subscription, reached)
+    }
+
+    /// Starts another service on the same database when this one has stopped.
+    async fn restart(self) -> Self {
+        let Self { database, service, store, oracle, reader: (subscription, reached), kept } = self;
+        drop(subscription);
+        stop(service, store).await;
+        let (service, store) = start(database.clone()).await;
+        Self { database, service, store, oracle, reader: (None, reached), kept }
+    }
+
+    /// A reader's place behind a cursor, which may pass what was not asked for and nothing else.
+    fn go_on(&self, reached: &Reached, cursor: Cursor, topic: Option<u8>) -> Reached {
+        let passed = passed(&cursor);
+        for ((lane, from), to) in self.oracle.lanes.iter().zip(&reached.passed).zip(&passed) {
+            let is_wanted = |kept: &Kept| topic.is_none_or(|topic| kept.sent.topic == topic);
+            assert!(!lane[*from..*to].iter().any(is_wanted), "skipped: {reached:?} {passed:?}");
+        }
+        Reached { start: Start::Cursor(cursor), passed }
+    }
+
+    /// Nothing that is late changes anything, and the counters are those of the rows.
+    async fn end(mut self) {
+        self.store.heal().await;
+        self.count().await;
+        self.list(None, true, 4).await;
+        self.list(None, false, 100).await;
+        self.read_on().await;
+        self.subscribe(None, None).await;
+        let Self { database, service, store, reader, .. } = self;
+        drop(reader);
+        stop(service, store).await;
+        let report = in_real_time(async move { app::verify(&database).await }).await;
+        let report = report.expect("verified");
+        assert!(report.is_exact(), "{report:?}");
+    }
+}
+
+/// How many events of each lane lie before a place in the feed: numbers have no gaps.
+fn passed(cursor: &Cursor) -> Vec<usize> {
+    match cursor {
+        Cursor::Feed(positions) => positions.iter().map(|&position| position as usize).collect(),
+        Cursor::Event { .. } => panic!("the feed has cursors of its own"),
+    }
+}
+
+fn run(database: &Database, steps: Vec<Step>) {
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("runtime").block_on(async {
+        let mut model = Model::new(database.clone()).await;
+        for step in steps {
+            model = model.take(step).await;
+        }
+        model.end().await;
+    });
+}
+
+#[test]
+fn sqlite_keeps_the_promises() {
+    check(64, vec(step(), 1..40), |steps| {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        run(&Database::Sqlite(folder.path().join("events.db")), steps);
+    });
+}
+
+#[test]
+fn postgres_keeps_the_promises() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let database = runtime.block_on(TestDatabase::new(Backend::Postgres));
+    run(&database.url, Vec::new());
+    check(24, vec(step(), 1..40), |steps| {
+        let empty = "TRUNCATE processed_events, audit_stats, batch_ledger;
+                     UPDATE lanes SET head = 0, last_received_at = '0001-01-01 00:00:00+00'";
+        runtime.block_on(database.execute(empty));
+        run(&database.url, steps);
+    });
+}

@@ -1,0 +1,218 @@
+//! A store that fails in every way that a database fails in, so that what stands on it must keep the
+//! promises all the same.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use async_trait::async_trait;
+use event_aggregator::{
+    event::{EventKey, NewEvent, Outcome},
+    limits::FEED_POLL_PAUSE,
+    store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
+};
+use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
+use uuid::Uuid;
+
+/// What happens to one commit.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// It is not done.
+    Before,
+    /// It is done, and the answer is lost.
+    After,
+    /// It is done twice at the same time.
+    Twice,
+    /// The answer is lost, and it is done together with the commit that comes so much later, as a
+    /// statement whose client is gone.
+    Late(usize),
+}
+
+/// Another store with faults.
+pub struct FaultyStore {
+    store: Arc<dyn Store>,
+    faults: Mutex<VecDeque<Fault>>,
+    failing_reads: AtomicUsize,
+    /// Batches to be done yet, and with which commit from now.
+    late: Mutex<Vec<(usize, Arc<Batch>)>>,
+}
+
+/// A payload that the store refuses, although it is valid.
+pub const POISON: &str = r#"{"poison":true}"#;
+
+fn is_poison(event: &NewEvent) -> bool {
+    event.payload.as_str() == POISON
+}
+
+/// Does what takes real time while the clock of the test stands still: it jumps to the next pause only
+/// when nothing blocks.
+pub async fn in_real_time<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = Handle::current();
+    spawn_blocking(move || runtime.block_on(work)).await.expect("no panic")
+}
+
+impl FaultyStore {
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let (faults, late) = (Mutex::default(), Mutex::default());
+        Self { store, faults, failing_reads: AtomicUsize::new(0), late }
+    }
+
+    /// Lets a commit to come fail.
+    pub fn fail(&self, fault: Fault) {
+        self.faults.lock().expect("lock").push_back(fault);
+    }
+
+    /// Lets the next reads fail.
+    pub fn fail_reads(&self, reads: usize) {
+        self.failing_reads.store(reads, Relaxed);
+    }
+
+    /// Does all that is late, and lets nothing fail any more.
+    pub async fn heal(&self) {
+        self.faults.lock().expect("lock").clear();
+        self.failing_reads.store(0, Relaxed);
+        let late = mem::take(&mut *self.late.lock().expect("lock"));
+        self.do_late(late.into_iter().map(|(_, batch)| batch).collect()).await;
+    }
+
+    async fn do_late(&self, late: Vec<Arc<Batch>>) {
+        for batch in late {
+            let store = Arc::clone(&self.store);
+            // Nobody is there to hear what became of it.
+            drop(in_real_time(async move { store.commit(batch).await }).await);
+        }
+    }
+
+    /// The batches that are done with this commit.
+    fn take_late(&self) -> Vec<Arc<Batch>> {
+        let mut late = self.late.lock().expect("lock");
+        let due =
+            late.extract_if(.., |(commits, _)| *commits == 0).map(|(_, batch)| batch).collect();
+        late.iter_mut().for_each(|(commits, _)| *commits -= 1);
+        due
+    }
+
+    fn read(&self) -> Result<Arc<dyn Store>, Error> {
+        let failing =
+            self.failing_reads.fetch_update(Relaxed, Relaxed, |reads| reads.checked_sub(1));
+        match failing {
+            Ok(_) => Err(Error::Unavailable("a fault".into())),
+            Err(_) => Ok(Arc::clone(&self.store)),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    fn id(&self) -> Uuid {
+        self.store.id()
+    }
+
+    fn location(&self) -> &str {
+        self.store.location()
+    }
+
+    fn lanes(&self) -> u16 {
+        self.store.lanes()
+    }
+
+    async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        if batch.events.iter().any(is_poison) {
+            return Err(Error::Refused("poison".into()));
+        }
+        let fault = self.faults.lock().expect("lock").pop_front();
+        let late = self.take_late();
+        let unknown = || Error::Unknown("a fault".into());
+        match fault {
+            Some(Fault::Before) => {
+                self.do_late(late).await;
+                return Err(Error::Unavailable("a fault".into()));
+            }
+            Some(Fault::Late(commits)) => {
+                self.do_late(late).await;
+                self.late.lock().expect("lock").push((commits, batch));
+                return Err(unknown());
+            }
+            Some(Fault::After | Fault::Twice) | None => (),
+        }
+        let store = Arc::clone(&self.store);
+        let committed = in_real_time(async move {
+            let others: Vec<_> = late
+                .into_iter()
+                .map(|batch| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.commit(batch).await })
+                })
+                .collect();
+            let committed = match fault {
+                Some(Fault::Twice) => {
+                    let twin = store.commit(Arc::clone(&batch));
+                    let (one, other) = tokio::join!(twin, store.commit(batch));
+                    let (one, other) = (one?, other?);
+                    assert_eq!(one, other, "both are told the same");
+                    Ok(one)
+                }
+                _ => store.commit(batch).await,
+            };
+            for other in others {
+                // Nobody is there to hear what became of it.
+                drop(other.await.expect("no panic"));
+            }
+            committed
+        })
+        .await;
+        match fault {
+            Some(Fault::After) => committed.and(Err(unknown())),
+            _ => committed,
+        }
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.list(query).await }).await
+    }
+
+    async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.get(keys, max_bytes).await }).await
+    }
+
+    async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.stats(topic, max_topics).await }).await
+    }
+
+    async fn heads(&self) -> Result<Vec<i64>, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.heads().await }).await
+    }
+
+    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.read(query).await }).await
+    }
+
+    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.positions_at(place).await }).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let store = self.read()?;
+        in_real_time(async move { store.ping().await }).await
+    }
+
+    async fn close(&self) {
+        let store = Arc::clone(&self.store);
+        in_real_time(async move { store.close().await }).await;
+        // A read that nobody waits for any more still holds it.
+        while Arc::strong_count(&self.store) > 1 {
+            sleep(FEED_POLL_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A PostgreSQL server in trouble: processes that freeze, sessions that are in the way, no room for
+//! more. Answers come in bounded time, and once the trouble is over everything is counted once.
+
+use std::sync::Arc;
+
+use event_aggregator::{
+    config::Database,
+    proto::v1::{Event, ListEventsRequest, PublishStatus::*},
+};
+use tonic::Code;
+
+use crate::{
+    harness::*,
+    postgres_server::{Server, signal},
+    process::program,
+    proxy::Proxy,
+};
+
+async fn start(settings: &'static str) -> Arc<Server> {
+    let starting = tokio::task::spawn_blocking(move || Server::start(settings));
+    Arc::new(starting.await.expect("started"))
+}
+
+/// Publishes while others do something else.
+fn publishing(
+    mut client: Client,
+    events: Vec<Event>,
+) -> tokio::task::JoinHandle<Vec<event_aggregator::proto::v1::PublishStatus>> {
+    tokio::spawn(async move { verdicts(&mut client, events).await })
+}
+
+/// Waits for a session of the service that waits for a lock, other than `known`. Says its process.
+async fn blocked(database: &TestDatabase, known: i32) -> i32 {
+    let asking = connect(&database.url_text()).await;
+    let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+               AND application_name = 'event-aggregator' AND wait_event_type = 'Lock'
+               AND pid <> $1";
+    loop {
+        if let Some(row) = asking.query_opt(sql, &[&known]).await.expect("activity") {
+            return row.get(0);
+        }
+    }
+}
+
+/// Asks `health` until it says so.
+async fn wait_until_healthy(server: &TestServer, healthy: bool) {
+    let address = server.address.to_string();
+    let asking = move || {
+        let health = || program().args(["health", "--addr", &address]).output().expect("health");
+        crate::process::wait_until(|| health().status.success() == healthy);
+    };
+    tokio::task::spawn_blocking(asking).await.expect("asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_outlives_its_connection_changes_no_count() {
+    let database_server = start("-c fsync=off").await;
+    let database = TestDatabase::on(&database_server).await;
+    let proxy = Proxy::start(&database).await;
+    let (address, _stop, _running) = launch_on(&proxy.url(&database)).await;
+    let mut client = connect_to(address).await;
+    publish(&mut client, vec![event("t", "before")]).await;
+
+    // A commit waits for its lane, and its process freezes. Then its connection breaks. The next try
+    // overtakes it, and it finds itself in the ledger.
+    let blocker = block_lanes(&database).await;
+    let answer = publishing(client.clone(), vec![event("t", "1"), event("t", "2")]);
+    let frozen = blocked(&database, 0).await;
+    signal("STOP", &[frozen]);
+    proxy.hang_up();
+    blocker.batch_execute("ROLLBACK").await.expect("unblock");
+    assert_eq!(answer.await.expect("an answer"), [Accepted, Accepted]);
+    signal("CONT", &[frozen]);
+    let is_there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {frozen}");
+    while database.number(&is_there).await == 1 {}
+    assert_eq!(counters(&mut client).await, [3, 3, 0, 0]);
+
+    // This one has its lane, and waits for the counters. The next try waits for it.
+    let counted = "BEGIN; SELECT * FROM audit_stats FOR UPDATE";
+    blocker.batch_execute(counted).await.expect("counters");
+    let answer = publishing(client.clone(), vec![event("t", "3"), event("t", "4")]);
+    let frozen = blocked(&database, 0).await;
+    signal("STOP", &[frozen]);
+    proxy.hang_up();
+    blocker.batch_execute("ROLLBACK").await.expect("unblock");
+    blocked(&database, frozen).await;
+    assert!(!answer.is_finished());
+    signal("CONT", &[frozen]);
+    assert_eq!(answer.await.expect("an answer"), [Accepted, Accepted]);
+    assert_eq!(counters(&mut client).await, [5, 5, 0, 0]);
+    assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_noticed_and_waited_for() {
+    let database_server = start("-c fsync=off").await;
+    let server = TestServer::on(TestDatabase::on(&database_server).await).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "before")]).await;
+    counters(&mut client).await;
+    let pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'event-aggregator'";
+    let rows = connect(&server.database.url_text()).await.query(pids, &[]).await.expect("pids");
+    let mut all: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    all.push(database_server.pid());
+
+    signal("STOP", &all);
+    let answer = publishing(client.clone(), vec![event("t", "new")]);
+    wait_until_healthy(&server, false).await;
+    assert!(!answer.is_finished());
+    signal("CONT", &all);
+    assert_eq!(answer.await.expect("an answer"), [Accepted]);
+    wait_until_healthy(&server, true).await;
+    assert_eq!(counters(&mut client).await, [2, 2, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_others_that_are_in_the_way_change_no_count() {
+    let server = TestServer::start(Backend::Postgres).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "before")]).await;
+    let other = connect(&server.database.url_text()).await;
+
+    // Each holds what the other needs next. Whoever looks first gives way, and that is the service.
+    let counted = "BEGIN; SET LOCAL deadlock_timeout = '1min';
+                   SELECT * FROM audit_stats WHERE topic = 't' FOR UPDATE";
+    other.batch_execute(counted).await.expect("counters");
+    let answer = publishing(client.clone(), vec![event("t", "1"), event("t", "before")]);
+    blocked(&server.database, 0).await;
+    other.batch_execute("SELECT * FROM lanes FOR UPDATE; ROLLBACK").await.expect("lanes");
+    assert_eq!(answer.await.expect("an answer"), [Accepted, Duplicate]);
+
+    // A table that is locked, as while it is changed, by a session that then forgets about it. Reads
+    // are told so, commits wait, and the database ends that session.
+    let lock = "SET idle_in_transaction_session_timeout = '6s';
+                BEGIN; LOCK processed_events IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.expect("lock");
+    let answer = publishing(client.clone(), vec![event("t", "2"), event("u", "1")]);
+    let status = client.list_events(ListEventsRequest::default()).await.expect_err("locked");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(answer.await.expect("an answer"), [Accepted, Accepted]);
+    assert_eq!(counters(&mut client).await, [5, 4, 1, 0]);
+    assert_eq!(server.stored().await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_room_for_sessions_is_waited_for() {
+    let database_server = start("-c fsync=off").await;
+    let database = TestDatabase::on(&database_server).await;
+    let url = database.url_text();
+    let (_, name) = url.rsplit_once('/').expect("a database");
+    // Limits are for those who are no superusers.
+    let owned = format!("CREATE ROLE app LOGIN; ALTER DATABASE {name} OWNER TO app");
+    database.execute(&owned).await;
+    let url = Database::Postgres(url.replace("//postgres@", "//app@"));
+    let limit = |sessions: i32| format!("ALTER ROLE app CONNECTION LIMIT {sessions}");
+    let (address, _stop, _running) = launch_on(&url).await;
+    let mut client = connect_to(address).await;
+    publish(&mut client, vec![event("t", "before")]).await;
+    counters(&mut client).await;
+
+    database.execute(&limit(0)).await;
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE usename = 'app'";
+    database.number(cut).await;
+    let answer = publishing(client.clone(), vec![event("t", "new")]);
+    while client
+        .list_events(ListEventsRequest::default())
+        .await
+        .map_err(|status| status.code())
+        .err()
+        != Some(Code::Unavailable)
+    {}
+    // Starting waits for room as well.
+    let starting = tokio::spawn(async move { launch_on(&url).await });
+    assert!(!answer.is_finished());
+    database.execute(&limit(-1)).await;
+    assert_eq!(answer.await.expect("an answer"), [Accepted]);
+    assert_eq!(counters(&mut client).await, [2, 2, 0, 0]);
+
+    starting.await.expect("started");
+}

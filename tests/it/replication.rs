@@ -1,0 +1,105 @@
+//! PostgreSQL with a synchronous standby: nothing is acknowledged that only one server has, and when
+//! the standby takes over, the service goes on with it.
+
+use std::sync::Arc;
+
+use event_aggregator::{
+    config::Database,
+    proto::v1::{Event, PublishStatus, PublishStatus::*},
+};
+use tokio::task::JoinHandle;
+
+use crate::{harness::*, postgres_server::Server};
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("done")
+}
+
+fn publishing(mut client: Client, events: Vec<Event>) -> JoinHandle<Vec<PublishStatus>> {
+    tokio::spawn(async move { verdicts(&mut client, events).await })
+}
+
+/// The process that waits for the standby, when it is not one of `others`.
+async fn waiting(database: &TestDatabase, others: &[i32]) -> i32 {
+    let asking = connect(&database.url_text()).await;
+    let sql = "SELECT pid FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event = 'SyncRep' AND pid <> ALL($1)";
+    loop {
+        if let Some(row) = asking.query_opt(sql, &[&others]).await.expect("activity") {
+            return row.get(0);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
+    let database_server = blocking(|| Server::start("-c fsync=off")).await;
+    let server = TestServer::on(TestDatabase::on(&database_server).await).await;
+    let mut client = server.client().await;
+    publish(&mut client, vec![event("t", "before")]).await;
+    let admin = connect(&server.database.url_text()).await;
+
+    database_server.set("synchronous_standby_names = 'ghost'").await;
+    let events = vec![event("t", "new"), event("t", "before"), event("t", "new")];
+    let answer = publishing(client.clone(), events);
+    // Its process is ended: the commit is on this server and nowhere else.
+    let ended = waiting(&server.database, &[]).await;
+    admin.execute("SELECT pg_terminate_backend($1)", &[&ended]).await.expect("terminate");
+    // It is found there, and still waited for. Somebody cancels the wait, which PostgreSQL answers as if
+    // the commit was done.
+    let cancelled = waiting(&server.database, &[ended]).await;
+    admin.execute("SELECT pg_cancel_backend($1)", &[&cancelled]).await.expect("cancel");
+    // This one is given up after a while, and goes on waiting all the same.
+    let given_up = waiting(&server.database, &[ended, cancelled]).await;
+    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock'";
+    while server.database.number(blocked).await == 0 {}
+    assert_eq!(waiting(&server.database, &[]).await, given_up);
+    assert!(!answer.is_finished());
+
+    database_server.set("synchronous_standby_names = ''").await;
+    assert_eq!(answer.await.expect("an answer"), [Accepted, Duplicate, Duplicate]);
+    assert_eq!(counters(&mut client).await, [4, 2, 2, 0]);
+    assert_eq!(server.stored().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_takes_over_is_followed() {
+    let primary = Arc::new(blocking(|| Server::start("-c fsync=off")).await);
+    let made = Arc::clone(&primary);
+    let standby = blocking(move || made.standby()).await;
+    primary.set("synchronous_standby_names = '*'").await;
+    let mut database = TestDatabase::on(&primary).await;
+
+    // The standby is named first, so it is passed over until it takes writes.
+    let url = database.url_text();
+    let host = |url: &str| {
+        let (_, place) = url.split_once('@').expect("a user");
+        place.split_once('/').expect("a host").0.to_owned()
+    };
+    let both = format!("{},{}", host(&standby.url), host(&url));
+    let through_both = Database::Postgres(url.replace(&host(&url), &both));
+    database.url = through_both;
+    let (address, _stop, _running) = launch_on(&database.url).await;
+    let mut client = connect_to(address).await;
+    let all = |range: std::ops::Range<i32>| -> Vec<Event> {
+        range.map(|n| event(&format!("t{}", n % 9), &n.to_string())).collect()
+    };
+    publish(&mut client, all(0..100)).await;
+    assert_eq!(counters(&mut client).await, [100, 100, 0, 0]);
+
+    // The primary is demoted: it refuses to write from now on.
+    primary.set("default_transaction_read_only = 'on'").await;
+    let answer = publishing(client.clone(), all(50..150));
+    blocking(move || standby.run("pg_ctl", &["promote", "-w", "-D", "data"])).await;
+    let verdicts = answer.await.expect("an answer");
+    assert_eq!(verdicts[..50], [Duplicate; 50]);
+    assert_eq!(verdicts[50..], [Accepted; 50]);
+    assert_eq!(primary_events(&url).await, 100, "it went to the other one");
+    assert_eq!(counters(&mut client).await, [200, 150, 50, 0]);
+}
+
+async fn primary_events(url: &str) -> i64 {
+    let sql = "SELECT count(*) FROM processed_events";
+    connect(url).await.query_one(sql, &[]).await.expect("count").get(0)
+}

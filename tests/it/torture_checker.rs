@@ -1,0 +1,326 @@
+//! The checker of the torture test: it finds nothing in histories that are as they should be, and the
+//! right thing in those that are not. The histories here are made up.
+
+// The rest of them is for the torture test itself.
+#[allow(dead_code)]
+#[path = "../torture/checker.rs"]
+mod checker;
+#[allow(dead_code)]
+#[path = "../torture/history.rs"]
+mod history;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tonic::Code;
+
+use checker::Rule::{self, *};
+use history::{
+    Attempt, Content, Counters, Delivery, History, Key, Listing, Moment,
+    Outcome::{self, Accepted, Conflict, Duplicate, Failed, Unknown},
+    Reader, Row, Sample, Settled,
+};
+
+fn at(millis: u64) -> Moment {
+    Duration::from_millis(millis)
+}
+
+fn key(name: &str) -> Key {
+    let (topic, event_id) = name.split_once('/').expect("topic/id");
+    Key { topic: topic.into(), event_id: event_id.into() }
+}
+
+/// Attempts, each a hundred milliseconds after the one before and answered within ten.
+fn attempts(sent: &[(&str, Content, Outcome)]) -> Vec<Attempt> {
+    let attempt = |(number, &(name, content, outcome)): (u64, &(&str, Content, Outcome))| Attempt {
+        producer: 0,
+        instance: 0,
+        key: key(name),
+        content,
+        invoked: at(100 * number),
+        returned: at(100 * number + 10),
+        outcome,
+    };
+    (1..).zip(sent).map(attempt).collect()
+}
+
+/// What a service without faults makes of attempts, if `stored` are those unknown ones that it stored:
+/// a reader gets everything at once, a listing has it in the end, and the counters are read after
+/// each attempt. Topic a is in lane 0, others in lane 1.
+fn history_with(sent: &[(&str, Content, Outcome)], stored: &[&str]) -> History {
+    let mut history = History { attempts: attempts(sent), ..History::default() };
+    let mut reader = Reader { caught_up: true, ..Reader::default() };
+    let settled = &mut history.settled;
+    settled.heads.extend([(0, 0), (1, 0)]);
+    for attempt in &history.attempts {
+        let is_stored = stored.iter().any(|name| key(name) == attempt.key);
+        let one = match attempt.outcome {
+            Unknown(_) if is_stored => Accepted,
+            other => other,
+        };
+        let topic = settled.topics.entry(attempt.key.topic.clone()).or_default();
+        for counters in [&mut settled.totals, topic] {
+            count(counters, one);
+        }
+        if one == Accepted {
+            let lane = i16::from(&*attempt.key.topic != "a");
+            let seq = settled.heads.get_mut(&lane).expect("a lane");
+            *seq += 1;
+            let Attempt { key, content, .. } = attempt.clone();
+            settled.rows.push(Row { key: key.clone(), content, lane, seq: *seq });
+            reader.deliveries.push(Delivery { key, content, at: attempt.returned });
+        }
+        history.samples.push(Sample {
+            invoked: attempt.returned + at(10),
+            returned: attempt.returned + at(20),
+            instance: 0,
+            totals: settled.totals,
+            topics: settled.topics.clone(),
+        });
+    }
+    let events = reader.deliveries.clone();
+    let (invoked, returned) = (at(90_000), at(91_000));
+    let events = events.into_iter().map(|event| Delivery { at: returned, ..event }).collect();
+    history.listings.push(Listing { invoked, returned, complete: true, events });
+    history.readers.push(reader);
+    history
+}
+
+fn count(counters: &mut Counters, outcome: Outcome) {
+    let [unique, repeated, conflict] = match outcome {
+        Accepted => [1, 0, 0],
+        Duplicate => [0, 1, 0],
+        Conflict => [0, 1, 1],
+        Failed(_) | Unknown(_) => [0; 3],
+    };
+    counters.received += unique + repeated;
+    counters.unique_processed += unique;
+    counters.duplicate_dropped += repeated;
+    counters.conflicts += conflict;
+}
+
+/// A round with something of everything.
+fn good() -> History {
+    let sent = [
+        ("a/1", 1, Accepted),
+        ("a/1", 1, Duplicate),
+        ("a/1", 2, Conflict),
+        ("b/1", 1, Accepted),
+        ("a/2", 1, Unknown(Code::Unavailable)),
+        ("a/2", 1, Duplicate),
+        ("a/3", 1, Failed(Code::ResourceExhausted)),
+        ("a/3", 1, Accepted),
+        ("a/4", 1, Unknown(Code::Unavailable)),
+        ("b/2", 1, Failed(Code::InvalidArgument)),
+        ("b/3", 1, Accepted),
+    ];
+    history_with(&sent, &["a/2"])
+}
+
+/// Which rules a history breaks.
+fn broken(history: &History) -> Vec<Rule> {
+    let rules: BTreeSet<Rule> =
+        checker::check(history).into_iter().map(|violation| violation.rule).collect();
+    rules.into_iter().collect()
+}
+
+/// Which rules the good history breaks after a change.
+#[track_caller]
+fn breaks(rules: &[Rule], change: impl FnOnce(&mut History)) {
+    let mut history = good();
+    change(&mut history);
+    assert_eq!(broken(&history), rules, "{:#?}", checker::check(&history));
+}
+
+#[test]
+fn what_is_right_breaks_no_rule() {
+    assert_eq!(checker::check(&good()), []);
+    assert_eq!(checker::check(&History::default()), []);
+}
+
+#[test]
+fn a_lost_write_is_found() {
+    // The first answer was lost, the second one says that it is there.
+    let lost = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
+    assert_eq!(broken(&history_with(&lost, &[])), [LostWrite]);
+    // An accepted event that is not stored is not counted either, or counted and not stored.
+    breaks(&[LostWrite, Counters], |history| {
+        history.attempts.extend(attempts(&[("b/9", 1, Accepted)]));
+    });
+    // Stored, but not what was sent.
+    breaks(&[LostWrite, Cursor], |history| history.settled.rows[1].content = 7);
+    // Duplicates are the same, conflicts are not.
+    breaks(&[LostWrite], |history| history.attempts[1].content = 2);
+    breaks(&[LostWrite], |history| history.attempts[2].content = 1);
+}
+
+#[test]
+fn a_phantom_is_found() {
+    let failed = Delivery { key: key("b/2"), content: 1, at: at(9_000) };
+    breaks(&[Phantom], |history| history.readers[0].deliveries.push(failed.clone()));
+    breaks(&[Phantom], |history| history.listings[0].events.push(failed));
+    let invented = Delivery { key: key("b/77"), content: 1, at: at(9_000) };
+    breaks(&[Phantom], |history| history.readers[0].deliveries.push(invented));
+    breaks(&[Phantom], |history| history.readers[0].deliveries[0].at = at(99));
+    breaks(&[Phantom, Counters, Cursor], |history| {
+        let row = Row { key: key("b/2"), content: 1, lane: 1, seq: 3 };
+        history.settled.rows.push(row);
+        history.settled.heads.insert(1, 3);
+    });
+}
+
+#[test]
+fn a_duplicate_is_found() {
+    breaks(&[Rule::Duplicate], |history| {
+        let again = history.readers[0].deliveries[0].clone();
+        history.readers[0].deliveries.push(again);
+    });
+    breaks(&[Rule::Duplicate], |history| {
+        let again = history.listings[0].events[0].clone();
+        history.listings[0].events.push(again);
+    });
+    breaks(&[Rule::Duplicate, Counters, Cursor], |history| {
+        let again = Row { lane: 1, seq: 3, ..history.settled.rows[0].clone() };
+        history.settled.rows.push(again);
+        history.settled.heads.insert(1, 3);
+    });
+    // One number twice, and none for the one behind it.
+    breaks(&[Rule::Duplicate, Cursor], |history| {
+        let end = history.settled.rows.iter_mut().find(|row| row.key == key("b/3")).expect("row");
+        end.seq = 1;
+    });
+}
+
+#[test]
+fn a_wrong_verdict_is_found() {
+    // It was sent once. Outcomes that nobody knows keep the counters plausible.
+    let sent = [
+        ("b/1", 1, Unknown(Code::Unavailable)),
+        ("b/2", 1, Unknown(Code::Unavailable)),
+        ("b/3", 1, Duplicate),
+    ];
+    let mut history = history_with(&sent, &["b/1"]);
+    history.settled.rows[0].key = key("b/3");
+    history.readers[0].deliveries[0] = Delivery { key: key("b/3"), content: 1, at: at(400) };
+    history.listings[0].events[0].key = key("b/3");
+    assert_eq!(broken(&history), [Verdict]);
+
+    // The original was sent after its repetition was answered.
+    let sent = [("a/1", 1, Duplicate), ("a/1", 1, Accepted)];
+    assert_eq!(broken(&history_with(&sent, &[])), [Verdict]);
+    // Two producers are both told that theirs was new.
+    breaks(&[Verdict, Counters], |history| history.attempts[1].outcome = Accepted);
+}
+
+#[test]
+fn wrong_counters_are_found() {
+    // They do not add up, in total or with their topics.
+    breaks(&[Counters], |history| history.samples[4].totals.received += 1);
+    breaks(&[Counters], |history| {
+        let topic = history.samples[4].topics.get_mut("a").expect("topic");
+        topic.received += 1;
+        topic.unique_processed += 1;
+    });
+    // An old answer, long after it was true.
+    breaks(&[Counters], |history| {
+        let (totals, topics) = (history.samples[3].totals, history.samples[3].topics.clone());
+        let late = history.samples.last_mut().expect("a sample");
+        (late.totals, late.topics) = (totals, topics);
+    });
+    // They go back: what an unknown attempt has added is gone again.
+    breaks(&[Counters], |history| {
+        let (invoked, returned) = (at(550), at(560));
+        let late = Sample { invoked, returned, instance: 1, ..history.samples[3].clone() };
+        history.samples.push(late);
+    });
+    // Something is counted before it is sent.
+    breaks(&[Counters], |history| {
+        let after = history.samples[3].clone();
+        history.samples[0].totals = after.totals;
+        history.samples[0].topics = after.topics;
+    });
+    // In the end they are not what the rows say, or not what producers were told.
+    let changes: [fn(&mut Counters); 3] = [
+        |last| count(last, Accepted),
+        |last| {
+            (last.received, last.duplicate_dropped) =
+                (last.received - 1, last.duplicate_dropped - 1)
+        },
+        |last| last.conflicts = 0,
+    ];
+    for change in changes {
+        breaks(&[Counters], |history| {
+            change(&mut history.settled.totals);
+            change(history.settled.topics.get_mut("a").expect("topic"));
+        });
+    }
+    breaks(&[Counters], |history| history.settled.differences.push("of topic a".into()));
+}
+
+#[test]
+fn without_unknown_outcomes_counters_are_exact() {
+    let sent = [("a/1", 1, Accepted), ("a/1", 1, Duplicate), ("a/1", 2, Conflict)];
+    let mut history = history_with(&sent, &[]);
+    assert_eq!(checker::check(&history), []);
+    let settled = &mut history.settled;
+    for last in [&mut settled.totals, settled.topics.get_mut("a").expect("topic")] {
+        last.received += 1;
+        last.duplicate_dropped += 1;
+    }
+    assert_eq!(broken(&history), [Counters]);
+}
+
+#[test]
+fn a_cursor_that_skips_is_found() {
+    // Readers: something is missing, in between or at the end; or in another order; or other content.
+    breaks(&[Cursor], |history| drop(history.readers[0].deliveries.remove(0)));
+    breaks(&[Cursor], |history| drop(history.readers[0].deliveries.pop()));
+    breaks(&[Cursor], |history| {
+        let deliveries = &mut history.readers[0].deliveries;
+        let last = deliveries.len() - 1;
+        deliveries.iter_mut().for_each(|delivery| delivery.at = at(9_000));
+        deliveries.swap(1, last);
+    });
+    breaks(&[Cursor], |history| history.readers[0].deliveries[0].content = 2);
+    // What was delivered is gone.
+    breaks(&[Cursor], |history| {
+        let undone = Delivery { key: key("a/4"), content: 1, at: at(9_000) };
+        history.readers[0].deliveries.push(undone);
+    });
+    // Listings: an event is missing that was there before, or the order is another.
+    breaks(&[Cursor], |history| drop(history.listings[0].events.remove(0)));
+    breaks(&[Cursor], |history| drop(history.listings[0].events.pop()));
+    breaks(&[Cursor], |history| history.listings[0].events.reverse());
+}
+
+#[test]
+fn lanes_may_come_in_any_mixture_and_listings_may_miss_what_comes_meanwhile() {
+    breaks(&[], |history| {
+        history.readers[0].deliveries.iter_mut().for_each(|delivery| delivery.at = at(9_000));
+        history.readers[0].deliveries.sort_by_key(|delivery| delivery.key.topic.clone());
+    });
+    breaks(&[], |history| {
+        let listing = &mut history.listings[0];
+        listing.invoked = at(350);
+        listing.events.retain(|event| event.key != key("a/2") && event.key != key("b/3"));
+    });
+    breaks(&[], |history| {
+        history.listings[0].complete = false;
+        history.listings[0].events.truncate(2);
+    });
+}
+
+#[test]
+fn what_does_not_come_back_and_what_nobody_may_see_is_found() {
+    breaks(&[Liveness], |history| history.settled.stuck.push("instance 1".into()));
+    breaks(&[Liveness], |history| history.readers[0].caught_up = false);
+    breaks(&[Hygiene], |history| history.settled.dirt.push("a panic".into()));
+}
+
+#[test]
+fn some_violations_of_a_rule_are_told_and_the_others_counted() {
+    let settled = Settled { stuck: vec!["still".into(); 30], ..Settled::default() };
+    let history = History { settled, ..History::default() };
+    let told = checker::check(&history);
+    assert_eq!(told.len(), 21);
+    assert_eq!(told[20].to_string(), "C7 liveness: and 10 more");
+}

@@ -1,0 +1,111 @@
+//! What the torture test is told, by whoever runs it or by `cargo test`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::Store;
+
+#[derive(Debug, Parser)]
+#[command(
+    about = "Publishes, reads and counts while everything breaks, and checks what came of it"
+)]
+pub struct Arguments {
+    /// Run only if the name of this test contains one of these, as `cargo test` has it
+    filters: Vec<String>,
+
+    /// On which store
+    #[arg(long, value_enum, default_value = "both")]
+    store: Stores,
+
+    /// Seed of the first round; each next one has the next
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Rounds on each store
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u64,
+
+    /// Rounds side by side
+    #[arg(long, default_value_t = 2)]
+    pub jobs: usize,
+
+    /// Keep the history and the logs of all rounds, not only of those with violations
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Run with a bug in the service, which must be found
+    #[arg(long)]
+    pub planted: Option<String>,
+
+    /// Run with each bug that can be planted, until each is found; the program must have them, by
+    /// `--features planted-bugs`
+    #[arg(long)]
+    pub teeth: bool,
+
+    /// Write a summary in Markdown
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    #[command(flatten)]
+    harness: Harness,
+}
+
+impl Arguments {
+    /// Whether the test of this name is to be run.
+    pub fn mean(&self, name: &str) -> bool {
+        let named = |filter: &String| name.contains(filter.as_str());
+        let is_chosen = self.filters.is_empty() || self.filters.iter().any(named);
+        is_chosen && !self.harness.ignored && !self.harness.skip.iter().any(named)
+    }
+
+    /// Whether it is only asked for its name.
+    pub fn only_lists(&self) -> bool {
+        self.harness.list
+    }
+
+    pub fn stores(&self) -> &'static [Store] {
+        match self.store {
+            Stores::Postgres => &[Store::Postgres],
+            Stores::Sqlite => &[Store::Sqlite],
+            Stores::Both => &[Store::Postgres, Store::Sqlite],
+        }
+    }
+}
+
+/// What `cargo test` passes to all tests and has no meaning here.
+#[derive(Debug, clap::Args)]
+#[allow(dead_code, clippy::struct_excessive_bools)]
+pub struct Harness {
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(long, hide = true)]
+    no_capture: bool,
+    #[arg(long, hide = true)]
+    show_output: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
+    #[arg(long, hide = true)]
+    ignored: bool,
+    #[arg(long, hide = true)]
+    include_ignored: bool,
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    skip: Vec<String>,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+    #[arg(long, hide = true)]
+    color: Option<String>,
+    #[arg(long, hide = true)]
+    format: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stores {
+    Postgres,
+    Sqlite,
+    Both,
+}

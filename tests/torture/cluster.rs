@@ -1,0 +1,272 @@
+//! The service as processes: started, killed, stopped and started again on the same port, with their
+//! logs in files.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use event_aggregator::proto::v1::event_aggregator_service_client::EventAggregatorServiceClient;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::spawn_blocking,
+    time::sleep,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{database::Database, proxy::Proxy, recorder::Recorder};
+
+pub type Client = EventAggregatorServiceClient<Channel>;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
+
+/// Instances that share a PostgreSQL database. A SQLite file has one.
+const INSTANCES: usize = 3;
+
+/// How long an instance may take to become ready.
+const START: Duration = Duration::from_secs(30);
+
+/// How long one may take to end when it is asked to.
+const STOP: Duration = Duration::from_secs(25);
+
+pub struct Cluster {
+    pub instances: Vec<Arc<Instance>>,
+}
+
+impl Cluster {
+    /// Starts all instances at once, on an empty database.
+    pub async fn start(
+        database: &Database,
+        folder: &Path,
+        planted: Option<&str>,
+    ) -> Result<Self, String> {
+        let count = if database.is_shared() { INSTANCES } else { 1 };
+        let mut instances = Vec::new();
+        for number in 0..count {
+            let proxy = match database.socket() {
+                Some(socket) => Some(Proxy::start(socket).await),
+                None => None,
+            };
+            instances.push(Arc::new(Instance {
+                number,
+                address: free_address(),
+                url: database.url(proxy.as_ref().map(|proxy| proxy.address)),
+                planted: planted.map(str::to_owned),
+                proxy,
+                log: folder.join(format!("instance-{number}.log")),
+                pid: AtomicU32::new(0),
+                process: Mutex::default(),
+            }));
+        }
+        let starting: Vec<_> = instances
+            .iter()
+            .cloned()
+            .map(|instance| tokio::spawn(async move { instance.start().await }))
+            .collect();
+        for start in starting {
+            start.await.expect("no panic")?;
+        }
+        Ok(Self { instances })
+    }
+
+    pub fn size(&self) -> usize {
+        self.instances.len()
+    }
+
+    pub fn address(&self, instance: usize) -> SocketAddr {
+        self.instances[instance].address
+    }
+
+    /// A new way to an instance, which connects when it is used, and again after that.
+    pub fn channel(&self, instance: usize) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address(instance)))
+            .expect("an address")
+            .connect_timeout(Duration::from_secs(1))
+            .connect_lazy()
+    }
+}
+
+/// A port of this machine that nobody uses, below those that connections get by themselves.
+fn free_address() -> SocketAddr {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000));
+    let free = ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    free.and_then(|listener| listener.local_addr().ok()).expect("a free port")
+}
+
+/// One service, on the same port in all its lives.
+pub struct Instance {
+    pub number: usize,
+    pub address: SocketAddr,
+    pub proxy: Option<Proxy>,
+    pub log: PathBuf,
+    url: String,
+    planted: Option<String>,
+    pid: AtomicU32,
+    process: Mutex<Option<Child>>,
+}
+
+impl Instance {
+    /// The process, also one that has ended meanwhile.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Starts it unless it runs, again and again as one that watches over services would: without its
+    /// database a service ends after a while.
+    pub async fn start(&self) -> Result<(), String> {
+        let mut process = self.process.lock().await;
+        self.start_process(&mut process).await
+    }
+
+    async fn start_process(&self, process: &mut Option<Child>) -> Result<(), String> {
+        let deadline = Instant::now() + START;
+        while process.is_none() {
+            let (mut command, log) = (self.command(), self.log.clone());
+            let running = spawn_blocking(move || run(&mut command, &log)).await;
+            match running.expect("no panic") {
+                Ok(child) => {
+                    self.pid.store(child.id(), Ordering::Relaxed);
+                    *process = Some(child);
+                }
+                Err(error) if Instant::now() > deadline => {
+                    return Err(format!("instance {} does not start: {error}", self.number));
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        // When a limit on the size of files is met, writing must fail instead of killing.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PROGRAM, "serve"]);
+        command.args(["--listen", &self.address.to_string(), "--database-url", &self.url]);
+        for variable in ["EVENT_AGGREGATOR_DATA_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "RUST_LOG"] {
+            command.env_remove(variable);
+        }
+        command.envs(self.planted.as_ref().map(|name| ("EVENT_AGGREGATOR_PLANTED_BUG", name)));
+        command
+    }
+
+    /// Kills it, and starts it again after a while.
+    pub async fn kill_and_restart(
+        &self,
+        recorder: &Recorder,
+        pause: Duration,
+    ) -> Result<(), String> {
+        let mut process = self.running(recorder).await?;
+        let mut child = process.take().ok_or("it does not run")?;
+        child.kill().map_err(|error| error.to_string())?;
+        ended(&mut child, STOP).await.ok_or("it cannot be killed")?;
+        sleep(pause).await;
+        self.start_process(&mut process).await
+    }
+
+    /// Asks it to end, which it must do well and in time, and starts it again after a while.
+    pub async fn stop_and_restart(
+        &self,
+        recorder: &Recorder,
+        pause: Duration,
+    ) -> Result<(), String> {
+        let mut process = self.running(recorder).await?;
+        self.stop_process(&mut process, recorder).await;
+        sleep(pause).await;
+        self.start_process(&mut process).await
+    }
+
+    /// Asks it to end.
+    pub async fn stop(&self, recorder: &Recorder) {
+        match self.running(recorder).await {
+            Ok(mut process) => self.stop_process(&mut process, recorder).await,
+            Err(_) => recorder.stuck(format!("instance {} does not run", self.number)),
+        }
+    }
+
+    async fn stop_process(&self, process: &mut Option<Child>, recorder: &Recorder) {
+        let Some(mut child) = process.take() else { return };
+        let number = self.number;
+        signal("TERM", child.id());
+        match ended(&mut child, STOP).await {
+            Some(status) if status.success() => (),
+            Some(status) => {
+                recorder.dirt(format!("instance {number} did not end well: {status}"));
+            }
+            None => {
+                recorder.dirt(format!("instance {number} did not end within {STOP:?}"));
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    /// The process, which nobody else ends meanwhile. One that has ended by itself is a fault of the
+    /// service.
+    async fn running(&self, recorder: &Recorder) -> Result<MutexGuard<'_, Option<Child>>, String> {
+        let mut process = self.process.lock().await;
+        if let Some(child) = &mut *process
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            recorder.dirt(format!("instance {} ended by itself: {status}", self.number));
+            *process = None;
+        }
+        if process.is_none() { Err("it does not run".to_owned()) } else { Ok(process) }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(child) = self.process.get_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs the service until it is ready. Its log comes through a pipe: a limit on the size of its files
+/// must not hide it.
+fn run(command: &mut Command, log: &Path) -> Result<Child, String> {
+    let text = |error: io::Error| error.to_string();
+    let mut log = File::options().create(true).append(true).open(log).map_err(text)?;
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(text)?;
+    let mut stderr = child.stderr.take().expect("piped");
+    thread::spawn(move || io::copy(&mut stderr, &mut log));
+    let mut banner = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    let read = BufReader::new(stdout).read_line(&mut banner).map_err(text)?;
+    if read == 0 {
+        return Err(format!("it ended with {}", child.wait().map_err(text)?));
+    }
+    Ok(child)
+}
+
+/// Waits for a process to end.
+async fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return Some(status);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Sends a signal; the process may be gone.
+pub fn signal(name: &str, pid: u32) -> bool {
+    let mut kill = Command::new("sh");
+    kill.args(["-c", &format!("kill -{name} {pid}")]).stderr(Stdio::null());
+    kill.status().is_ok_and(|status| status.success())
+}

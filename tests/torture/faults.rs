@@ -1,0 +1,244 @@
+//! What breaks in a round, and when. The seed decides; each fault is healed before the round settles.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tokio::{task::JoinSet, time::sleep_until};
+
+use crate::{
+    Store,
+    database::Database,
+    history::{Fault, Moment},
+    round::Round,
+};
+
+mod database;
+mod disk;
+mod network;
+mod process;
+
+use disk::SmallDisk;
+
+/// A kind of disturbance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    KillInstance,
+    StopInstance,
+    PauseInstance,
+    PauseBackend,
+    CrashDatabase,
+    KillBackend,
+    TerminateBackends,
+    CutCommit,
+    CutAnywhere,
+    Stall,
+    SlowNetwork,
+    LockTable,
+    FewConnections,
+    FsyncFails,
+    FewFiles,
+    FileLimit,
+    DiskFull,
+}
+
+impl Kind {
+    const ALL: [Self; 17] = [
+        Self::KillInstance,
+        Self::StopInstance,
+        Self::PauseInstance,
+        Self::PauseBackend,
+        Self::CrashDatabase,
+        Self::KillBackend,
+        Self::TerminateBackends,
+        Self::CutCommit,
+        Self::CutAnywhere,
+        Self::Stall,
+        Self::SlowNetwork,
+        Self::LockTable,
+        Self::FewConnections,
+        Self::FsyncFails,
+        Self::FewFiles,
+        Self::FileLimit,
+        Self::DiskFull,
+    ];
+
+    /// Those that this machine can make. Says which it cannot.
+    pub fn possible() -> Vec<Self> {
+        let mut kinds = Self::ALL.to_vec();
+        let mut without = |needed: &str, kind: &[Self]| {
+            let names: Vec<&str> = kind.iter().map(|kind| kind.name()).collect();
+            println!("without the fault \"{}\": {needed} here", names.join("\", \""));
+            kinds.retain(|other| !kind.contains(other));
+        };
+        if !disk::can_fail() {
+            without("strace is missing or may not attach", &[Self::FsyncFails]);
+        }
+        if !SmallDisk::can_be_made() {
+            without("nothing can be mounted", &[Self::DiskFull]);
+        }
+        if !process::can_be_limited() {
+            without("prlimit is missing", &[Self::FewFiles, Self::FileLimit]);
+        }
+        kinds
+    }
+
+    /// Whether it can befall a store.
+    pub fn befalls(self, store: Store) -> bool {
+        match store {
+            Store::Postgres => !matches!(self, Self::FileLimit | Self::DiskFull),
+            Store::Sqlite => matches!(
+                self,
+                Self::KillInstance
+                    | Self::StopInstance
+                    | Self::PauseInstance
+                    | Self::LockTable
+                    | Self::FsyncFails
+                    | Self::FewFiles
+                    | Self::FileLimit
+                    | Self::DiskFull
+            ),
+        }
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KillInstance => "instance killed",
+            Self::StopInstance => "instance stopped by SIGTERM",
+            Self::PauseInstance => "instance paused",
+            Self::PauseBackend => "database backend paused",
+            Self::CrashDatabase => "database crashed",
+            Self::KillBackend => "database backend killed",
+            Self::TerminateBackends => "all backends terminated",
+            Self::CutCommit => "connection cut at a commit",
+            Self::CutAnywhere => "connection cut at any byte",
+            Self::Stall => "network stalled",
+            Self::SlowNetwork => "network slow and sliced",
+            Self::LockTable => "table locked",
+            Self::FewConnections => "few connections",
+            Self::FsyncFails => "fsync fails",
+            Self::FewFiles => "no more open files",
+            Self::FileLimit => "files may not grow",
+            Self::DiskFull => "disk full",
+        }
+    }
+
+    /// How often it happens beside the others.
+    fn weight(self) -> u32 {
+        match self {
+            Self::KillInstance => 20,
+            Self::CutCommit => 15,
+            Self::StopInstance | Self::CrashDatabase | Self::TerminateBackends | Self::Stall => 10,
+            Self::DiskFull | Self::FileLimit => 8,
+            Self::PauseInstance | Self::PauseBackend | Self::KillBackend => 5,
+            Self::CutAnywhere | Self::SlowNetwork | Self::LockTable | Self::FewConnections => 5,
+            Self::FsyncFails | Self::FewFiles => 4,
+        }
+    }
+}
+
+/// A fault to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    kind: Kind,
+    at: Moment,
+    /// How long it lasts, if it lasts.
+    lasting: Duration,
+    /// Whom it befalls, of the instances.
+    instance: usize,
+}
+
+/// Chooses one to three faults.
+pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
+    let mut planned: Vec<Planned> = Vec::new();
+    let first = rng.usize(..3);
+    // One of a kind: two would heal each other.
+    let mut kinds = kinds.to_vec();
+    for number in 0..rng.usize(1..=3).min(kinds.len()) {
+        let kind = choose(rng, &kinds);
+        kinds.retain(|other| *other != kind);
+        planned.push(Planned {
+            kind,
+            at: Duration::from_millis(rng.u64(800..3_800)),
+            lasting: Duration::from_millis(rng.u64(1_000..4_000)),
+            // Two faults do not befall the same one, as long as there are others: it need not end
+            // within its time while it is paused.
+            instance: first + number,
+        });
+    }
+    planned
+}
+
+fn choose(rng: &mut Rng, kinds: &[Kind]) -> Kind {
+    let all: u32 = kinds.iter().map(|kind| kind.weight()).sum();
+    let mut left = rng.u32(..all);
+    let chosen = kinds.iter().find(|kind| {
+        let is_it = left < kind.weight();
+        left = left.saturating_sub(kind.weight());
+        is_it
+    });
+    *chosen.expect("some kind")
+}
+
+/// A disk of its own for a file that shall find it full. Lives as long as what is returned.
+pub fn prepare(planned: &[Planned], database: &Database) -> Result<Option<SmallDisk>, String> {
+    let fills = planned.iter().any(|fault| fault.kind == Kind::DiskFull);
+    match (fills, database.folder()) {
+        (true, Some(folder)) => SmallDisk::mount(folder).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Lets faults happen at their times. They end when all are healed.
+pub fn start(round: &Arc<Round>, rng: &mut Rng, planned: Vec<Planned>) -> JoinSet<()> {
+    let mut breaking = JoinSet::new();
+    for fault in planned {
+        let (round, mut rng) = (Arc::clone(round), rng.fork());
+        breaking.spawn(async move {
+            sleep_until(round.recorder.instant(fault.at)).await;
+            let began = round.recorder.now();
+            let happened = happen(&round, fault, &mut rng).await;
+            let ended = round.recorder.now();
+            match happened {
+                Ok(()) => round.recorder.fault(Fault { kind: fault.kind.name(), began, ended }),
+                // Another fault was faster. What must be alive in the end is looked at then.
+                Err(reason) => eprintln!("    {} did not happen: {reason}", fault.kind.name()),
+            }
+        });
+    }
+    breaking
+}
+
+async fn happen(round: &Round, fault: Planned, rng: &mut Rng) -> Result<(), String> {
+    let Planned { kind, lasting, instance, .. } = fault;
+    let instance = &*round.cluster.instances[instance % round.cluster.size()];
+    let pause = Duration::from_millis(rng.u64(..500));
+    match kind {
+        Kind::KillInstance => instance.kill_and_restart(&round.recorder, pause).await,
+        Kind::StopInstance => instance.stop_and_restart(&round.recorder, pause).await,
+        Kind::PauseInstance => process::pause(instance.pid(), lasting).await,
+        Kind::FewFiles => process::few_files(instance.pid(), lasting).await,
+        Kind::PauseBackend => {
+            let backends = round.database.backends().await?;
+            process::pause(*rng.choice(&backends).ok_or("no backend")?, lasting).await
+        }
+        Kind::CrashDatabase => database::crash(&round.database, rng.bool()).await,
+        Kind::KillBackend => {
+            let backends = round.database.backends().await?;
+            process::kill(*rng.choice(&backends).ok_or("no backend")?)
+        }
+        Kind::TerminateBackends => database::terminate(&round.database).await,
+        Kind::LockTable => database::lock(&round.database, lasting, rng).await,
+        Kind::FewConnections => database::few_connections(&round.database, lasting).await,
+        Kind::CutCommit => network::cut_commits(round, lasting, rng).await,
+        Kind::CutAnywhere => network::cut_anywhere(round, lasting, rng).await,
+        Kind::Stall => network::stall(instance, lasting + Duration::from_secs(2)).await,
+        Kind::SlowNetwork => network::slow(instance, lasting, rng).await,
+        Kind::FsyncFails => match round.database.is_shared() {
+            true => disk::fail(&round.database.backends().await?, lasting).await,
+            false => disk::fail(&[instance.pid()], lasting).await,
+        },
+        Kind::FileLimit => process::file_limit(instance.pid(), lasting).await,
+        Kind::DiskFull => disk::fill(&round.database, lasting).await,
+    }
+}

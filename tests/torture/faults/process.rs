@@ -1,0 +1,66 @@
+//! Faults of processes: they are killed, they sleep, they may open no more files.
+
+use std::{process::Command, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::cluster::signal;
+
+pub(super) fn kill(pid: u32) -> Result<(), String> {
+    sent(signal("KILL", pid))
+}
+
+/// Lets a process stand still, as a machine that swaps would.
+pub(super) async fn pause(pid: u32, lasting: Duration) -> Result<(), String> {
+    sent(signal("STOP", pid))?;
+    sleep(lasting).await;
+    // It may have been killed meanwhile.
+    signal("CONT", pid);
+    Ok(())
+}
+
+/// Lets a process open only two more files or connections than it has.
+pub(super) async fn few_files(pid: u32, lasting: Duration) -> Result<(), String> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| error.to_string())?;
+    let before = limit(pid, "nofile")?;
+    set_limit(pid, &format!("--nofile={}:", open.count() + 2))?;
+    sleep(lasting).await;
+    // It may have been killed meanwhile.
+    let _ = set_limit(pid, &format!("--nofile={before}:"));
+    Ok(())
+}
+
+/// Lets no file of a process grow.
+pub(super) async fn file_limit(pid: u32, lasting: Duration) -> Result<(), String> {
+    set_limit(pid, "--fsize=4096:")?;
+    sleep(lasting).await;
+    // It may have been killed meanwhile.
+    let _ = set_limit(pid, "--fsize=unlimited:");
+    Ok(())
+}
+
+/// Whether this machine can change the limits of a running process.
+pub(super) fn can_be_limited() -> bool {
+    limit(std::process::id(), "nofile").is_ok()
+}
+
+fn sent(sent: bool) -> Result<(), String> {
+    sent.then_some(()).ok_or_else(|| "the process is gone".to_owned())
+}
+
+/// A limit that a process has at the moment.
+fn limit(pid: u32, name: &str) -> Result<String, String> {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), &format!("--{name}"), "--noheadings"]);
+    let output = prlimit.args(["-o", "SOFT"]).output().map_err(|error| error.to_string())?;
+    sent(output.status.success())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Changes a limit of a running process.
+fn set_limit(pid: u32, limit: &str) -> Result<(), String> {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), limit]);
+    let output = prlimit.output().map_err(|error| error.to_string())?;
+    sent(output.status.success())
+}

@@ -1,0 +1,122 @@
+//! The torture test: real services under load while everything around them breaks, and afterwards the
+//! question whether each event was kept, counted and told exactly once.
+//!
+//! A seed decides what is sent and what breaks when. Processes, disks and networks are real, so their
+//! interleaving is not repeated to the letter: the same seed makes the same kind of trouble again.
+
+// Nothing is public in a test.
+#![allow(unreachable_pub)]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use clap::Parser;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::{arguments::Arguments, faults::Kind, report::Sums, worker::Worker};
+
+mod arguments;
+mod checker;
+mod cluster;
+mod database;
+mod faults;
+mod history;
+mod http;
+mod journal;
+mod outcome;
+// Each program that has this file uses a part of it.
+#[allow(dead_code)]
+#[path = "../it/postgres_server.rs"]
+mod postgres_server;
+mod producers;
+mod proxy;
+mod readers;
+mod recorder;
+mod report;
+mod round;
+mod secrets;
+mod settle;
+mod teeth;
+mod worker;
+mod workload;
+
+/// A store to torture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Store {
+    /// PostgreSQL, shared by instances.
+    Postgres,
+    /// A SQLite file, which has one.
+    Sqlite,
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "PostgreSQL",
+            Self::Sqlite => "SQLite",
+        })
+    }
+}
+
+const NAME: &str = "torture";
+
+/// How this program is run, up to its arguments.
+fn cargo() -> String {
+    let release = if cfg!(debug_assertions) { "" } else { "--release " };
+    let bugs = if cfg!(feature = "planted-bugs") { "--features planted-bugs " } else { "" };
+    format!("cargo test {release}{bugs}--test {NAME} --")
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if !arguments.mean(NAME) {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.only_lists() {
+        println!("{NAME}: test");
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arc::new(arguments);
+    let possible = spawn_blocking(Kind::possible).await.expect("no panic").into();
+    match arguments.teeth {
+        true => teeth::bite(arguments, possible).await,
+        false => torture(arguments, possible).await,
+    }
+}
+
+/// Runs all rounds and says what came of them.
+async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
+    let began = Instant::now();
+    let mut rounds = VecDeque::new();
+    for seed in (arguments.seed..).take(arguments.rounds as usize) {
+        rounds.extend(arguments.stores().iter().map(|store| (*store, seed)));
+    }
+    let rounds = Arc::new(Mutex::new(rounds));
+    let mut working = JoinSet::new();
+    for _ in 0..arguments.jobs.max(1) {
+        let worker = Worker::new(&arguments, &possible);
+        working.spawn(worker.run(Arc::clone(&rounds)));
+    }
+    let mut sums: BTreeMap<Store, Sums> = BTreeMap::new();
+    for parts in working.join_all().await {
+        for (store, part) in parts {
+            sums.entry(store).or_default().add(&part);
+        }
+    }
+    for (store, sums) in &sums {
+        println!("{store}: {} rounds, {sums}", sums.rounds);
+    }
+    if let Some(path) = &arguments.report {
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let command = format!("{} {}", cargo(), command.join(" "));
+        report::write(path, &sums, &command, began.elapsed()).expect("write the report");
+    }
+    let is_clean = sums.values().all(|sums| sums.violations == 0);
+    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,140 @@
+//! Producers: each sends its events until every one has a definite answer, and writes every attempt
+//! down. What became of an attempt is never guessed.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    history::{Attempt, Moment, Outcome},
+    outcome,
+    round::Round,
+    workload::{HTTP_PRODUCER, Item, Request},
+};
+
+mod calls;
+mod stream;
+
+/// Calls that one producer has in flight.
+const CALLS: usize = 3;
+
+/// How long a producer waits for an answer, at least and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
+
+/// What a producer has to send.
+type Queue = Arc<Mutex<VecDeque<Request>>>;
+
+/// Starts all producers. They end when all is answered, or when the round gives up.
+pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Vec<Vec<Request>>) -> JoinSet<()> {
+    let mut producing = JoinSet::new();
+    for (number, requests) in plan.into_iter().enumerate() {
+        let queue = Queue::new(Mutex::new(requests.into()));
+        let workers = if number <= HTTP_PRODUCER { CALLS } else { 1 };
+        for _ in 0..workers {
+            let producer = Producer {
+                round: Arc::clone(round),
+                number,
+                instance: number % round.cluster.size(),
+                queue: Arc::clone(&queue),
+                rng: rng.fork(),
+                failures: 0,
+            };
+            match number {
+                0..HTTP_PRODUCER => producing.spawn(producer.send_calls(false)),
+                HTTP_PRODUCER => producing.spawn(producer.send_calls(true)),
+                _ => producing.spawn(producer.send_streams()),
+            };
+        }
+    }
+    producing
+}
+
+struct Producer {
+    round: Arc<Round>,
+    number: usize,
+    /// Where it sends to at the moment.
+    instance: usize,
+    queue: Queue,
+    rng: Rng,
+    /// How often in a row it got no answer.
+    failures: u32,
+}
+
+impl Producer {
+    /// Writes down what became of a request, and gives back what must be sent again.
+    fn note(
+        &mut self,
+        request: Request,
+        invoked: Moment,
+        outcomes: impl IntoIterator<Item = Outcome>,
+    ) -> Option<Request> {
+        let returned = self.round.recorder.now();
+        let mut unanswered = Vec::new();
+        let attempts = request.items.into_iter().zip(outcomes).map(|(item, outcome)| {
+            let attempt = Attempt {
+                producer: self.number,
+                instance: self.instance,
+                key: item.key.clone(),
+                content: item.content,
+                invoked,
+                returned,
+                outcome,
+            };
+            if !outcome::is_final(outcome, item.valid) {
+                unanswered.push(item);
+            }
+            attempt
+        });
+        let attempts: Vec<Attempt> = attempts.collect();
+        self.round.recorder.attempts(attempts);
+        if unanswered.is_empty() {
+            self.failures = 0;
+            self.round.recorder.goes_on();
+            return None;
+        }
+        Some(Request { items: unanswered, cancel: None, ..request })
+    }
+
+    /// The same for a request that has one outcome for all its events.
+    fn note_all(&mut self, request: Request, invoked: Moment, outcome: Outcome) -> Option<Request> {
+        let outcomes = vec![outcome; request.items.len()];
+        self.note(request, invoked, outcomes)
+    }
+
+    fn next(&self) -> Option<Request> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn next_due(&self) -> Option<Moment> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.front().map(|request| request.due)
+    }
+
+    fn put_back(&self, request: Request) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_front(request);
+    }
+
+    /// Goes elsewhere, perhaps, after a moment.
+    async fn look_around(&mut self) {
+        self.failures += 1;
+        self.instance = self.rng.usize(..self.round.cluster.size());
+        sleep(Duration::from_millis(self.rng.u64(5..100))).await;
+    }
+
+    /// The longer the less it helped: where everything is slow, answers take longer than anybody
+    /// would wait at first.
+    fn patience(&mut self) -> Duration {
+        let patience = PATIENCE.0 + (PATIENCE.1 - PATIENCE.0).mul_f64(self.rng.f64());
+        patience * 2_u32.pow(self.failures.min(3))
+    }
+}
+
+/// The events as messages.
+fn events(items: &[Item]) -> Vec<event_aggregator::proto::v1::Event> {
+    items.iter().map(Item::event).collect()
+}

@@ -1,0 +1,178 @@
+//! Publishing by streams: many requests in flight, answered in their order.
+
+use std::{collections::VecDeque, time::Duration};
+
+use event_aggregator::proto::v1::{PublishStreamRequest, PublishStreamResponse};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::{Producer, events};
+use crate::{
+    cluster::Client,
+    history::{Moment, Outcome},
+    outcome,
+    workload::Request,
+};
+
+/// Requests that wait for their answers at most.
+const WINDOW: usize = 64;
+
+/// A request that was sent.
+struct Sent {
+    request: Request,
+    id: String,
+    at: Moment,
+}
+
+/// An open stream.
+struct Session {
+    requests: mpsc::Sender<PublishStreamRequest>,
+    responses: Streaming<PublishStreamResponse>,
+    sent: VecDeque<Sent>,
+    is_broken: bool,
+    patience: Duration,
+    /// When the producer loses interest in all of it.
+    cancel: Option<Instant>,
+}
+
+/// How a stream ended for its producer.
+type End = Result<(), Outcome>;
+
+impl Producer {
+    /// One stream after the other, until all is answered.
+    pub(super) async fn send_streams(mut self) {
+        while !self.round.given_up.is_cancelled() {
+            let Some(first) = self.next() else { return };
+            sleep_until(self.round.recorder.instant(first.due)).await;
+            self.put_back(first);
+            match self.open().await {
+                Ok(mut session) => match self.work(&mut session).await {
+                    Ok(()) => return self.finish(session).await,
+                    Err(outcome) => self.give_up(session.sent, outcome),
+                },
+                Err(status) => self.round.recorder.look_at("PublishStream", &status),
+            }
+            self.look_around().await;
+        }
+    }
+
+    async fn open(&mut self) -> Result<Session, Status> {
+        let mut client = Client::new(self.round.cluster.channel(self.instance));
+        let (requests, stream) = mpsc::channel(WINDOW);
+        let patience = self.patience();
+        let opening = client.publish_stream(ReceiverStream::new(stream));
+        let responses = timeout(patience, opening)
+            .await
+            .map_err(|_| Status::deadline_exceeded("no answer"))??
+            .into_inner();
+        let sent = VecDeque::new();
+        Ok(Session { requests, responses, sent, is_broken: false, patience, cancel: None })
+    }
+
+    /// Sends and reads until nothing is left, or the stream breaks.
+    async fn work(&mut self, session: &mut Session) -> End {
+        let round = self.round.clone();
+        let far = Instant::now() + Duration::from_secs(3_600);
+        loop {
+            let due = self.next_due();
+            if due.is_none() && session.sent.is_empty() {
+                return Ok(());
+            }
+            let has_room = session.sent.len() < WINDOW && !session.is_broken;
+            let due = due.filter(|_| has_room).map(|due| round.recorder.instant(due));
+            let oldest = session.sent.front().map(|sent| round.recorder.instant(sent.at));
+            tokio::select! {
+                () = sleep_until(due.unwrap_or(far)) => self.send(session),
+                response = session.responses.message() => self.take(session, response)?,
+                () = sleep_until(oldest.map_or(far, |at| at + session.patience)) => {
+                    return Err(Outcome::Unknown(Code::DeadlineExceeded));
+                }
+                () = sleep_until(session.cancel.unwrap_or(far)) => {
+                    return Err(Outcome::Unknown(Code::Cancelled));
+                }
+                () = round.given_up.cancelled() => return Err(Outcome::Unknown(Code::Cancelled)),
+            }
+        }
+    }
+
+    fn send(&mut self, session: &mut Session) {
+        let Some(mut request) = self.next() else { return };
+        let id = self.rng.u32(..).to_string();
+        let at = self.round.recorder.now();
+        let message =
+            PublishStreamRequest { events: events(&request.items), request_id: id.clone() };
+        match session.requests.try_send(message) {
+            Ok(()) => {
+                if let Some(patience) = request.cancel.take() {
+                    session.cancel.get_or_insert(Instant::now() + patience);
+                }
+                session.sent.push_back(Sent { request, id, at });
+            }
+            // Its responses are about to say why.
+            Err(_) => {
+                session.is_broken = true;
+                self.put_back(request);
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        session: &mut Session,
+        response: Result<Option<PublishStreamResponse>, Status>,
+    ) -> End {
+        let recorder = &self.round.recorder;
+        match response {
+            Ok(Some(response)) => {
+                let Some(sent) = session.sent.pop_front() else {
+                    recorder.dirt("a stream answered what nobody asked".to_owned());
+                    return Err(Outcome::Unknown(Code::Unknown));
+                };
+                if response.request_id != sent.id
+                    || response.results.len() != sent.request.items.len()
+                {
+                    recorder.dirt("a stream answered another request".to_owned());
+                    session.sent.push_front(sent);
+                    return Err(Outcome::Unknown(Code::Unknown));
+                }
+                let outcomes: Vec<Outcome> =
+                    response.results.iter().map(|result| self.outcome_of(result)).collect();
+                let again = self.note(sent.request, sent.at, outcomes);
+                again.into_iter().for_each(|request| self.put_back(request));
+                Ok(())
+            }
+            Ok(None) => {
+                recorder.dirt("a stream ended well before its producer ended it".to_owned());
+                Err(Outcome::Unknown(Code::Unknown))
+            }
+            Err(status) => {
+                recorder.look_at("PublishStream", &status);
+                // Whatever it says: requests before the one that it is about were not answered.
+                match outcome::of_status(&status) {
+                    Outcome::Failed(code) => Err(Outcome::Unknown(code)),
+                    outcome => Err(outcome),
+                }
+            }
+        }
+    }
+
+    /// Ends a stream whose requests are all answered. It must end well, unless something breaks it.
+    async fn finish(&self, mut session: Session) {
+        drop(session.requests);
+        if let Ok(Ok(Some(_))) = timeout(session.patience, session.responses.message()).await {
+            self.round.recorder.dirt("a stream answered what nobody asked".to_owned());
+        }
+    }
+
+    /// Nothing more is heard of these requests.
+    fn give_up(&mut self, sent: VecDeque<Sent>, outcome: Outcome) {
+        for sent in sent.into_iter().rev() {
+            let again = self.note_all(sent.request, sent.at, outcome);
+            again.into_iter().for_each(|request| self.put_back(request));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What all rounds together came to.
+
+use std::{collections::BTreeMap, fmt, io, path::Path, time::Duration};
+
+use crate::{
+    Store,
+    history::{Fault, History, Outcome},
+};
+
+/// Sums over the rounds of one store.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    pub rounds: usize,
+    /// Attempts, each of one event.
+    pub attempts: usize,
+    /// Attempts with an answer about the event.
+    pub acknowledged: usize,
+    /// Attempts of which nobody knows what they did.
+    pub unknown: usize,
+    /// Events that were read, by subscribers and in listings.
+    pub reads: usize,
+    /// Answers of GetStats.
+    pub samples: usize,
+    /// How often subscribers went on from a cursor.
+    pub resumed: usize,
+    pub violations: usize,
+    pub faults: BTreeMap<&'static str, usize>,
+}
+
+impl Sums {
+    pub fn of(history: &History, violations: usize) -> Self {
+        let outcomes = || history.attempts.iter().map(|attempt| attempt.outcome);
+        let is_acknowledged = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Accepted | Outcome::Duplicate | Outcome::Conflict)
+        };
+        let listed = history.listings.iter().map(|listing| listing.events.len());
+        let delivered = history.readers.iter().map(|reader| reader.deliveries.len());
+        let mut faults = BTreeMap::new();
+        for Fault { kind, .. } in &history.faults {
+            *faults.entry(*kind).or_default() += 1;
+        }
+        Self {
+            rounds: 1,
+            attempts: history.attempts.len(),
+            acknowledged: outcomes().filter(is_acknowledged).count(),
+            unknown: outcomes().filter(|outcome| matches!(outcome, Outcome::Unknown(_))).count(),
+            reads: delivered.chain(listed).sum(),
+            samples: history.samples.len(),
+            resumed: history.readers.iter().map(|reader| reader.resumed).sum(),
+            violations,
+            faults,
+        }
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.rounds += other.rounds;
+        self.attempts += other.attempts;
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.reads += other.reads;
+        self.samples += other.samples;
+        self.resumed += other.resumed;
+        self.violations += other.violations;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+
+    pub fn fault_count(&self) -> usize {
+        self.faults.values().sum()
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} faults, {} attempts, {} acknowledged, {} unknown, {} reads, {} samples, {} \
+             violations",
+            self.fault_count(),
+            self.attempts,
+            self.acknowledged,
+            self.unknown,
+            self.reads,
+            self.samples,
+            self.violations
+        )
+    }
+}
+
+/// The sums as Markdown.
+pub fn write(
+    path: &Path,
+    sums: &BTreeMap<Store, Sums>,
+    command: &str,
+    took: Duration,
+) -> io::Result<()> {
+    let stores: Vec<String> = sums.keys().map(ToString::to_string).collect();
+    let mut text = format!("| | {} |\n|---|{}\n", stores.join(" | "), "---:|".repeat(sums.len()));
+    let mut row = |name: &str, number: &dyn Fn(&Sums) -> usize| {
+        let numbers: Vec<String> = sums.values().map(|sums| grouped(number(sums))).collect();
+        text.push_str(&format!("| {name} | {} |\n", numbers.join(" | ")));
+    };
+    row("rounds", &|sums| sums.rounds);
+    row("faults", &Sums::fault_count);
+    row("attempts to publish an event", &|sums| sums.attempts);
+    row("of these, answers checked", &|sums| sums.acknowledged);
+    row("of these, without a known outcome", &|sums| sums.unknown);
+    row("events read and compared", &|sums| sums.reads);
+    row("samples of the counters", &|sums| sums.samples);
+    row("subscriptions resumed", &|sums| sums.resumed);
+    row("**violations**", &|sums| sums.violations);
+    let kinds: Vec<&str> = sums.values().flat_map(|sums| sums.faults.keys().copied()).collect();
+    for kind in kinds.into_iter().collect::<std::collections::BTreeSet<_>>() {
+        row(&format!("fault: {kind}"), &|sums| sums.faults.get(kind).copied().unwrap_or(0));
+    }
+    text.push_str(&format!("\nTook {} on {}: `{command}`\n", whole_seconds(took), machine()));
+    std::fs::write(path, text)
+}
+
+fn whole_seconds(time: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.as_secs()))
+}
+
+/// A number with its thousands apart.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    let groups: Vec<_> = groups.map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+fn machine() -> String {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model).to_owned();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cores} cores of {model}")
+}

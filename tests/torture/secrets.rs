@@ -1,0 +1,13 @@
+//! Words that nobody may find in a log or in an error: planted where a careless program would copy
+//! them from.
+
+/// The password in the database's URL.
+pub const PASSWORD: &str = "canary-password-5f0c";
+
+/// A part of every payload.
+pub const PAYLOAD: &str = "canary-payload-91d7";
+
+/// Whether one of them stands in a text.
+pub fn are_in(text: &str) -> bool {
+    text.contains(PASSWORD) || text.contains(PAYLOAD)
+}

@@ -1,0 +1,163 @@
+//! Whoever runs rounds, one after the other: judges them, tells how they went, and keeps what shows why.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    Store,
+    arguments::Arguments,
+    cargo,
+    checker::{self, Violation},
+    database::Database,
+    faults::Kind,
+    history::History,
+    journal,
+    postgres_server::Server,
+    report::Sums,
+    round::Round,
+};
+
+/// How long a round may take before it counts as stuck itself.
+const ROUND: Duration = Duration::from_secs(300);
+
+/// A round to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    pub store: Store,
+    pub seed: u64,
+    /// A bug in the service.
+    pub planted: Option<&'a str>,
+    /// What breaks, if nothing else is to.
+    pub fault: Option<Kind>,
+}
+
+/// Runs one round after the other. All its rounds on PostgreSQL share a server.
+pub struct Worker {
+    arguments: Arc<Arguments>,
+    /// Faults that this machine can make.
+    possible: Arc<[Kind]>,
+    server: Option<Arc<Server>>,
+    sums: BTreeMap<Store, Sums>,
+}
+
+impl Worker {
+    pub fn new(arguments: &Arc<Arguments>, possible: &Arc<[Kind]>) -> Self {
+        let (arguments, sums) = (Arc::clone(arguments), BTreeMap::new());
+        Self { arguments, possible: Arc::clone(possible), server: None, sums }
+    }
+
+    pub async fn run(
+        mut self,
+        rounds: Arc<Mutex<VecDeque<(Store, u64)>>>,
+    ) -> BTreeMap<Store, Sums> {
+        loop {
+            let next = rounds.lock().expect("no panic").pop_front();
+            let Some((store, seed)) = next else { return self.sums };
+            let part = self.round(store, seed).await;
+            self.sums.entry(store).or_default().add(&part);
+        }
+    }
+
+    /// Runs a round, judges it, and tells.
+    async fn round(&mut self, store: Store, seed: u64) -> Sums {
+        let began = Instant::now();
+        let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
+        let planted = self.arguments.planted.clone();
+        let case = Case { store, seed, planted: planted.as_deref(), fault: None };
+        let judged = self.judged(case, folder.path()).await;
+        let (history, mut violations) = match judged {
+            Ok((history, violations)) => {
+                (history, violations.iter().map(ToString::to_string).collect())
+            }
+            Err(reason) => (History::default(), vec![format!("the round broke: {reason}")]),
+        };
+        let sums = Sums::of(&history, violations.len());
+        println!("{store}, seed {seed}: {sums}, {:.1} s", began.elapsed().as_secs_f64());
+        if !violations.is_empty() || self.arguments.keep {
+            let kept = self.keep(store, seed, &history, folder.path());
+            println!("    the history and the logs are in {}", kept.display());
+        }
+        let more = violations.len().saturating_sub(20);
+        violations.truncate(20);
+        violations.iter().for_each(|violation| println!("    VIOLATION: {violation}"));
+        if more > 0 {
+            println!("    and {more} more");
+        }
+        if !violations.is_empty() {
+            println!("    to see it again: {}", self.again(store, seed));
+        }
+        sums
+    }
+
+    /// Runs a round and judges it. It is an error if the round itself broke.
+    pub async fn judged(
+        &mut self,
+        case: Case<'_>,
+        folder: &Path,
+    ) -> Result<(History, Vec<Violation>), String> {
+        let running = Box::pin(self.history(case, folder));
+        let history = tokio::time::timeout(ROUND, running).await;
+        let history = history.unwrap_or_else(|_| Err(format!("not done after {ROUND:?}")))?;
+        let violations = checker::check(&history);
+        Ok((history, violations))
+    }
+
+    async fn history(&mut self, case: Case<'_>, folder: &Path) -> Result<History, String> {
+        let Case { store, seed, planted, fault } = case;
+        let database = match store {
+            Store::Sqlite => Database::Sqlite(folder.join("disk/events.db")),
+            Store::Postgres => self.postgres().await?,
+        };
+        let mut kinds = self.possible.to_vec();
+        kinds.retain(|kind| kind.befalls(store) && fault.is_none_or(|only| only == *kind));
+        if kinds.is_empty() {
+            return Err("this machine cannot make the fault".to_owned());
+        }
+        Round::run(seed, database, &kinds, folder, planted).await
+    }
+
+    /// A database on this worker's server, or on a new one if a fault broke that.
+    async fn postgres(&mut self) -> Result<Database, String> {
+        if let Some(server) = &self.server
+            && let Ok(database) = Database::on(Arc::clone(server)).await
+        {
+            return Ok(database);
+        }
+        // Flushing must be real, and so must be what happens when it fails.
+        let starting = spawn_blocking(|| Server::start("-c shared_buffers=64MB"));
+        let server = Arc::new(starting.await.map_err(|error| error.to_string())?);
+        self.server = Some(Arc::clone(&server));
+        Database::on(server).await.map_err(|error| error.to_string())
+    }
+
+    /// Keeps what tells how a round went.
+    fn keep(&self, store: Store, seed: u64, history: &History, folder: &Path) -> PathBuf {
+        let name = format!("{store}-{seed}").to_lowercase();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("torture").join(name);
+        std::fs::create_dir_all(&kept).expect("folder");
+        journal::write(history, &kept.join("history.jsonl")).expect("write");
+        for entry in std::fs::read_dir(folder).expect("folder").flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                std::fs::copy(entry.path(), kept.join(entry.file_name())).expect("copy");
+            }
+        }
+        kept
+    }
+
+    /// The command that runs a round again.
+    fn again(&self, store: Store, seed: u64) -> String {
+        let store = match store {
+            Store::Postgres => "postgres",
+            Store::Sqlite => "sqlite",
+        };
+        let planted = self.arguments.planted.as_ref();
+        let planted = planted.map(|name| format!(" --planted {name}")).unwrap_or_default();
+        format!("{} --store {store} --seed {seed} --rounds 1{planted}", cargo())
+    }
+}

@@ -1,0 +1,184 @@
+//! What is sent in a round: decided by the seed alone, before anything runs.
+
+use std::{sync::Arc, time::Duration};
+
+use event_aggregator::proto::v1::{Event, event};
+use fastrand::Rng;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{
+    history::{Content, Key},
+    secrets,
+};
+
+/// How long events are sent: a second to get warm, and four with faults.
+pub const LOAD: Duration = Duration::from_secs(5);
+
+/// Who sends: two by gRPC calls, one by HTTP, three by streams.
+pub const PRODUCERS: usize = 6;
+/// The one that uses HTTP. A request of it is taken whole or not at all.
+pub const HTTP_PRODUCER: usize = 2;
+
+/// With these names each lane of a database has some.
+const TOPICS: usize = 8;
+
+/// An event to send until it is answered for good.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub key: Key,
+    pub content: Content,
+    pub source: Arc<str>,
+    pub payload: Arc<str>,
+    /// Whether the service takes it.
+    pub valid: bool,
+    due: Duration,
+}
+
+/// Events that are sent together.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// When, since the round began.
+    pub due: Duration,
+    pub items: Vec<Item>,
+    /// After how long the producer loses interest in the answer, the first time.
+    pub cancel: Option<Duration>,
+    /// Whether one invalid event leaves the others alone, in a single call.
+    pub allow_partial: bool,
+}
+
+impl Item {
+    fn new(key: Key, source: &str, payload: String, due: Duration) -> Self {
+        let content = content(source, &payload);
+        Self { key, content, source: source.into(), payload: payload.into(), valid: true, due }
+    }
+
+    pub fn event(&self) -> Event {
+        Event {
+            topic: self.key.topic.to_string(),
+            event_id: self.key.event_id.to_string(),
+            source: self.source.to_string(),
+            content: Some(event::Content::PayloadJson(self.payload.to_string())),
+            ..Event::default()
+        }
+    }
+}
+
+/// Tells contents apart, byte by byte.
+pub fn content(source: &str, payload: &str) -> Content {
+    let mut hasher = Xxh3::new();
+    hasher.update(source.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(payload.as_bytes());
+    hasher.digest()
+}
+
+/// The requests of each producer, in the order of their times.
+pub fn plan(rng: &mut Rng) -> Vec<Vec<Request>> {
+    let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("orders-{n}").into()).collect();
+    let mut items = vec![Vec::new(); PRODUCERS];
+    for number in 0..rng.usize(3_000..=5_000) {
+        let key = Key {
+            topic: Arc::clone(&topics[popular(rng)]),
+            event_id: format!("event-{number}").into(),
+        };
+        let due = LOAD.mul_f64(rng.f64());
+        let item = Item::new(key, &format!("source-{}", rng.u8(..3)), payload(rng, number), due);
+        add_copies(rng, &item, &mut items);
+    }
+    let requests = items.into_iter().enumerate().map(|(producer, mut items)| {
+        items.sort_by_key(|item| item.due);
+        // A stream that is cancelled takes all with it that waits for an answer.
+        let cancelled = if producer > HTTP_PRODUCER { 0.005 } else { 0.02 };
+        requests(rng, items, cancelled)
+    });
+    requests.collect()
+}
+
+/// Most events belong to few topics: the first has the most, the second half as many, and so on.
+fn popular(rng: &mut Rng) -> usize {
+    let weight = |topic: usize| 1.0 / (topic + 1) as f64;
+    let mut left = rng.f64() * (0..TOPICS).map(weight).sum::<f64>();
+    (0..TOPICS)
+        .find(|&topic| {
+            left -= weight(topic);
+            left < 0.0
+        })
+        .unwrap_or(0)
+}
+
+/// Gives an event to producers: to one, or again to others.
+fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
+    let first = rng.usize(..PRODUCERS);
+    let copies = if rng.f64() < 0.3 { rng.usize(2..=4) } else { 1 };
+    for copy in 0..copies {
+        let mut item = item.clone();
+        // Producers begin at different instances, so a neighbour sends to another one.
+        let producer = (first + copy) % PRODUCERS;
+        if copy > 0 && rng.bool() {
+            item.due = (item.due + Duration::from_secs(2).mul_f64(rng.f64())).min(LOAD);
+        }
+        items[producer].push(item);
+    }
+    if rng.f64() < 0.05 {
+        let due = LOAD.mul_f64(rng.f64());
+        let other = match rng.bool() {
+            true => Item::new(item.key.clone(), "somebody-else", item.payload.to_string(), due),
+            false => Item::new(item.key.clone(), &item.source, payload(rng, usize::MAX), due),
+        };
+        items[rng.usize(..PRODUCERS)].push(other);
+    }
+    if rng.f64() < 0.01 {
+        let producer = [0, 1, 3, 4, 5][rng.usize(..5)];
+        items[producer].push(invalid(rng, item));
+    }
+}
+
+/// An event like another, under a key of its own, that the service must refuse.
+fn invalid(rng: &mut Rng, like: &Item) -> Item {
+    let event_id = match rng.u8(..3) {
+        0 => format!("bad-{}\n", like.key.event_id),
+        1 => format!("bad-{}-{}", like.key.event_id, "x".repeat(300)),
+        _ => format!("bad-{}", like.key.event_id),
+    };
+    let payload = ["[1]", "{", "{\"n\":1e999}", "{\"n\":\"\\u0000\"}"][rng.usize(..4)];
+    let key = Key { topic: Arc::clone(&like.key.topic), event_id: event_id.into() };
+    Item { valid: false, ..Item::new(key, &like.source, payload.to_owned(), like.due) }
+}
+
+/// A payload that no other event has. Its white space, its numbers and its letters come back as they
+/// are only if nobody rewrites it.
+fn payload(rng: &mut Rng, number: usize) -> String {
+    let size = match rng.u8(..100) {
+        0..80 => rng.usize(..300),
+        80..96 => rng.usize(300..4_000),
+        96..99 => rng.usize(4_000..16_000),
+        _ => rng.usize(16_000..64_000),
+    };
+    let word: String = (0..32).map(|_| rng.alphanumeric()).collect();
+    let text = word.repeat(size / word.len() + 1);
+    let canary = secrets::PAYLOAD;
+    match rng.u8(..4) {
+        0 => format!("{{\"n\":{number},\"canary\":\"{canary}\",\"text\":\"{text}\"}}"),
+        1 => format!("{{ \"text\" : \"{text}\", \"é\": \"\\u00e9\", \"c\": \"{canary}\" }}"),
+        2 => format!("{{\"z\":1.50e1,\"a\":[{number},null],\"{canary}\":true,\"t\":\"{text}\"}}"),
+        _ => format!("{{\"n\":9007199254740993,\"c\":\"{canary}\",\"t\":\"{text}-{number}\"}}"),
+    }
+}
+
+/// Divides events among requests, of which so many are cancelled.
+fn requests(rng: &mut Rng, items: Vec<Item>, cancelled: f64) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut rest = items.into_iter().peekable();
+    while rest.peek().is_some() {
+        let size = if rng.u8(..10) == 0 { rng.usize(16..64) } else { rng.usize(1..16) };
+        let items: Vec<Item> = rest.by_ref().take(size).collect();
+        let patience = Duration::from_millis(rng.u64(..20));
+        requests.push(Request {
+            due: items.last().map_or(Duration::ZERO, |item| item.due),
+            cancel: (rng.f64() < cancelled).then_some(patience),
+            allow_partial: rng.bool(),
+            items,
+        });
+    }
+    requests
+}
