@@ -5,8 +5,8 @@ WORKDIR /build
 # contract change, so a change in src does not compile them again. The benchmarks are only named.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
-RUN mkdir -p src benches/ceiling benches/feed benches/http \
-    && touch src/lib.rs benches/ceiling/main.rs benches/feed/main.rs benches/http/main.rs \
+RUN mkdir -p src benches/ceiling benches/feed benches/flood benches/http \
+    && touch src/lib.rs benches/ceiling/main.rs benches/feed/main.rs benches/flood/main.rs benches/http/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked
 

@@ -75,12 +75,12 @@ impl Door {
         let _cut = cut.clone().drop_guard();
         let headcount = Headcount::default();
         let connections = TaskTracker::new();
-        let mut refused = Seldom::default();
+        let (mut refused, mut failed) = (Seldom::default(), Seldom::default());
         let mut closing = pin!(closing);
         loop {
             let (stream, address) = tokio::select! {
                 () = &mut closing => break,
-                accepted = accept(&listener) => accepted,
+                accepted = accept(&listener, &mut failed) => accepted,
             };
             let Some(place) = headcount.take(address.ip(), &metrics) else {
                 if let Some(count) = refused.told() {
@@ -101,15 +101,15 @@ impl Door {
 
 /// The next connection. While the system has none to give, as without free file descriptors, others go
 /// on and may end.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, failed: &mut Seldom) -> (TcpStream, SocketAddr) {
     let mut pause = ACCEPT_BACKOFF.0;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => (),
             Err(error) => {
-                if pause == ACCEPT_BACKOFF.0 {
-                    warn!(%error, "cannot take in connections");
+                if let Some(count) = failed.told() {
+                    warn!(count, %error, "cannot take in connections");
                 }
                 sleep(pause).await;
                 pause = ACCEPT_BACKOFF.1.min(pause * 2);

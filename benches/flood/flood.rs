@@ -1,0 +1,219 @@
+//! The floods: what somebody can do over a network without being known.
+
+use super::*;
+
+/// How HTTP/2 begins, with settings that say nothing.
+const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// The fields of a call to Publish, as HPACK without any compression.
+const FIELDS: &[(&[u8], &[u8])] = &[
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/event_aggregator.v1.EventAggregatorService/Publish"),
+    (b":authority", b"flood"),
+    (b"content-type", b"application/grpc"),
+    (b"te", b"trailers"),
+];
+
+#[derive(Clone, Copy)]
+pub enum Flood {
+    /// Nobody: how much two measurements of the same differ.
+    Nobody,
+    /// Burns the processor time that a flood takes, without the service.
+    Burning,
+    /// Calls that are reset as soon as they have begun.
+    Resets,
+    /// Connections that say nothing.
+    Idle,
+    /// Connections over which HTTP/2 begins byte by byte.
+    Slow,
+    /// Messages of 8 MiB and more.
+    Oversized,
+    /// Bytes that mean nothing.
+    Garbage,
+}
+
+/// A flood in progress.
+pub struct Flooding {
+    tasks: JoinSet<()>,
+    done: Arc<AtomicU64>,
+}
+
+impl Flooding {
+    /// Ends it, and tells how often it did what it does.
+    pub async fn end(mut self) -> u64 {
+        self.tasks.shutdown().await;
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+impl Flood {
+    pub const ALL: [Self; 7] = [
+        Self::Nobody,
+        Self::Burning,
+        Self::Resets,
+        Self::Idle,
+        Self::Slow,
+        Self::Oversized,
+        Self::Garbage,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "(nobody)",
+            Self::Burning => "(processor time only)",
+            Self::Resets => "resets",
+            Self::Idle => "idle connections",
+            Self::Slow => "slow prefaces",
+            Self::Oversized => "oversized messages",
+            Self::Garbage => "garbage",
+        }
+    }
+
+    /// Begins, and returns once it is in full flow.
+    pub async fn begin(self, address: SocketAddr, connections: usize) -> Flooding {
+        let done = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        let parallel = match self {
+            Self::Nobody => 0,
+            Self::Burning => 1,
+            Self::Resets | Self::Garbage => 4,
+            Self::Oversized => 32,
+            Self::Idle | Self::Slow => connections,
+        };
+        for n in 0..parallel {
+            let done = Arc::clone(&done);
+            tasks.spawn(async move {
+                loop {
+                    // Whoever is cut comes again, after a moment that a network takes as well.
+                    let _ = self.attack(address, n, &done).await;
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+        if matches!(self, Self::Idle | Self::Slow) {
+            let begun = Instant::now();
+            while done.load(Ordering::Relaxed) < connections as u64
+                && begun.elapsed() < Duration::from_secs(5)
+            {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+        Flooding { tasks, done }
+    }
+
+    async fn attack(self, address: SocketAddr, n: usize, done: &AtomicU64) -> std::io::Result<()> {
+        let count = |more| done.fetch_add(more, Ordering::Relaxed);
+        match self {
+            Self::Nobody => (),
+            Self::Burning => {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_millis(10) {
+                    std::hint::spin_loop();
+                }
+                count(1);
+            }
+            Self::Resets => {
+                let mut connection = connect(address, n).await?;
+                connection.write_all(BEGIN).await?;
+                let mut stream = 1_u32;
+                // 20,000 a second over all connections, until this one is cut.
+                let mut ticks = interval(Duration::from_millis(10));
+                loop {
+                    ticks.tick().await;
+                    let mut frames = Vec::new();
+                    for _ in 0..50 {
+                        frames.extend(call(stream));
+                        frames.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+                        stream += 2;
+                    }
+                    connection.write_all(&frames).await?;
+                    count(50);
+                    drain(&mut connection)?;
+                }
+            }
+            Self::Idle => {
+                let mut connection = connect(address, n).await?;
+                count(1);
+                let _ = connection.read(&mut [0; 64]).await;
+            }
+            Self::Slow => {
+                let mut connection = connect(address, n).await?;
+                count(1);
+                for byte in BEGIN {
+                    connection.write_all(&[*byte]).await?;
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+            Self::Oversized => {
+                let mut connection = connect(address, n).await?;
+                connection.write_all(&[BEGIN, &call(1)].concat()).await?;
+                // Half of them are as large as is just not refused by its length.
+                let length = (8 << 20) + (n as u32 % 2);
+                let length = [&[0][..], &length.to_be_bytes()].concat();
+                connection.write_all(&frame(0, 0, 1, &length)).await?;
+                let data = frame(0, 0, 1, &[0xff; 16 << 10]);
+                let mut ticks = interval(Duration::from_millis(20));
+                // 25 MB a second over all connections, as far as windows allow.
+                for _ in 0..8 << 6 {
+                    ticks.tick().await;
+                    connection.write_all(&data).await?;
+                    drain(&mut connection)?;
+                    count(1);
+                }
+            }
+            Self::Garbage => {
+                let mut connection = connect(address, n).await?;
+                let garbage: Vec<u8> = (0..4_096).map(|_| fastrand::u8(..)).collect();
+                let begin = if n.is_multiple_of(2) { BEGIN } else { b"" };
+                connection.write_all(begin).await?;
+                connection.write_all(&garbage).await?;
+                count(1);
+                let _ = connection.read(&mut [0; 64]).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Connects from one of some addresses of this machine, so that there are ports enough.
+async fn connect(address: SocketAddr, n: usize) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, 2 + (n % 4) as u8], 0).into())?;
+    let connection = socket.connect(address).await?;
+    connection.set_nodelay(true)?;
+    Ok(connection)
+}
+
+/// Throws away what has come, so that nobody waits for it to be read.
+fn drain(connection: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        match connection.try_read(&mut buffer) {
+            Ok(0) => return Err(std::io::ErrorKind::ConnectionReset.into()),
+            Ok(_) => (),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
+    [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The head of a call, whose messages are to come.
+fn call(stream: u32) -> Vec<u8> {
+    const END_HEADERS: u8 = 4;
+    let mut fields = Vec::new();
+    for (name, value) in FIELDS {
+        fields.push(0);
+        for text in [name, value] {
+            fields.push(text.len() as u8);
+            fields.extend_from_slice(text);
+        }
+    }
+    frame(1, END_HEADERS, stream, &fields)
+}

@@ -1,0 +1,170 @@
+//! What floods do to a client that behaves: one event in each call, paced, alone and while somebody
+//! floods the service, in slices that take turns, so that both see the same machine. The flood runs on
+//! the same processors, so a ratio contains what the flood itself takes of them; to tell that apart, a
+//! process that only burns as much is measured in the same way.
+
+#![allow(unreachable_pub)]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use event_aggregator::proto::v1::{
+    Event, PublishRequest, event_aggregator_service_client::EventAggregatorServiceClient,
+};
+use hdrhistogram::Histogram;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use self::flood::Flood;
+
+#[allow(dead_code)]
+#[path = "../ceiling/database.rs"]
+mod database;
+mod flood;
+#[allow(dead_code)]
+#[path = "../../tests/it/postgres_server.rs"]
+mod postgres_server;
+#[allow(dead_code)]
+#[path = "../ceiling/service.rs"]
+mod service;
+
+#[derive(Parser)]
+struct Arguments {
+    /// How often each flood and the rest before it are measured
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+
+    /// Calls a second of the client that behaves
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+
+    /// Connections of the floods that consist of connections; mind `ulimit -n`
+    #[arg(long, default_value_t = 5_000)]
+    connections: usize,
+
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() {
+    let arguments = Arguments::parse();
+    for store in ["SQLite", "PostgreSQL"] {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let database = match store {
+            "SQLite" => None,
+            _ => Some(database::TestDatabase::new().await),
+        };
+        let url = match &database {
+            Some(database) => database.url.clone(),
+            None => format!("sqlite:{}/events.db", folder.path().display()),
+        };
+        println!("{store}");
+        println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
+        for flood in Flood::ALL {
+            let service = service::start(&url);
+            may_open_files(service.id(), arguments.connections + 1_000);
+            measure(&service, flood, &arguments).await;
+        }
+        if let Some(database) = database {
+            database.drop().await;
+        }
+    }
+}
+
+/// Measures a flood and the rest before it, again and again, and prints the medians.
+async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments) {
+    let address: SocketAddr = service.address.parse().expect("an address");
+    let mut ratios = Vec::new();
+    let (mut halves, mut tails) = (Vec::new(), Vec::new());
+    let (mut memory, mut done) = (0, 0);
+    for _ in 0..arguments.rounds {
+        let alone = behave(&service.address, arguments).await;
+        let flooding = flood.begin(address, arguments.connections).await;
+        let flooded = behave(&service.address, arguments).await;
+        memory = memory.max(resident_mib(service.id()));
+        done += flooding.end().await;
+        // What is still in the queues of the system belongs to the flood.
+        sleep(Duration::from_millis(500)).await;
+        let p99 = |latencies: &Histogram<u64>| latencies.value_at_quantile(0.99) as f64 / 1e3;
+        ratios.push(p99(&flooded) / p99(&alone));
+        tails.push(p99(&flooded));
+        halves.push(flooded.value_at_quantile(0.5) as f64 / 1e3);
+    }
+    println!(
+        "  {:<22} {:>8.2} {:>8.2} {:>8.2} {memory:>12} {done:>8}",
+        flood.name(),
+        median(halves),
+        median(tails),
+        median(ratios),
+    );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Publishes one event at a time, and tells the latencies in µs, from when each was due.
+async fn behave(address: &str, arguments: &Arguments) -> Histogram<u64> {
+    let connected = EventAggregatorServiceClient::connect(format!("http://{address}")).await;
+    let client = connected.expect("connect");
+    let mut ticks = interval(Duration::from_secs(1) / arguments.rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut calls = JoinSet::new();
+    for _ in 0..u64::from(arguments.rate) * arguments.seconds {
+        let due = ticks.tick().await;
+        let mut client = client.clone();
+        calls.spawn(async move {
+            let event = Event {
+                topic: "flood".to_owned(),
+                event_id: uuid::Uuid::new_v4().to_string(),
+                source: "bench".to_owned(),
+                ..Event::default()
+            };
+            let request = PublishRequest { events: vec![event], allow_partial: false };
+            client.publish(request).await.expect("an answer");
+            due.elapsed()
+        });
+    }
+    let mut latencies = Histogram::new(3).expect("three digits");
+    while let Some(latency) = calls.join_next().await {
+        let latency = latency.expect("an answer").as_micros() as u64;
+        latencies.record(latency).expect("it grows");
+    }
+    latencies
+}
+
+fn resident_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") / 1_024
+}
+
+/// Lets the service and this process open so many files, as far as the system allows it.
+fn may_open_files(service: u32, files: usize) {
+    for pid in [service, std::process::id()] {
+        let limit = format!("--nofile={files}:{files}");
+        let set = std::process::Command::new("prlimit")
+            .args(["--pid", &pid.to_string(), &limit])
+            .status();
+        assert!(set.expect("prlimit").success(), "cannot open {files} files");
+    }
+}
