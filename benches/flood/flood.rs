@@ -15,7 +15,7 @@ const FIELDS: &[(&[u8], &[u8])] = &[
     (b"te", b"trailers"),
 ];
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Flood {
     /// Nobody: how much two measurements of the same differ.
     Nobody,
@@ -33,20 +33,6 @@ pub enum Flood {
     Garbage,
 }
 
-/// A flood in progress.
-pub struct Flooding {
-    tasks: JoinSet<()>,
-    done: Arc<AtomicU64>,
-}
-
-impl Flooding {
-    /// Ends it, and tells how often it did what it does.
-    pub async fn end(mut self) -> u64 {
-        self.tasks.shutdown().await;
-        self.done.load(Ordering::Relaxed)
-    }
-}
-
 impl Flood {
     pub const ALL: [Self; 7] = [
         Self::Nobody,
@@ -60,18 +46,19 @@ impl Flood {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Nobody => "(nobody)",
-            Self::Burning => "(processor time only)",
+            Self::Nobody => "nobody",
+            Self::Burning => "burning",
             Self::Resets => "resets",
-            Self::Idle => "idle connections",
-            Self::Slow => "slow prefaces",
-            Self::Oversized => "oversized messages",
+            Self::Idle => "idle",
+            Self::Slow => "slow",
+            Self::Oversized => "oversized",
             Self::Garbage => "garbage",
         }
     }
 
-    /// Begins, and returns once it is in full flow.
-    pub async fn begin(self, address: SocketAddr, connections: usize) -> Flooding {
+    /// Floods until standard input ends. Says when it is in full flow, and in the end how often it did
+    /// what it does.
+    pub async fn run(self, address: SocketAddr, connections: usize) {
         let done = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         let parallel = match self {
@@ -99,7 +86,10 @@ impl Flood {
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        Flooding { tasks, done }
+        println!("flows");
+        let _ = tokio::io::stdin().read(&mut [0]).await;
+        tasks.shutdown().await;
+        println!("{}", done.load(Ordering::Relaxed));
     }
 
     async fn attack(self, address: SocketAddr, n: usize, done: &AtomicU64) -> std::io::Result<()> {

@@ -1,13 +1,16 @@
 //! What floods do to a client that behaves: one event in each call, paced, alone and while somebody
-//! floods the service, in slices that take turns, so that both see the same machine. The flood runs on
-//! the same processors, so a ratio contains what the flood itself takes of them; to tell that apart, a
-//! process that only burns as much is measured in the same way.
+//! floods the service, in slices that take turns, so that both see the same machine. Floods come from
+//! elsewhere, so this one is a process of the lowest priority, which gets the processor time that the
+//! service leaves. What it takes all the same is in the ratio; to tell that apart, a process that only
+//! burns time is measured in the same way.
 
 #![allow(unreachable_pub)]
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::SocketAddr,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -58,6 +61,14 @@ struct Arguments {
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
 
+    /// Be this flood, until standard input ends
+    #[arg(long, value_enum, hide = true, requires = "address")]
+    flood: Option<Flood>,
+
+    /// Where to
+    #[arg(long, hide = true)]
+    address: Option<SocketAddr>,
+
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,6 +77,9 @@ struct Arguments {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
+    if let (Some(flood), Some(address)) = (arguments.flood, arguments.address) {
+        return flood.run(address, arguments.connections).await;
+    }
     for store in ["SQLite", "PostgreSQL"] {
         let folder = tempfile::tempdir().expect("temporary folder");
         let database = match store {
@@ -80,7 +94,8 @@ async fn main() {
         println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
         for flood in Flood::ALL {
             let service = service::start(&url);
-            may_open_files(service.id(), arguments.connections + 1_000);
+            may_open_files(service.id(), arguments.connections);
+            may_open_files(std::process::id(), arguments.connections);
             measure(&service, flood, &arguments).await;
         }
         if let Some(database) = database {
@@ -91,16 +106,15 @@ async fn main() {
 
 /// Measures a flood and the rest before it, again and again, and prints the medians.
 async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments) {
-    let address: SocketAddr = service.address.parse().expect("an address");
     let mut ratios = Vec::new();
     let (mut halves, mut tails) = (Vec::new(), Vec::new());
     let (mut memory, mut done) = (0, 0);
     for _ in 0..arguments.rounds {
         let alone = behave(&service.address, arguments).await;
-        let flooding = flood.begin(address, arguments.connections).await;
+        let flooding = Flooding::begin(flood, &service.address, arguments.connections);
         let flooded = behave(&service.address, arguments).await;
-        memory = memory.max(resident_mib(service.id()));
-        done += flooding.end().await;
+        memory = memory.max(peak_mib(service.id()));
+        done += flooding.end();
         // What is still in the queues of the system belongs to the flood.
         sleep(Duration::from_millis(500)).await;
         let p99 = |latencies: &Histogram<u64>| latencies.value_at_quantile(0.99) as f64 / 1e3;
@@ -115,6 +129,37 @@ async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments
         median(tails),
         median(ratios),
     );
+}
+
+/// A flood in progress: this very program, as a process of its own.
+struct Flooding(Child);
+
+impl Flooding {
+    /// Returns once the flood is in full flow.
+    fn begin(flood: Flood, address: &str, connections: usize) -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let mut process = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(program)
+            .args(["--flood", flood.name(), "--address", address])
+            .args(["--connections", &connections.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a flood");
+        let mut line = String::new();
+        let stdout = process.stdout.as_mut().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert_eq!(line, "flows\n");
+        Self(process)
+    }
+
+    /// Ends it, and tells how often it did what it does.
+    fn end(mut self) -> u64 {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().expect("its end");
+        String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -152,19 +197,18 @@ async fn behave(address: &str, arguments: &Arguments) -> Histogram<u64> {
     latencies
 }
 
-fn resident_mib(pid: u32) -> u64 {
+/// The most memory that a process ever had.
+fn peak_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") / 1_024
 }
 
-/// Lets the service and this process open so many files, as far as the system allows it.
-fn may_open_files(service: u32, files: usize) {
-    for pid in [service, std::process::id()] {
-        let limit = format!("--nofile={files}:{files}");
-        let set = std::process::Command::new("prlimit")
-            .args(["--pid", &pid.to_string(), &limit])
-            .status();
-        assert!(set.expect("prlimit").success(), "cannot open {files} files");
-    }
+/// Lets a process, and those that it starts, open files for so many connections, as far as the system
+/// allows it.
+fn may_open_files(pid: u32, connections: usize) {
+    let files = connections + 1_000;
+    let limit = format!("--nofile={files}:{files}");
+    let set = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(set.expect("prlimit").success(), "cannot open {files} files");
 }
