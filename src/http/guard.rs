@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use super::error::Error;
+use super::{access::Caller, error::Error};
 use crate::{
     limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
     service::Service,
@@ -44,8 +44,11 @@ async fn answer(service: &Service, request: Request, next: Next) -> Result<Respo
     if size <= SMALL_REQUEST_BYTES {
         return Ok(next.run(request).await);
     }
+    let (mut head, body) = request.into_parts();
+    // Nobody takes room without saying who they are.
+    let Caller(identity) = Caller::from_request_parts(&mut head, service).await?;
+    head.extensions.insert(identity);
     let _room = service.load.reading(size.min(MAX_REQUEST_BYTES)).await;
-    let (head, body) = request.into_parts();
     let read = timeout(READING_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
     let body =
         read.map_err(|_| Error::too_slow())?.map_err(|error| match is_too_large(&error) {
