@@ -29,6 +29,10 @@ pub const MAX_SAFE_INTEGER: u64 = 1 << 53;
 /// Events in one publish request, and keys in one look-up.
 pub const MAX_REQUEST_EVENTS: usize = 1_000;
 
+/// Fields of one event in JSON. An event has five; a CloudEvent may have extensions, whose names are
+/// given back because they are not kept.
+pub const MAX_EVENT_FIELDS: usize = 100;
+
 /// Bytes of one publish request on the wire.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 
