@@ -244,9 +244,14 @@ pub const SUBSCRIBERS: usize = 2_048;
 /// calls that are waited for, of which there are [`CALLS`].
 pub const CONNECTIONS: usize = 10_000;
 
-/// Connections from one address. Behind a load balancer all come from one, so it is large; it leaves
-/// room for others.
-pub const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 2;
+/// The part of them that may come from one address: one half. Behind a load balancer all come from one,
+/// so it is large; it leaves room for others.
+pub const ADDRESS_SHARE: usize = 2;
+
+/// Files left for what is no connection of a caller: the database, to which there are a dozen connections
+/// with up to three files each, and what the program itself has open. Where the system allows few, one
+/// half is enough.
+pub const OTHER_FILES: usize = 128;
 
 /// How long a connection has for its TLS handshake, then for the first bytes of its protocol, and over
 /// HTTP/1 for the head of each request.

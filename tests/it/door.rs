@@ -42,6 +42,10 @@ use crate::{
     process::{Service, wait_until},
 };
 
+mod floods;
+mod frames;
+mod room;
+
 /// A store that does what a test wants, in front of a real one.
 struct Strange {
     store: SqliteStore,
