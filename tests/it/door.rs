@@ -45,6 +45,7 @@ use crate::{
 mod floods;
 mod frames;
 mod room;
+mod unfinished;
 
 /// A store that does what a test wants, in front of a real one.
 struct Strange {
