@@ -36,6 +36,7 @@ use crate::{
     tls::{self, Tls},
 };
 
+pub mod files;
 mod headcount;
 mod patience;
 
@@ -73,7 +74,7 @@ impl Door {
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
         let served = Served { router, server: server(), tls, stopping };
         let _cut = cut.clone().drop_guard();
-        let headcount = Headcount::default();
+        let headcount = Headcount::new(files::room());
         let connections = TaskTracker::new();
         let (mut refused, mut failed) = (Seldom::default(), Seldom::default());
         let mut closing = pin!(closing);
@@ -108,8 +109,9 @@ async fn accept(listener: &TcpListener, failed: &mut Seldom) -> (TcpStream, Sock
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => (),
             Err(error) => {
-                if let Some(count) = failed.told() {
-                    warn!(count, %error, "cannot take in connections");
+                match failed.told() {
+                    Some(count) => warn!(count, %error, "cannot take in connections"),
+                    None => debug!(%error, "still cannot take in connections"),
                 }
                 sleep(pause).await;
                 pause = ACCEPT_BACKOFF.1.min(pause * 2);

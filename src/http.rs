@@ -22,6 +22,7 @@ mod error;
 mod event;
 mod fields;
 mod guard;
+mod items;
 mod metrics;
 mod publish;
 mod query;

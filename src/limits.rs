@@ -29,6 +29,10 @@ pub const MAX_SAFE_INTEGER: u64 = 1 << 53;
 /// Events in one publish request, and keys in one look-up.
 pub const MAX_REQUEST_EVENTS: usize = 1_000;
 
+/// Fields of one event in JSON. An event has five; a CloudEvent may have extensions, whose names are
+/// given back because they are not kept.
+pub const MAX_EVENT_FIELDS: usize = 100;
+
 /// Bytes of one publish request on the wire.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 
@@ -240,9 +244,14 @@ pub const SUBSCRIBERS: usize = 2_048;
 /// calls that are waited for, of which there are [`CALLS`].
 pub const CONNECTIONS: usize = 10_000;
 
-/// Connections from one address. Behind a load balancer all come from one, so it is large; it leaves
-/// room for others.
-pub const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 2;
+/// The part of them that may come from one address: one half. Behind a load balancer all come from one,
+/// so it is large; it leaves room for others.
+pub const ADDRESS_SHARE: usize = 2;
+
+/// Files left for what is no connection of a caller: the database, to which there are a dozen connections
+/// with up to three files each, and what the program itself has open. Where the system allows few, one
+/// half is enough.
+pub const OTHER_FILES: usize = 128;
 
 /// How long a connection has for its TLS handshake, then for the first bytes of its protocol, and over
 /// HTTP/1 for the head of each request.

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{app::App, config::Config, grpc::SERVICE_NAME, trace};
+use crate::{app::App, config::Config, door::files, grpc::SERVICE_NAME, trace};
 
 /// Tells the parameters of statements when it is asked to say more: what people sent.
 const INDISCREET: &str = "tokio_postgres";
@@ -39,6 +39,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let exporter = start_log()?;
+        files::raise_limit();
 
         let mut stop = Box::pin(stop_signal()?);
         let app = tokio::select! {

@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{
-    limits::{CONNECTIONS, CONNECTIONS_PER_ADDRESS},
-    metrics::Metrics,
-};
+use crate::{limits::ADDRESS_SHARE, metrics::Metrics};
 
 /// Who is connected. Clones are handles to the same count.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Headcount(Arc<Mutex<Counts>>);
+#[derive(Debug, Clone)]
+pub(super) struct Headcount {
+    room: usize,
+    counts: Arc<Mutex<Counts>>,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -30,12 +30,17 @@ pub(super) struct Place {
 }
 
 impl Headcount {
+    /// Nobody yet, where there is room for so many.
+    pub(super) fn new(room: usize) -> Self {
+        Self { room, counts: Arc::default() }
+    }
+
     /// Room for one more from this address. None if there is none.
     pub(super) fn take(&self, address: IpAddr, metrics: &Metrics) -> Option<Place> {
         let origin = origin(address);
         let mut counts = self.counts();
         let of_origin = counts.by_origin.get(&origin).copied().unwrap_or_default();
-        if counts.all >= CONNECTIONS || of_origin >= CONNECTIONS_PER_ADDRESS {
+        if counts.all >= self.room || of_origin >= self.room / ADDRESS_SHARE {
             metrics.connections_refused.inc();
             return None;
         }
@@ -46,7 +51,7 @@ impl Headcount {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,19 +86,20 @@ mod tests {
 
     #[test]
     fn nobody_takes_all_the_room() {
-        let (headcount, metrics) = (Headcount::default(), Metrics::default());
+        const ROOM: usize = 1_000;
+        let (headcount, metrics) = (Headcount::new(ROOM), Metrics::default());
         let take = |address: &str| headcount.take(address.parse().expect("address"), &metrics);
-        let mut places: Vec<Place> = (0..CONNECTIONS_PER_ADDRESS)
+        let mut places: Vec<Place> = (0..ROOM / ADDRESS_SHARE)
             .map(|host| take(&format!("2001:db8::{host:x}")).expect("room"))
             .collect();
         assert!(take("2001:db8::ffff").is_none(), "one network of IPv6 counts as one address");
         places.extend(take("2001:db8:0:1::"));
-        assert_eq!(places.len(), CONNECTIONS_PER_ADDRESS + 1, "there is room for others");
+        assert_eq!(places.len(), ROOM / ADDRESS_SHARE + 1, "there is room for others");
         for host in 0.. {
             let Some(place) = take(&format!("10.0.{}.{}", host / 250, host % 250)) else { break };
             places.push(place);
         }
-        assert_eq!(places.len(), CONNECTIONS);
+        assert_eq!(places.len(), ROOM);
         places.pop();
         assert!(take("192.0.2.1").is_some(), "room is given back");
         drop(places);

@@ -1,5 +1,5 @@
-//! The bodies of calls: their messages are counted, large ones are read when there is room for them, and
-//! an answer ends when its time is over. How a call ended is said in trailers, so that only whoever
+//! The bodies of calls: their messages are counted, large ones are read when there is room for them, the
+//! only one of a call once the call has been sent to its end, and an answer ends when its time is over. How a call ended is said in trailers, so that only whoever
 //! watches the whole answer knows it.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{
     Code, Status,
@@ -35,6 +35,9 @@ pub(super) struct Asked {
     load: Load,
     boundaries: Boundaries,
     reading: Reading,
+    /// With what the only message of a call ends, until nothing more comes: events take far more memory
+    /// than their bytes, and a caller could let them wait.
+    held: Option<Bytes>,
 }
 
 /// What is known of the message that is being read.
@@ -50,13 +53,18 @@ enum Reading {
 impl Asked {
     pub(super) fn new(body: Body, method: Arc<Method>, is_fed: bool, load: Load) -> Self {
         let (boundaries, reading) = (Boundaries::default(), Reading::Small);
-        Self { body, method, is_fed, load, boundaries, reading }
+        Self { body, method, is_fed, load, boundaries, reading, held: None }
     }
 
-    /// Passes data on, unless it begins a message that there must be room for first.
+    /// Passes data on, unless the call must end first, or it begins a message that there must be room for
+    /// first.
     fn pass(&mut self, data: Bytes) -> Option<Bytes> {
         let begun = self.boundaries.pass(&data);
         self.method.received.inc_by(begun);
+        if !self.is_fed && self.boundaries.has_passed_one() && !self.body.is_end_stream() {
+            self.held = Some(data);
+            return None;
+        }
         if begun == 0 {
             return Some(data);
         }
@@ -91,32 +99,39 @@ impl http_body::Body for Asked {
                     this.reading = Reading::Large { too_slow, _room: room };
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Reading::Large { too_slow, .. } if this.boundaries.left() > 0 => {
+                // The only message of a call stays in memory until the whole call is read.
+                Reading::Large { too_slow, .. } if !this.is_fed || this.boundaries.left() > 0 => {
                     if too_slow.as_mut().poll(context).is_ready() {
                         return Poll::Ready(Some(Err(status::too_slow())));
                     }
                 }
-                Reading::Large { .. } if this.is_fed => this.reading = Reading::Small,
-                // The only message of a call stays in memory until the whole call is read.
-                Reading::Large { .. } => (),
+                Reading::Large { .. } => this.reading = Reading::Small,
             }
             let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
-                end => return Poll::Ready(end),
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    if let Some(data) = this.pass(data) {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    this.body = Body::empty();
+                    return Poll::Ready(this.held.take().map(|data| Ok(Frame::data(data))));
                 }
-                Err(frame) => return Poll::Ready(Some(Ok(frame))),
+            };
+            // Requests have no trailers.
+            let Ok(data) = frame.into_data() else { continue };
+            if this.held.is_some() {
+                if data.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(Err(status::more_than_one())));
+            }
+            if let Some(data) = this.pass(data) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        !matches!(self.reading, Reading::Waiting(..)) && self.body.is_end_stream()
+        let is_kept = self.held.is_some() || matches!(self.reading, Reading::Waiting(..));
+        !is_kept && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -8,12 +8,14 @@ pub(super) struct Boundaries {
     known: usize,
     /// Bytes of the message that have not passed yet.
     left: usize,
+    /// Messages that have begun.
+    begun: u64,
 }
 
 impl Boundaries {
     /// How many messages have begun in `data`.
     pub(super) fn pass(&mut self, mut data: &[u8]) -> u64 {
-        let mut messages = 0;
+        let before = self.begun;
         while !data.is_empty() {
             let of_message = self.left.min(data.len());
             self.left -= of_message;
@@ -25,15 +27,20 @@ impl Boundaries {
             if self.known == self.prefix.len() {
                 let [_, length @ ..] = self.prefix;
                 (self.left, self.known) = (u32::from_be_bytes(length) as usize, 0);
-                messages += 1;
+                self.begun += 1;
             }
         }
-        messages
+        self.begun - before
     }
 
     /// Bytes of the message that has begun and not ended yet.
     pub(super) fn left(&self) -> usize {
         self.left
+    }
+
+    /// Whether all of the first message has passed.
+    pub(super) fn has_passed_one(&self) -> bool {
+        self.begun > 1 || (self.begun == 1 && self.left == 0)
     }
 }
 
@@ -53,6 +60,21 @@ mod tests {
             let mut boundaries = Boundaries::default();
             let counted: u64 = body.chunks(size).map(|data| boundaries.pass(data)).sum();
             assert_eq!(counted, 3, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_first_message_has_passed_with_its_last_byte() {
+        let mut boundaries = Boundaries::default();
+        for (data, has_passed) in [
+            (&[0, 0, 0][..], false),
+            (&[0, 2], false),
+            (b"a", false),
+            (b"b", true),
+            (&[0, 0, 0, 0, 9], true),
+        ] {
+            boundaries.pass(data);
+            assert_eq!(boundaries.has_passed_one(), has_passed, "{data:?}");
         }
     }
 }

@@ -26,6 +26,11 @@ pub(super) fn too_large(violation: Violation) -> Status {
     invalid_because("REQUEST_TOO_LARGE", &[violation])
 }
 
+/// INVALID_ARGUMENT for a second message where a call has one.
+pub(super) fn more_than_one() -> Status {
+    invalid(&[Violation::new("message", "is followed by another; this call takes one")])
+}
+
 /// INVALID_ARGUMENT for a page token.
 pub(super) fn page_token(error: crate::page::Error) -> Status {
     let violation = Violation::new("page_token", error.to_string());

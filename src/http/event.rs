@@ -22,7 +22,7 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
     let rest = "is no field of an event: topic, event_id, timestamp, source, payload";
-    // No more than are told: a body has room for a million of them.
+    // No more than are told.
     let unknown = fields.rest().take(MAX_VIOLATIONS);
     violations.extend(unknown.map(|field| Violation::new(field, rest)));
     match (topic, event_id, source, timestamp, payload) {

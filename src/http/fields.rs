@@ -4,21 +4,29 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use crate::event::{Name, Timestamp, Violation};
+use crate::{
+    event::{Name, Timestamp, Violation},
+    limits::MAX_EVENT_FIELDS,
+};
 
-/// Fields that nobody has taken yet. The last one of a name counts, as in most readers of JSON.
+/// Fields that nobody has taken yet. Of too many there is one too many: a body has room for a million. The last one of a name counts, as in most readers of JSON.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// The fields of an event.
     pub(super) fn read(text: &'a RawValue) -> Result<Self, Violation> {
-        serde_json::from_str(text.get())
-            .map_err(|_| Violation::new("event", "must be a JSON object"))
+        let fields: Self = serde_json::from_str(text.get())
+            .map_err(|_| Violation::new("event", "must be a JSON object"))?;
+        if fields.0.len() > MAX_EVENT_FIELDS {
+            let fault = format!("has more than {MAX_EVENT_FIELDS} fields");
+            return Err(Violation::new("event", fault));
+        }
+        Ok(fields)
     }
 
     /// Takes a field out.
@@ -85,9 +93,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut fields = Vec::with_capacity(5);
-                while let Some((Key(name), text)) = map.next_entry()? {
-                    fields.push((name, text));
+                while fields.len() <= MAX_EVENT_FIELDS {
+                    match map.next_entry()? {
+                        Some((Key(name), text)) => fields.push((name, text)),
+                        None => return Ok(fields),
+                    }
                 }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(fields)
             }
         }

@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{access::Caller, cloudevent, error::Error, event};
+use super::{access::Caller, cloudevent, error::Error, event, items::Items};
 use crate::{
     access::Verb,
     event::{EventKey, NewEvent, Outcome, Verdict, Violation},
@@ -106,14 +106,20 @@ fn form(headers: &HeaderMap) -> Result<Form, Error> {
     }
 }
 
-/// The values in a body, and whether it is only one.
+/// The values in a body, and whether it is only one. Of too many there is one too many.
 fn values(text: &str) -> Result<(Vec<&RawValue>, bool), Error> {
-    let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    let values: Vec<&RawValue> = values.collect::<Result<_, _>>().map_err(Error::not_json)?;
+    let mut values = Vec::new();
+    for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        let value = value.map_err(Error::not_json)?;
+        if values.len() <= MAX_REQUEST_EVENTS {
+            values.push(value);
+        }
+    }
     match &*values {
         [] => Err(Error::not_json("it is empty")),
         [one] if one.get().starts_with('[') => {
-            Ok((serde_json::from_str(one.get()).map_err(Error::not_json)?, false))
+            let items: Items<'_> = serde_json::from_str(one.get()).map_err(Error::not_json)?;
+            Ok((items.0, false))
         }
         [_] => Ok((values, true)),
         _ => Ok((values, false)),

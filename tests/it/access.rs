@@ -39,14 +39,14 @@ pub type Bearer = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Se
 pub type Caller = EventAggregatorServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// The entry of somebody whose token is the name.
-fn entry(name: &str, grants: &str) -> String {
+pub fn entry(name: &str, grants: &str) -> String {
     let digest = Sha256::digest(format!("token-of-{name}"));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("[[identity]]\nname = \"{name}\"\ntoken_sha256 = [\"{digest}\"]\ngrants = [{grants}]\n")
 }
 
 /// Grants of verbs on topics.
-fn grant(verbs: &str, topics: &str) -> String {
+pub fn grant(verbs: &str, topics: &str) -> String {
     let list = |words: &str| format!("{:?}", words.split(' ').collect::<Vec<_>>());
     format!("{{ verbs = {}, topics = {} }}", list(verbs), list(topics))
 }

@@ -71,8 +71,7 @@ impl Service {
     }
 
     pub fn run(command: &mut Command) -> Self {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("spawn");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("spawn");
         let stdout = child.stdout.take().expect("piped");
         let banner = BufReader::new(stdout).lines().next().expect("a banner").expect("text");
         let address = banner.rsplit(' ').next().expect("an address").parse();

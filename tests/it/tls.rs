@@ -7,7 +7,11 @@ use std::{
     time::Instant,
 };
 
-use event_aggregator::{grpc::SERVICE_NAME, limits::OPENING_TIMEOUT};
+use event_aggregator::{
+    grpc::SERVICE_NAME,
+    limits::OPENING_TIMEOUT,
+    proto::v1::{ListEventsRequest, PublishRequest},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
@@ -17,14 +21,19 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tonic::transport::{
-    Certificate, Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig, server::TcpIncoming,
+use tonic::{
+    Code, Request, Status,
+    transport::{
+        Certificate, Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig,
+        server::TcpIncoming,
+    },
 };
 use tonic_health::ServingStatus;
 
 use crate::{
+    access::{entry, grant},
     harness::*,
-    process::{Service, program},
+    process::{Service, program, wait_until},
 };
 
 async fn run(mut command: Command) -> Output {
@@ -59,7 +68,13 @@ impl Authority {
 
     /// Writes a certificate for localhost, and its key.
     fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        self.issue_for(&["localhost"], name, purpose);
+    }
+
+    /// Writes a certificate for hosts, and its key.
+    fn issue_for(&self, hosts: &[&str], name: &str, purpose: ExtendedKeyUsagePurpose) {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().expect("a key");
@@ -79,23 +94,36 @@ impl Authority {
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority))
     }
 
-    /// A service with the certificate `server`.
+    /// How a service starts with the certificate `server`, and a log in a file.
+    fn command(&self, database: &TestDatabase, more: &[&str]) -> Command {
+        let mut command = program();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
+            .args(["--tls-cert", &self.text("server.pem")])
+            .args(["--tls-key", &self.text("server.key")])
+            .args(more)
+            .stderr(fs::File::create(self.path("log")).expect("a file"));
+        command
+    }
+
     fn serve(&self, database: &TestDatabase, more: &[&str]) -> Service {
-        Service::run(
-            program()
-                .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
-                .args(["--tls-cert", &self.text("server.pem")])
-                .args(["--tls-key", &self.text("server.key")])
-                .args(more),
-        )
+        Service::run(&mut self.command(database, more))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("text")
     }
 }
 
-async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
+fn channel(service: &Service, tls: ClientTlsConfig) -> Channel {
     let address = format!("https://localhost:{}", service.address.port());
     let endpoint = Channel::from_shared(address).expect("an address").tls_config(tls);
+    endpoint.expect("certificates").connect_lazy()
+}
+
+async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
     // With TLS 1.3 a client learns only from the first answer that it is refused.
-    let mut client = Client::new(endpoint.expect("certificates").connect_lazy());
+    let mut client = Client::new(channel(service, tls));
     client.get_stats(event_aggregator::proto::v1::GetStatsRequest::default()).await?;
     Ok(client)
 }
@@ -169,6 +197,87 @@ async fn clients_show_a_certificate_if_they_are_asked_for_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_says_who_calls_where_no_token_does() {
+    const BEARER: &str = "Bearer token-of-root";
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    // One is known by the name of a host, as are services in a cluster, the others by their own.
+    let hosts: [&[&str]; 3] = [&[], &["shop.test"], &[]];
+    for (name, hosts) in ["producer", "shop", "stranger"].into_iter().zip(hosts) {
+        authority.issue_for(hosts, name, ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    let known = |certificate: &str, topics| {
+        let grants = grant("publish", topics);
+        format!(
+            "[[identity]]\nname = \"{certificate}\"\ncertificate = \"{certificate}\"\ngrants = [{grants}]\n"
+        )
+    };
+    let root = entry("root", &grant("publish read admin", "*"));
+    let identities = [known("producer", "orders"), known("shop.test", "shop"), root].concat();
+    fs::write(authority.path("access.toml"), identities).expect("write");
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let (ca, access) = (authority.text("ca.pem"), authority.text("access.toml"));
+    let flags = ["--tls-client-ca", &ca, "--access", &access];
+    let service = Service::run(authority.command(&database, &flags).env("RUST_LOG", "trace"));
+
+    for (name, token, topic, may_publish, may_read) in [
+        ("producer", None, "orders", Code::Ok, Code::PermissionDenied),
+        ("producer", None, "shop", Code::PermissionDenied, Code::PermissionDenied),
+        ("shop", None, "shop", Code::Ok, Code::PermissionDenied),
+        ("stranger", None, "orders", Code::Unauthenticated, Code::Unauthenticated),
+        // A token says more than a certificate.
+        ("stranger", Some(BEARER), "orders", Code::Ok, Code::Ok),
+        ("producer", Some(BEARER), "shop", Code::Ok, Code::Ok),
+        ("producer", Some("Bearer wrong"), "orders", Code::Unauthenticated, Code::Unauthenticated),
+    ] {
+        let identity = authority.identity(name);
+        let channel = channel(&service, authority.trusted().identity(identity));
+        let mut client = Client::with_interceptor(channel, move |mut request: Request<()>| {
+            if let Some(token) = token {
+                request.metadata_mut().insert("authorization", token.parse().expect("a header"));
+            }
+            Ok(request)
+        });
+        let code = |refused: Option<Status>| refused.map_or(Code::Ok, |status| status.code());
+        let request = PublishRequest { events: vec![event(topic, "1")], allow_partial: false };
+        assert_eq!(code(client.publish(request).await.err()), may_publish, "{name} {token:?}");
+        let all = ListEventsRequest::default();
+        assert_eq!(code(client.list_events(all).await.err()), may_read, "{name} {token:?}");
+
+        let body = format!(r#"{{"topic":"{topic}","event_id":"1","source":"test"}}"#);
+        for (what, expected) in
+            [(&["--json", &body, "publish"][..], may_publish), (&["events"], may_read)]
+        {
+            let expected = match expected {
+                Code::Ok => "200",
+                Code::PermissionDenied => "403",
+                _ => "401",
+            };
+            let (path, with) = what.split_last().expect("a path");
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &ca]).args(with);
+            curl.args(["--cert", &authority.text(&format!("{name}.pem"))]);
+            curl.args(["--key", &authority.text(&format!("{name}.key"))]);
+            if let Some(token) = token {
+                curl.args(["-H", &format!("authorization: {token}")]);
+            }
+            curl.arg(format!("https://localhost:{}/{path}", service.address.port()));
+            let answered = run(curl).await;
+            let status = String::from_utf8_lossy(&answered.stdout);
+            assert_eq!(status, expected, "{name} {token:?} {path}: {answered:?}");
+        }
+    }
+    // However much it says, it does not tell keys and tokens.
+    let (log, key) = (authority.log(), fs::read_to_string(authority.path("server.key")));
+    assert!(log.contains("TRACE"), "it said much");
+    let key = key.expect("text");
+    let secrets = key.lines().filter(|line| !line.starts_with("---")).chain(["token-of-root"]);
+    for secret in secrets {
+        assert!(!log.contains(secret), "{secret} is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_certificates_are_taken_and_bad_ones_are_not() {
     let (old, new) = (Authority::new(), Authority::new());
     for authority in [&old, &new] {
@@ -185,10 +294,9 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     // A certificate without its key is of no use.
     replace(&new.path("server.pem"), "server.pem");
     service.signal("HUP");
+    wait_until(|| old.log().contains("the new certificate is not used"));
     publish(&mut connected, vec![event("t", "1")]).await;
-    for _ in 0..10 {
-        client(&service, old.trusted()).await.expect("the old one goes on");
-    }
+    client(&service, old.trusted()).await.expect("the old one goes on");
     replace(&new.path("server.key"), "server.key");
     service.signal("HUP");
     // New connections get it soon.

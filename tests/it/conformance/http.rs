@@ -168,6 +168,15 @@ async fn what_is_no_event_at_all_has_its_status(backend: Backend) {
     assert!(form.body.contains("content-type: application/json"), "{}", form.body);
     let many = format!("[{}{{}}]", "{},".repeat(1_000));
     assert_eq!(post(&server, &many).await.status, 413);
+    // Of millions no more than one too many is kept, and all of them are read.
+    let millions = format!("[{}1", "1,".repeat(1 << 20));
+    assert_eq!(post(&server, &format!("{millions}]")).await.status, 413);
+    assert_eq!(post(&server, &millions).await.status, 400);
+    let lines = post_as(&server, "application/x-ndjson", &"1\n".repeat(1 << 20)).await;
+    assert_eq!(lines.status, 413);
+    let fields = format!("{{{}\"topic\":\"t\"}}", "\"\":1,".repeat(100));
+    let answer = post(&server, &fields).await;
+    assert_eq!((answer.status, &answer.json()["detail"][0]["field"]), (422, &json!("event")));
     let large = format!("\"{}\"", "x".repeat(4 << 20));
     assert_eq!(post(&server, &large).await.status, 413);
     assert_eq!(server.stored().await, 0);

@@ -31,6 +31,11 @@ async fn every_route_is_described_and_every_description_answered(backend: Backen
         for (method, call) in methods.as_object().expect("methods") {
             described.insert((method.clone(), path.clone()));
             let expected = call["responses"].as_object().expect("responses");
+            // What is answered to any call, wherever it goes.
+            let slow = (method == "post").then_some("408");
+            for status in ["429", "500", "504"].into_iter().chain(slow) {
+                assert!(expected.contains_key(status), "{path}: {status}");
+            }
             let mut path = path.replace("{topic}", "t").replace("{event_id}", "1");
             if path.ends_with("/stream") {
                 // Would not end.

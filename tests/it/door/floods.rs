@@ -1,0 +1,72 @@
+//! Connections that make work and take no answers: each is ended, and nobody else notices.
+
+use std::net::SocketAddr;
+
+use event_aggregator::limits::RESETS_PER_CONNECTION;
+
+use super::frames::{
+    Connection, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, begin, frame, stream,
+};
+use crate::harness::*;
+
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// Sends the same again and again, each time for the next call, until the connection is ended.
+async fn flood(address: SocketAddr, call: impl Fn(u32) -> Vec<u8>) -> (usize, Option<u32>) {
+    const AT_ONCE: usize = 100;
+    const ENOUGH: usize = 100_000;
+    let mut connection = Connection::open(address).await;
+    for sent in (0..ENOUGH).step_by(AT_ONCE) {
+        let calls: Vec<u8> = (sent..sent + AT_ONCE).flat_map(|n| call(stream(n))).collect();
+        connection.send(&calls).await;
+        let answers = connection.answers().await;
+        if let Some(end) = answers.iter().find(|answer| answer.kind == GOAWAY) {
+            let reason = end.content[4..8].try_into().expect("four bytes");
+            return (sent + AT_ONCE, Some(u32::from_be_bytes(reason)));
+        }
+    }
+    (ENOUGH, None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_calls_back_at_once_is_cut() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let call = |stream| {
+        [begin("PublishStream", stream, 0), frame(RST_STREAM, 0, stream, &CANCEL)].concat()
+    };
+    let (calls, end) = flood(server.address, call).await;
+    assert_eq!(end, Some(ENHANCE_YOUR_CALM), "after {calls} calls");
+    publish(&mut client, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_the_service_take_calls_back_is_cut() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let too_much = |stream| {
+        let window = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
+        [begin("PublishStream", stream, 0), window].concat()
+    };
+    let (calls, end) = flood(server.address, too_much).await;
+    assert_eq!(end, Some(ENHANCE_YOUR_CALM), "after {calls} calls");
+    assert!(calls > RESETS_PER_CONNECTION, "after {calls} calls");
+    publish(&mut client, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_ends_its_call_alone() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut connection = Connection::open(server.address).await;
+    let mut head = begin("GetStats", stream(0), END_STREAM).split_off(9);
+    // More than 16 KiB once it is unpacked, as some repetitions of a header that the table keeps.
+    let value = [b'x'; 1_000];
+    let length = [0x7f, 0xe9, 0x06];
+    head.extend_from_slice(&[&[0x40, 1, b'x'][..], &length, &value].concat());
+    head.extend([0xbe; 17]);
+    connection.send(&frame(HEADERS, 5, stream(0), &head)).await;
+    while connection.next().await.expect("an answer").stream != stream(0) {}
+    connection.send(&begin("GetStats", stream(1), END_STREAM)).await;
+    while connection.next().await.expect("an answer").stream != stream(1) {}
+}

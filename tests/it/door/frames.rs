@@ -1,0 +1,98 @@
+//! HTTP/2 as it comes over the wire, for what no client does.
+
+use std::net::SocketAddr;
+
+use event_aggregator::grpc::SERVICE_NAME;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+
+pub const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = (content.len() as u32).to_be_bytes();
+    let head = [a, b, c, kind, flags];
+    [&head[..], &stream.to_be_bytes(), content].concat()
+}
+
+/// The frame that begins a call.
+pub fn begin(method: &str, stream: u32, flags: u8) -> Vec<u8> {
+    // POST and http are known by number, so are the names of the next three.
+    let mut head = vec![0x83, 0x86];
+    let path = format!("/{SERVICE_NAME}/{method}");
+    for (name, value) in [
+        (&[0x04][..], &*path),
+        (&[0x01], "test"),
+        (&[0x0f, 0x10], "application/grpc"),
+        (b"\x00\x02te", "trailers"),
+    ] {
+        head.extend_from_slice(name);
+        head.push(value.len() as u8);
+        head.extend_from_slice(value.as_bytes());
+    }
+    frame(HEADERS, END_HEADERS | flags, stream, &head)
+}
+
+/// The number of the nth call of a connection.
+pub fn stream(n: usize) -> u32 {
+    n as u32 * 2 + 1
+}
+
+/// A frame that came in.
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub content: Vec<u8>,
+}
+
+/// A connection that has said that it speaks HTTP/2.
+pub struct Connection(TcpStream);
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> Self {
+        let mut connection = Self(TcpStream::connect(address).await.expect("connect"));
+        let settings = frame(SETTINGS, 0, 0, &[]);
+        connection.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await;
+        connection
+    }
+
+    /// Sends what may come too late.
+    pub async fn send(&mut self, frames: &[u8]) {
+        let _ = self.0.write_all(frames).await;
+    }
+
+    /// The next frame, until there are no more.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.ok()?;
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut content = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.0.read_exact(&mut content).await.ok()?;
+        Some(Frame { kind, stream: u32::from_be_bytes(stream), content })
+    }
+
+    /// What came before all that was sent was seen.
+    pub async fn answers(&mut self) -> Vec<Frame> {
+        self.send(&frame(PING, 0, 0, b"all seen")).await;
+        let mut answers = Vec::new();
+        while let Some(next) = self.next().await {
+            if next.kind == PING && next.content == b"all seen" {
+                break;
+            }
+            answers.push(next);
+        }
+        answers
+    }
+}

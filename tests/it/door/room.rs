@@ -1,0 +1,195 @@
+//! What there is no room for: connections, calls and subscriptions too many are refused, and those that
+//! are there go on.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
+};
+
+use event_aggregator::{
+    limits::{ADDRESS_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS},
+    proto::v1::{GetStatsRequest, ListEventsRequest, SubscribeRequest},
+};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{
+    frames::{Connection, DATA, END_STREAM, RST_STREAM, begin, frame, stream},
+    get,
+};
+use crate::{
+    harness::*,
+    process::{Service, wait_until},
+};
+
+/// Few, and yet more than half of the files that it takes.
+const ROOM: usize = 200;
+
+/// A connection from one of the addresses of this machine.
+async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let from: IpAddr = Ipv4Addr::new(127, 0, 0, host).into();
+    socket.bind((from, 0).into()).expect("an address of this machine");
+    socket.connect(to).await.expect("the system takes it")
+}
+
+/// Whether a connection is ended although it did nothing.
+async fn is_refused(mut connection: TcpStream) -> bool {
+    matches!(connection.read(&mut [0; 1]).await, Ok(0) | Err(_))
+}
+
+/// The value of a metric.
+async fn metric(address: SocketAddr, name: &str) -> f64 {
+    let answer = get(address, "/metrics").await;
+    let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().expect("a number")
+}
+
+pub async fn until_metric(address: SocketAddr, name: &str, value: usize) {
+    while metric(address, name).await != value as f64 {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_taken_in_as_files_and_addresses_allow() {
+    const OF_ONE: usize = ROOM / ADDRESS_SHARE;
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let files = format!("--nofile={}:{0}", ROOM + OTHER_FILES);
+    let log = database.path("log");
+    let service = Service::run(
+        Command::new("prlimit")
+            .args([&files, env!("CARGO_BIN_EXE_event-aggregator"), "serve"])
+            .args(["--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
+            .env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true")
+            .stderr(std::fs::File::create(&log).expect("a file")),
+    );
+    let address = service.address;
+    let told = format!("leaves room for {ROOM} connections");
+    wait_until(|| std::fs::read_to_string(&log).expect("text").contains(&told));
+
+    // This one, and as many as may come from its address.
+    let mut client = connect_to(address).await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    let mut connections = Vec::new();
+    for _ in 1..OF_ONE - 1 {
+        connections.push(connect_from(1, address).await);
+    }
+    until_metric(address, "event_aggregator_connections", OF_ONE).await;
+    connections.push(connect_from(1, address).await);
+    assert!(is_refused(connect_from(1, address).await).await, "one address has its share");
+    for _ in 0..ROOM - OF_ONE {
+        connections.push(connect_from(2, address).await);
+    }
+    assert!(is_refused(connect_from(3, address).await).await, "there is no room for others");
+
+    // Who is there already is served, also with what needs the database.
+    for n in 0..10 {
+        publish(&mut client, vec![event("t", &format!("during-{n}"))]).await;
+        let page = client.list_events(ListEventsRequest::default()).await.expect("list");
+        assert_eq!(page.into_inner().events.len(), n + 2);
+    }
+    connections.clear();
+    // Its own connection is refused until one of the others is seen to be gone.
+    while !get_if_let_in(address).await {}
+    assert!(metric(address, "event_aggregator_connections_refused_total").await >= 2.0);
+}
+
+/// Whether somebody new gets an answer.
+async fn get_if_let_in(address: SocketAddr) -> bool {
+    use tokio::io::AsyncWriteExt;
+    let mut connection = TcpStream::connect(address).await.expect("the system takes it");
+    let request = b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let mut answer = String::new();
+    let sent = connection.write_all(request).await;
+    sent.is_ok() && connection.read_to_string(&mut answer).await.is_ok_and(|read| read > 0)
+}
+
+/// Connections that begin so many calls, as many on each as may be.
+async fn begin_calls(
+    address: SocketAddr,
+    calls: usize,
+    call: impl Fn(u32) -> Vec<u8>,
+) -> Vec<Connection> {
+    const OF_ONE: usize = CALLS_PER_CONNECTION as usize;
+    let mut connections = Vec::new();
+    for begun in (0..calls).step_by(OF_ONE) {
+        let mut connection = Connection::open(address).await;
+        for n in 0..OF_ONE.min(calls - begun) {
+            connection.send(&call(stream(n))).await;
+        }
+        connections.push(connection);
+    }
+    connections
+}
+
+#[track_caller]
+fn assert_told_to_wait(status: &Status, expected: &str) {
+    assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, expected));
+    assert!(status.get_details_retry_info().is_some_and(|retry| retry.retry_delay.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_has_its_share_of_the_calls() {
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    let server = TestServer::start(Backend::Sqlite).await;
+    let silent = |stream| begin("PublishStream", stream, 0);
+    let share = CALLS_PER_CONNECTION as usize;
+    let mut connection = begin_calls(server.address, share, silent).await.remove(0);
+    let calls = "event_aggregator_calls_in_progress";
+    until_metric(server.address, calls, share + 1).await;
+    connection.send(&silent(stream(share))).await;
+    let answers = connection.answers().await;
+    let reset = answers.iter().find(|answer| answer.kind == RST_STREAM).expect("a refusal");
+    assert_eq!((reset.stream, &*reset.content), (stream(share), &REFUSED_STREAM[..]));
+    // Others have theirs.
+    publish(&mut server.client().await, vec![event("t", "1")]).await;
+    drop(connection);
+    until_metric(server.address, calls, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_too_many_are_told_to_wait() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let silent = |stream| begin("PublishStream", stream, 0);
+    let connections = begin_calls(server.address, CALLS, silent).await;
+    let refused = loop {
+        if let Err(status) = client.get_stats(GetStatsRequest::default()).await {
+            break status;
+        }
+    };
+    assert_told_to_wait(&refused, "TOO_MANY_CALLS");
+    let answer = get(server.address, "/stats").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1\r\n"),
+        "{answer}"
+    );
+    drop(connections);
+    while try_publish(&mut client, vec![event("t", "1")]).await.is_err() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_too_many_are_told_to_wait() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let subscribe = |stream| {
+        // A message without anything in it.
+        let message = frame(DATA, END_STREAM, stream, &[0; 5]);
+        [begin("Subscribe", stream, 0), message].concat()
+    };
+    let connections = begin_calls(server.address, SUBSCRIBERS, subscribe).await;
+    let subscribers = "event_aggregator_subscribers";
+    until_metric(server.address, subscribers, SUBSCRIBERS).await;
+    let refused = client.subscribe(SubscribeRequest::default()).await.expect_err("no room");
+    assert_told_to_wait(&refused, "TOO_MANY_SUBSCRIBERS");
+    let answer = get(server.address, "/events/stream").await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    // All else is done.
+    publish(&mut client, vec![event("t", "1")]).await;
+    drop(connections);
+    until_metric(server.address, subscribers, 0).await;
+    client.subscribe(SubscribeRequest::default()).await.expect("room again");
+}

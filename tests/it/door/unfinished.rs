@@ -1,0 +1,52 @@
+//! Calls whose callers do not send them to their end: nothing is made of them until then.
+
+use super::{
+    frames::{Connection, DATA, END_STREAM, HEADERS, begin, frame, stream},
+    room::until_metric,
+};
+use crate::harness::*;
+
+/// What is counted of a call.
+fn counted(what: &str, method: &str, code: &str) -> String {
+    let service = "grpc_service=\"event_aggregator.v1.EventAggregatorService\"";
+    let code = if code.is_empty() { code } else { &format!(",grpc_code=\"{code}\"") };
+    format!("{what}{{grpc_type=\"unary\",{service},grpc_method=\"{method}\"{code}}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_message_of_a_call_waits_for_the_end_of_the_call() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address;
+    let mut connection = Connection::open(address).await;
+    connection.send(&begin("Publish", stream(0), 0)).await;
+    // A message that cannot be read, in two pieces.
+    connection.send(&frame(DATA, 0, stream(0), &[0, 0, 0, 0, 2, 8])).await;
+    connection.send(&frame(DATA, 0, stream(0), &[1])).await;
+    until_metric(address, &counted("grpc_server_msg_received_total", "Publish", ""), 1).await;
+    let answers = connection.answers().await;
+    assert!(answers.iter().all(|answer| answer.stream == 0), "{answers:?}");
+    connection.send(&frame(DATA, END_STREAM, stream(0), &[])).await;
+    let refused = counted("grpc_server_handled_total", "Publish", "InvalidArgument");
+    until_metric(address, &refused, 1).await;
+    while connection.next().await.expect("an answer").kind != HEADERS {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_message_where_there_is_one_is_refused() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address;
+    let mut connection = Connection::open(address).await;
+    let message = frame(DATA, 0, stream(0), &[0; 5]);
+    connection.send(&begin("GetStats", stream(0), 0)).await;
+    connection.send(&[&message[..], &message].concat()).await;
+    // Without an end.
+    let refused = counted("grpc_server_handled_total", "GetStats", "InvalidArgument");
+    until_metric(address, &refused, 1).await;
+
+    // With an end of its own a call is answered as ever.
+    connection.send(&begin("GetStats", stream(1), 0)).await;
+    connection.send(&frame(DATA, 0, stream(1), &[0; 5])).await;
+    connection.send(&frame(DATA, 0, stream(1), &[])).await;
+    connection.send(&frame(DATA, END_STREAM, stream(1), &[])).await;
+    until_metric(address, &counted("grpc_server_handled_total", "GetStats", "OK"), 1).await;
+}
