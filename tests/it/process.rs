@@ -19,14 +19,15 @@ pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 /// The program, without what this environment tells it.
 pub fn program() -> Command {
     without_environment(PROGRAM)
 }
 
-fn without_environment(program: &str) -> Command {
+/// A program that runs ours, without the same.
+pub fn without_environment(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in [
         "DATABASE_URL",

@@ -1,10 +1,7 @@
 //! What there is no room for: connections, calls and subscriptions too many are refused, and those that
 //! are there go on.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::Command,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use event_aggregator::{
     limits::{ADDRESS_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS},
@@ -23,7 +20,7 @@ use super::{
 };
 use crate::{
     harness::*,
-    process::{Service, wait_until},
+    process::{PROGRAM, Service, wait_until, without_environment},
 };
 
 /// Few, and yet more than half of the files that it takes.
@@ -60,10 +57,9 @@ async fn connections_are_taken_in_as_files_and_addresses_allow() {
     let files = format!("--nofile={}:{0}", ROOM + OTHER_FILES);
     let log = database.path("log");
     let service = Service::run(
-        Command::new("prlimit")
-            .args([&files, env!("CARGO_BIN_EXE_event-aggregator"), "serve"])
+        without_environment("prlimit")
+            .args([&files, PROGRAM, "serve"])
             .args(["--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
-            .env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true")
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let address = service.address;
