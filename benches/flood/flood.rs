@@ -86,6 +86,8 @@ impl Flood {
                 sleep(Duration::from_millis(10)).await;
             }
         }
+        // Beginning is another thing: a process starts, and everybody connects at once.
+        sleep(Duration::from_secs(1)).await;
         println!("flows");
         let _ = tokio::io::stdin().read(&mut [0]).await;
         tasks.shutdown().await;

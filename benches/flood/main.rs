@@ -1,8 +1,8 @@
 //! What floods do to a client that behaves: one event in each call, paced, alone and while somebody
 //! floods the service, in slices that take turns, so that both see the same machine. Floods come from
-//! elsewhere, so this one is a process of the lowest priority, which gets the processor time that the
-//! service leaves. What it takes all the same is in the ratio; to tell that apart, a process that only
-//! burns time is measured in the same way.
+//! elsewhere, so this one is a process that gets only the processor time that all others leave. What it
+//! takes all the same is in the ratio; to tell that apart, a process that only burns time is measured in
+//! the same way.
 
 #![allow(unreachable_pub)]
 
@@ -138,8 +138,8 @@ impl Flooding {
     /// Returns once the flood is in full flow.
     fn begin(flood: Flood, address: &str, connections: usize) -> Self {
         let program = std::env::current_exe().expect("this program");
-        let mut process = Command::new("nice")
-            .args(["-n", "19"])
+        let mut process = Command::new("chrt")
+            .args(["--idle", "0"])
             .arg(program)
             .args(["--flood", flood.name(), "--address", address])
             .args(["--connections", &connections.to_string()])
