@@ -28,8 +28,9 @@ use self::{
 use crate::{
     grpc::Router,
     limits::{
-        ACCEPT_BACKOFF, CALLS_PER_CONNECTION, HTTP1_BUFFER_BYTES, KEEPALIVE, MAX_HEADER_BYTES,
-        OPENING_TIMEOUT, RESETS_PER_CONNECTION, SEND_BUFFER_BYTES, TCP_KEEPALIVE, WARNING_INTERVAL,
+        ACCEPT_BACKOFF, CALL_WINDOW_BYTES, CALLS_PER_CONNECTION, CONNECTION_WINDOW_BYTES,
+        HTTP1_BUFFER_BYTES, KEEPALIVE, MAX_HEADER_BYTES, OPENING_TIMEOUT, RESETS_PER_CONNECTION,
+        SEND_BUFFER_BYTES, TCP_KEEPALIVE, WARNING_INTERVAL,
     },
     metrics::Metrics,
     peer::Peer,
@@ -126,8 +127,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// How HTTP is spoken. What is not set is as hyper has it: windows of 1 MiB, and the guard of h2
-/// against calls that are reset before they begin.
+/// How HTTP is spoken. What is not set is as hyper has it, as the guard of h2 against calls that are reset
+/// before they begin.
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
@@ -143,6 +144,8 @@ fn server() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(KEEPALIVE.1)
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .max_local_error_reset_streams(RESETS_PER_CONNECTION)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES);
     server

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 
 use crate::{
     access::Verb,
-    limits::MAX_MESSAGE_BYTES,
+    limits::{MAX_MESSAGE_BYTES, SMALL_REQUEST_BYTES},
     proto::{
         DESCRIPTORS,
         incoming::{
@@ -35,7 +35,6 @@ pub use codec::ContractCodec;
 
 mod access;
 mod as_struct;
-mod body;
 mod boundaries;
 mod codec;
 mod convert;
@@ -43,6 +42,8 @@ mod deadline;
 mod observed;
 mod publish;
 mod query;
+mod request_body;
+mod response_body;
 mod status;
 mod structure;
 mod subscribe;
@@ -138,15 +139,24 @@ pub fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let described = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    let described = [
+        DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
     let methods = Methods::new(&service.metrics.calls, &described)?;
-    let (load, access) = (service.load.clone(), service.access.clone());
-    let service = Authenticated::new(contract(service), access);
+    let Service { load, access, stopping, .. } = service.clone();
+    // Older tools ask only for the second one.
+    let (v1, v1alpha) = (descriptors().build_v1()?, descriptors().build_v1alpha()?);
+    let v1 = v1.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let v1alpha = v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let health = health.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let contract = Authenticated::new(contract(service), access);
     let routes = Routes::from(others)
-        .add_service(Observed::new(service, &methods, &load))
-        .add_service(Observed::new(health, &methods, &load))
-        .add_service(descriptors().build_v1()?)
-        // Older tools ask only for this version.
-        .add_service(descriptors().build_v1alpha()?);
+        .add_service(Observed::new(contract, &methods, &load))
+        .add_service(Observed::new(health, &methods, &load).for_anybody(&stopping))
+        .add_service(Observed::new(v1, &methods, &load).for_anybody(&stopping))
+        .add_service(Observed::new(v1alpha, &methods, &load).for_anybody(&stopping));
     Ok(web::WebLayer.layer(routes.prepare()))
 }

@@ -13,9 +13,10 @@ use serde_json::json;
 use tracing::Instrument;
 
 use self::error::Error;
-use crate::{limits::MAX_REQUEST_BYTES, service::Service, trace};
+use crate::{limits::MAX_REQUEST_BYTES, load::Kind, service::Service, trace};
 
 mod access;
+mod body;
 mod cloudevent;
 mod dashboard;
 mod error;
@@ -39,13 +40,14 @@ pub fn router(service: Service) -> Router {
         .route("/events/{topic}/{event_id}", get(query::event))
         .route("/stats", get(query::stats))
         .route("/openapi.json", get(description))
-        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
         .fallback(nothing_here)
-        .method_not_allowed_fallback(async || Error::method_not_allowed())
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guarded))
+        // Asked by whoever would restart the service, so other calls never take their room.
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
         .layer(middleware::from_fn(traced))
         .with_state(service)
 }
@@ -66,6 +68,7 @@ async fn description() -> impl IntoResponse {
 
 /// Whether events would be taken in and found.
 async fn ready(State(service): State<Service>) -> Result<Response, Error> {
+    let _room = service.load.call(Kind::Probe).ok_or_else(Error::too_many_calls)?;
     if service.stopping.is_cancelled() || !service.ingest.is_flowing() {
         return Err(Error::unavailable());
     }

@@ -134,17 +134,21 @@ impl Ingest {
     }
 
     /// Puts the events of one request into the queues of their lanes. Once this has returned they
-    /// will be stored whatever becomes of the caller, unless the store fails.
+    /// will be stored whatever becomes of the caller, unless the store fails. Dropped before, nothing
+    /// was done. `message` is how many bytes the events keep in memory if their texts are slices of a
+    /// message, which may hold more than them.
     pub async fn submit(
         &self,
         events: Vec<NewEvent>,
+        message: usize,
         admission: Admission<'_>,
     ) -> Result<Pending, Error> {
         #[cfg(feature = "planted-bugs")]
         if let Some(outcomes) = crate::planted::seen_before(&events) {
             return Ok(Pending::answered(outcomes));
         }
-        let cost = events.iter().map(|event| event.bytes() + QUEUED_EVENT_OVERHEAD).sum::<usize>();
+        let texts: usize = events.iter().map(NewEvent::bytes).sum();
+        let cost = texts.max(message) + events.len() * QUEUED_EVENT_OVERHEAD;
         let room = Arc::new(self.room(cost, admission).await?);
 
         let mut pending = Pending { events: events.len(), parts: Vec::new() };

@@ -103,6 +103,9 @@ pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// further.
 pub const STREAM_REQUESTS_IN_FLIGHT: usize = 64;
 
+/// Bytes of a `request_id`, which waits with its request. An UUID has 36.
+pub const MAX_REQUEST_ID_BYTES: usize = 255;
+
 /// How long a batch is tried again while the store is away; the last try may begin just before. It is
 /// as long as producers wait for their answer, and then they are told to send again. Restarting a
 /// database takes less.
@@ -224,6 +227,14 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// KiB, stays far below what else the service takes.
 pub const CALLS: usize = 8_192;
 
+/// Calls in progress that ask how the service is. They need no credentials, so they have a bound of their
+/// own, and take nothing from those who come with events.
+pub const PROBES: usize = 512;
+
+/// Calls in progress that need no credentials and go on for as long as their callers like: those that
+/// watch health, and reflection.
+pub const WATCHES: usize = 512;
+
 /// Bytes of a request below which nothing is asked before it is read, so that nobody who sends little
 /// waits for those who send much. [`CALLS`] bounds how many there are.
 pub const SMALL_REQUEST_BYTES: usize = 32 << 10;
@@ -236,12 +247,24 @@ pub const READING_BYTES: usize = 16 * MAX_MESSAGE_BYTES;
 /// waiting: the largest one comes over 2.5 Mbit/s.
 pub const READING_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes of an answer that are handed to a connection at once, and up to which an answer needs no room of
+/// its own: so much of each call may wait inside of the connection, and [`CALLS`] bounds how many there are.
+pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
+
+/// Bytes of larger answers that their callers have not taken yet, over all connections; beyond it calls are
+/// refused. Enough for 65 of the largest at a time.
+pub const ANSWER_BYTES: usize = 256 << 20;
+
+/// How long a caller may take for a larger answer, after which it is thrown away: the largest one goes
+/// over 0.6 Mbit/s.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB, a slow one
 /// up to two frames of 2.5 MiB.
 pub const SUBSCRIBERS: usize = 2_048;
 
-/// Connections at the same time. Each may have 1 MiB on the way that nobody has read yet, but only to
-/// calls that are waited for, of which there are [`CALLS`].
+/// Connections at the same time. What has come over them and is not read yet is for calls, of which there
+/// are [`CALLS`], each with [`CALL_WINDOW_BYTES`].
 pub const CONNECTIONS: usize = 10_000;
 
 /// The part of them that may come from one address: one half. Behind a load balancer all come from one,
@@ -315,6 +338,14 @@ pub const HTTP1_BUFFER_BYTES: usize = 128 << 10;
 /// Bytes of answers that wait in memory for one stream of HTTP/2 to take them.
 pub const SEND_BUFFER_BYTES: usize = 400 << 10;
 
+/// Bytes that may have come for a call before they are read. More would make nothing faster.
+pub const CALL_WINDOW_BYTES: u32 = 256 << 10;
+
+/// The same for all calls of a connection. So large because h2 cuts a connection on which so many small
+/// frames wait that what they cost beside their bytes exceeds a half of this: producers of small
+/// requests that are made to wait are no attackers.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
 /// How often an idle connection is probed, and how long the answer may take.
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -339,6 +370,7 @@ const _: () = {
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(SUBSCRIBERS < CALLS);
     assert!(READING_BYTES < u32::MAX as usize);
+    assert!(MAX_RESPONSE_BYTES < ANSWER_BYTES && ANSWER_BYTES < u32::MAX as usize);
     assert!(STATEMENT_TIMEOUT.as_secs() < READ_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
 };

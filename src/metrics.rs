@@ -42,6 +42,8 @@ pub struct Metrics {
     pub calls_in_progress: Gauge,
     /// Bytes of large requests that are being read.
     pub reading_bytes: Gauge,
+    /// Bytes of large answers that are not taken yet.
+    pub answer_bytes: Gauge,
     /// Bytes of events that wait for their commit.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
@@ -117,6 +119,9 @@ impl Default for Metrics {
         let reading_bytes = Gauge::default();
         let help = "Room taken by large requests that are being read";
         own.register_with_unit("reading", help, Unit::Bytes, reading_bytes.clone());
+        let answer_bytes = Gauge::default();
+        let help = "Room taken by large answers that their callers have not taken yet";
+        own.register_with_unit("answer", help, Unit::Bytes, answer_bytes.clone());
         let queue_bytes = Gauge::default();
         let help = "Room taken by events that wait for their commit";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
@@ -145,6 +150,7 @@ impl Default for Metrics {
             subscribers,
             calls_in_progress,
             reading_bytes,
+            answer_bytes,
             queue_bytes,
             events,
             rate_exceeded,

@@ -1,5 +1,5 @@
 //! What is done around every call: it is counted and traced from its beginning to its end, it ends when
-//! its time is over, and if it panics it is answered like any other fault. The bodies are in `body`.
+//! its time is over, and if it panics it is answered like any other fault. Its bodies are next door.
 
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
     body::Body,
@@ -22,13 +23,10 @@ use tonic::{
 };
 use tracing::{Instrument, Span};
 
-use super::{
-    body::{Answer, Asked},
-    deadline, status,
-};
+use super::{deadline, request_body::RequestBody, response_body::ResponseBody, status};
 use crate::{
     limits::CALL_TIMEOUT,
-    load::{Load, Room},
+    load::{Kind, Load, Room},
     metrics::{Calls, Method},
     trace,
 };
@@ -41,11 +39,14 @@ pub(super) struct Methods {
     unknown: Known,
 }
 
+/// A method of which something is known.
 #[derive(Debug, Clone)]
-struct Known {
-    counted: Arc<Method>,
+pub(super) struct Known {
+    pub(super) counted: Arc<Method>,
     /// Whether its callers send one message after the other.
-    is_fed: bool,
+    pub(super) streams_in: bool,
+    /// Whether it answers one message after the other.
+    streams_out: bool,
 }
 
 impl Methods {
@@ -58,15 +59,19 @@ impl Methods {
                     let name = format!("{}.{}", file.package(), service.name());
                     for method in &service.method {
                         let counted = calls.method(kind(method), &name, method.name());
-                        let (counted, is_fed) = (Arc::new(counted), method.client_streaming());
                         let path = format!("/{name}/{}", method.name());
-                        known.insert(path, Known { counted, is_fed });
+                        let method = Known {
+                            counted: Arc::new(counted),
+                            streams_in: method.client_streaming(),
+                            streams_out: method.server_streaming(),
+                        };
+                        known.insert(path, method);
                     }
                 }
             }
         }
         let counted = Arc::new(calls.method("unary", "unknown", "unknown"));
-        let unknown = Known { counted, is_fed: false };
+        let unknown = Known { counted, streams_in: false, streams_out: false };
         Ok(Self { known: Arc::new(known), unknown })
     }
 
@@ -90,11 +95,26 @@ pub(super) struct Observed<S> {
     service: S,
     methods: Methods,
     load: Load,
+    /// Set if anybody may call it: then its endless calls end when this is done.
+    stopping: Option<CancellationToken>,
 }
 
 impl<S> Observed<S> {
     pub(super) fn new(service: S, methods: &Methods, load: &Load) -> Self {
-        Self { service, methods: methods.clone(), load: load.clone() }
+        Self { service, methods: methods.clone(), load: load.clone(), stopping: None }
+    }
+
+    /// A service that anybody may call, until the service as a whole stops.
+    pub(super) fn for_anybody(self, stopping: &CancellationToken) -> Self {
+        Self { stopping: Some(stopping.clone()), ..self }
+    }
+
+    fn kind(&self, method: &Known) -> Kind {
+        match &self.stopping {
+            None => Kind::Ordinary,
+            Some(_) if method.streams_in || method.streams_out => Kind::Watch,
+            Some(_) => Kind::Probe,
+        }
     }
 }
 
@@ -104,7 +124,7 @@ impl<S: NamedService> NamedService for Observed<S> {
 
 impl<S> Service<http::Request<Body>> for Observed<S>
 where
-    S: Service<http::Request<Asked>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<RequestBody>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -117,17 +137,23 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let Known { counted, is_fed } = self.methods.of(path).clone();
+        let method = self.methods.of(path).clone();
         let span = trace::call(path.trim_start_matches('/'), request.headers());
-        let mut call = Call::begin(Arc::clone(&counted), span.clone());
-        let Some(room) = self.load.call() else {
+        let mut call = Call::begin(Arc::clone(&method.counted), span.clone());
+        let Some(room) = self.load.call(self.kind(&method)) else {
             call.end(Code::ResourceExhausted);
             return Box::pin(async { Ok(status::too_many_calls().into_http()) });
         };
         call.room = Some(room);
         let allowed = deadline::asked(request.headers());
         let load = self.load.clone();
-        let request = request.map(|body| Asked::new(body, counted, is_fed, load));
+        let request = request.map(|body| {
+            let body = RequestBody::new(body, &method, &load);
+            match &self.stopping {
+                None => body,
+                Some(stopping) => body.small(stopping.clone().cancelled_owned()),
+            }
+        });
         let answer = AssertUnwindSafe(self.service.call(request).instrument(span)).catch_unwind();
         Box::pin(async move {
             let bound = allowed.map_or(CALL_TIMEOUT, |allowed| allowed.min(CALL_TIMEOUT));
@@ -144,7 +170,8 @@ where
                 }
                 None => {
                     let deadline = allowed.and_then(|allowed| call.begun.checked_add(allowed));
-                    Body::new(Answer::new(body, call, deadline))
+                    let load = (!method.streams_out).then_some(load);
+                    Body::new(ResponseBody::new(body, call, deadline, load))
                 }
             };
             Ok(http::Response::from_parts(head, body))

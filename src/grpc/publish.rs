@@ -1,5 +1,7 @@
 //! Publish and PublishStream.
 
+use std::sync::Arc;
+
 use prost::Message;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -13,7 +15,8 @@ use crate::{
     event::{NewEvent, Outcome, Verdict, Violation},
     ingest::{Admission, Ingest, Pending, Share},
     limits::{
-        ACCESS_POLL_INTERVAL, MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, STREAM_REQUESTS_IN_FLIGHT,
+        ACCESS_POLL_INTERVAL, MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_REQUEST_ID_BYTES,
+        STREAM_REQUESTS_IN_FLIGHT,
     },
     proto::{
         incoming::{Event, PublishRequest, PublishStreamRequest},
@@ -31,7 +34,8 @@ pub(super) async fn unary(
     if request.events.is_empty() {
         return Err(status::invalid(&[Violation::new("events", "must not be empty")]));
     }
-    check_size(request.events.len(), request.encoded_len()).map_err(status::too_large)?;
+    let bytes = request.encoded_len();
+    check_size(request.events.len(), bytes).map_err(status::too_large)?;
 
     let allow_partial = request.allow_partial;
     let events = request.events.len();
@@ -41,7 +45,7 @@ pub(super) async fn unary(
         return Err(checked.refusal());
     }
     service.spend(caller, events).map_err(status::access)?;
-    let in_flight = checked.submit(&service.ingest, Admission::Refuse).await?;
+    let in_flight = checked.submit(&service.ingest, bytes, Admission::Refuse).await?;
     in_flight.response().await
 }
 
@@ -87,10 +91,19 @@ impl Producer {
         // No slot, no reading: this is how a full queue reaches the producer.
         while let Ok(slot) = in_flight.reserve().await {
             let submitted = match self.next(&mut requests, &in_flight).await {
-                Ok(Some(request)) => self.submit(request).await,
+                Ok(Some(request)) => tokio::select! {
+                    submitted = self.submit(request) => submitted,
+                    () = in_flight.closed() => return,
+                },
                 Ok(None) => return,
                 Err(status) => Err(status),
             };
+            // What is wrong with events takes more memory than the events did, so it waits alone.
+            if submitted.as_ref().is_ok_and(|(_, request)| !request.invalid.is_empty())
+                && in_flight.reserve_many(STREAM_REQUESTS_IN_FLIGHT - 1).await.is_err()
+            {
+                return;
+            }
             let failed = submitted.is_err();
             slot.send(submitted);
             if failed {
@@ -131,14 +144,33 @@ impl Producer {
     }
 
     async fn submit(&self, request: PublishStreamRequest) -> Result<(String, InFlight), Status> {
-        let size = check_size(request.events.len(), request.encoded_len());
-        let checked = match size {
-            Ok(()) => Checked::of(request.events, &self.caller),
-            Err(violation) => Checked::none_of(request.events.len(), &status::too_large(violation)),
+        let (events, bytes) = (request.events.len(), request.encoded_len());
+        let mut request_id = request.request_id;
+        let fault = match check_id(&mut request_id) {
+            Err(violation) => Err(status::invalid(&[violation])),
+            Ok(()) => check_size(events, bytes).map_err(status::too_large),
         };
-        let in_flight = checked.submit(&self.ingest, Admission::Wait(&self.share)).await?;
-        Ok((request.request_id, in_flight))
+        let checked = match fault {
+            Ok(()) => Checked::of(request.events, &self.caller),
+            Err(status) => Checked::none_of(events, &status),
+        };
+        let in_flight = checked.submit(&self.ingest, bytes, Admission::Wait(&self.share)).await?;
+        Ok((request_id, in_flight))
     }
+}
+
+/// Fails if a request's id is too long, of which only the beginning is echoed.
+fn check_id(request_id: &mut String) -> Result<(), Violation> {
+    if request_id.len() <= MAX_REQUEST_ID_BYTES {
+        return Ok(());
+    }
+    let fault = format!(
+        "has {} bytes; at most {MAX_REQUEST_ID_BYTES} are taken, and so many are echoed",
+        request_id.len()
+    );
+    request_id.truncate(request_id.floor_char_boundary(MAX_REQUEST_ID_BYTES));
+    request_id.shrink_to_fit();
+    Err(Violation::new("request_id", fault))
 }
 
 fn stream_response(request_id: String, response: PublishResponse) -> PublishStreamResponse {
@@ -185,7 +217,7 @@ struct Checked {
 enum Invalid {
     Event(Vec<Violation>),
     Denied(access::Error),
-    Request(tonic_types::Status),
+    Request(Arc<tonic_types::Status>),
 }
 
 impl Checked {
@@ -208,8 +240,8 @@ impl Checked {
 
     /// A request of which nothing is taken.
     fn none_of(events: usize, status: &Status) -> Self {
-        let error = to_proto(status);
-        let invalid = (0..events).map(|index| (index, Invalid::Request(error.clone())));
+        let error = Arc::new(to_proto(status));
+        let invalid = (0..events).map(|index| (index, Invalid::Request(Arc::clone(&error))));
         Self { valid: Vec::new(), invalid: invalid.collect() }
     }
 
@@ -229,10 +261,17 @@ impl Checked {
         status::invalid(&violations)
     }
 
-    async fn submit(self, ingest: &Ingest, admission: Admission<'_>) -> Result<InFlight, Status> {
+    /// Hands on what is valid of a message of so many bytes.
+    async fn submit(
+        self,
+        ingest: &Ingest,
+        bytes: usize,
+        admission: Admission<'_>,
+    ) -> Result<InFlight, Status> {
         let Self { valid, invalid } = self;
         ingest.count_rejected(invalid.len());
-        let pending = ingest.submit(valid, admission).await.map_err(status::ingest)?;
+        let bytes = if valid.is_empty() { 0 } else { bytes };
+        let pending = ingest.submit(valid, bytes, admission).await.map_err(status::ingest)?;
         Ok(InFlight { pending, invalid })
     }
 }
@@ -267,7 +306,8 @@ fn add(response: &mut PublishResponse, outcomes: impl Iterator<Item = Option<Out
     for outcome in outcomes {
         let Some(Outcome { verdict, first_received_at }) = outcome else {
             response.rejected += 1;
-            response.results.push(rejected(Invalid::Request(to_proto(&status::internal()))));
+            let fault = Arc::new(to_proto(&status::internal()));
+            response.results.push(rejected(Invalid::Request(fault)));
             continue;
         };
         let (status, differing_fields) = match verdict {
@@ -296,7 +336,7 @@ fn rejected(invalid: Invalid) -> PublishResult {
     let error = match invalid {
         Invalid::Event(violations) => to_proto(&status::invalid(&violations)),
         Invalid::Denied(error) => to_proto(&status::access(error)),
-        Invalid::Request(error) => error,
+        Invalid::Request(error) => Arc::unwrap_or_clone(error),
     };
     PublishResult {
         status: PublishStatus::Rejected.into(),

@@ -137,6 +137,20 @@ pub(super) fn too_many_subscribers() -> Status {
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
+/// RESOURCE_EXHAUSTED because too many large answers wait to be taken.
+pub(super) fn too_many_answers() -> Status {
+    let message = "too many large answers wait for their callers to take them; try again later, or ask \
+                   for smaller pages";
+    let details = worth_a_retry("TOO_MANY_ANSWERS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// DEADLINE_EXCEEDED because a caller did not take a large answer.
+pub(super) fn not_taken() -> Status {
+    let message = "the answer was not taken in time; ask for smaller pages";
+    Status::with_error_details(Code::DeadlineExceeded, message, info("ANSWER_NOT_TAKEN"))
+}
+
 /// DEADLINE_EXCEEDED because the time is over that the caller gave, or that any call has.
 pub(super) fn deadline_exceeded() -> Status {
     let message = "the time for this call is over; events that it sent may or may not be stored; \

@@ -96,6 +96,13 @@ impl Error {
         Self::new(StatusCode::REQUEST_TIMEOUT, message)
     }
 
+    /// 429 because too many large answers wait to be taken.
+    pub(super) fn too_many_answers() -> Self {
+        let message = "too many large answers wait for their callers to take them; try again later, or \
+                       ask for smaller pages";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
     /// 429 because too many calls are in progress.
     pub(super) fn too_many_calls() -> Self {
         let message = "too many calls are in progress; nothing of this one was done";

@@ -14,9 +14,10 @@ use http_body::Body as _;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use super::{access::Caller, error::Error};
+use super::{access::Caller, body::Answer, error::Error};
 use crate::{
     limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
+    load::Kind,
     service::Service,
 };
 
@@ -25,15 +26,21 @@ pub(super) async fn guarded(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(_room) = service.load.call() else {
+    let Some(room) = service.load.call(Kind::Ordinary) else {
         return Error::too_many_calls().into_response();
     };
+    let load = service.load.clone();
     let answer = AssertUnwindSafe(answer(&service, request, next)).catch_unwind();
-    match timeout(CALL_TIMEOUT, answer).await {
+    let response = match timeout(CALL_TIMEOUT, answer).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(error))) => error.into_response(),
         Ok(Err(_)) => Error::internal().into_response(),
         Err(_) => Error::deadline_exceeded().into_response(),
+    };
+    let (head, body) = response.into_parts();
+    match Answer::new(body, room, &load).await {
+        Ok(body) => Response::from_parts(head, Body::new(body)),
+        Err(error) => error.into_response(),
     }
 }
 
@@ -48,13 +55,15 @@ async fn answer(service: &Service, request: Request, next: Next) -> Result<Respo
     // Nobody takes room without saying who they are.
     let Caller(identity) = Caller::from_request_parts(&mut head, service).await?;
     head.extensions.insert(identity);
-    let _room = service.load.reading(size.min(MAX_REQUEST_BYTES)).await;
+    let room = service.load.reading(size.min(MAX_REQUEST_BYTES)).await;
     let read = timeout(READING_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
     let body =
         read.map_err(|_| Error::too_slow())?.map_err(|error| match is_too_large(&error) {
             true => Error::too_large(),
             false => Error::not_json("it ends too early"),
         })?;
+    // What becomes of it is not a matter of reading any more.
+    drop(room);
     Ok(next.run(Request::from_parts(head, Body::from(body))).await)
 }
 

@@ -17,8 +17,8 @@ use event_aggregator::{
     event::{EventKey, Outcome},
     grpc::SERVICE_NAME,
     limits::{
-        ACCEPT_BACKOFF, DRAIN_TIMEOUT, FLUSH_TIMEOUT, MAX_REQUEST_BYTES, OPENING_TIMEOUT,
-        READING_BYTES, SMALL_REQUEST_BYTES,
+        ACCEPT_BACKOFF, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE, MAX_REQUEST_BYTES,
+        OPENING_TIMEOUT, READING_BYTES, SMALL_REQUEST_BYTES,
     },
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
@@ -37,6 +37,7 @@ use tokio::{
 use tonic::{Code, Request};
 use uuid::Uuid;
 
+use self::frames::Connection;
 use crate::{
     harness::*,
     process::{Service, program, wait_until},
@@ -45,7 +46,9 @@ use crate::{
 mod floods;
 mod frames;
 mod room;
+mod strangers;
 mod unfinished;
+mod untaken;
 
 /// A store that does what a test wants, in front of a real one.
 struct Strange {
@@ -217,6 +220,17 @@ async fn who_does_not_come_to_the_point_is_cut() {
     }
     // A client that said what it speaks may be silent for longer.
     publish(&mut patient, vec![event("t", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_show_that_it_is_there_is_cut() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let begun = Instant::now();
+    let mut vanished = Connection::open(server.address).await;
+    let here = tokio::spawn(Connection::open(server.address).await.stay());
+    while vanished.next().await.is_some() {}
+    assert!(begun.elapsed() >= KEEPALIVE.0, "{:?}", begun.elapsed());
+    assert!(!here.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]

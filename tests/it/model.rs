@@ -168,7 +168,7 @@ impl Model {
                 _ => Admission::Wait(&share),
             };
             let events = request.iter().map(Sent::event).collect();
-            pending.push(self.service.ingest.submit(events, admission).await.expect("admitted"));
+            pending.push(self.service.ingest.submit(events, 0, admission).await.expect("admitted"));
         }
         for (request, pending) in requests.into_iter().zip(pending) {
             let outcomes = pending.outcomes().await.expect("stored in the end");

@@ -26,13 +26,17 @@ pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     [&head[..], &stream.to_be_bytes(), content].concat()
 }
 
-/// The frame that begins a call.
+/// The frame that begins a call of the contract.
 pub fn begin(method: &str, stream: u32, flags: u8) -> Vec<u8> {
+    begin_at(&format!("/{SERVICE_NAME}/{method}"), stream, flags)
+}
+
+/// The frame that begins a call of any service.
+pub fn begin_at(path: &str, stream: u32, flags: u8) -> Vec<u8> {
     // POST and http are known by number, so are the names of the next three.
     let mut head = vec![0x83, 0x86];
-    let path = format!("/{SERVICE_NAME}/{method}");
     for (name, value) in [
-        (&[0x04][..], &*path),
+        (&[0x04][..], path),
         (&[0x01], "test"),
         (&[0x0f, 0x10], "application/grpc"),
         (b"\x00\x02te", "trailers"),
@@ -42,6 +46,20 @@ pub fn begin(method: &str, stream: u32, flags: u8) -> Vec<u8> {
         head.extend_from_slice(value.as_bytes());
     }
     frame(HEADERS, END_HEADERS | flags, stream, &head)
+}
+
+/// A message of a call, in as many frames as it takes.
+pub fn message(stream: u32, content: &[u8], flags: u8) -> Vec<u8> {
+    const LARGEST: usize = 16 << 10;
+    let length = (content.len() as u32).to_be_bytes();
+    let content = [&[0][..], &length, content].concat();
+    let mut pieces = content.chunks(LARGEST).peekable();
+    let mut frames = Vec::new();
+    while let Some(piece) = pieces.next() {
+        let flags = if pieces.peek().is_none() { flags } else { 0 };
+        frames.extend(frame(DATA, flags, stream, piece));
+    }
+    frames
 }
 
 /// The number of the nth call of a connection.
@@ -62,10 +80,37 @@ pub struct Connection(TcpStream);
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, &[]).await
+    }
+
+    /// One that takes no answer but its head.
+    pub async fn open_without_window(address: SocketAddr) -> Self {
+        const INITIAL_WINDOW_SIZE: u8 = 4;
+        Self::open_with(address, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await
+    }
+
+    async fn open_with(address: SocketAddr, settings: &[u8]) -> Self {
         let mut connection = Self(TcpStream::connect(address).await.expect("connect"));
-        let settings = frame(SETTINGS, 0, 0, &[]);
+        let settings = frame(SETTINGS, 0, 0, settings);
         connection.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await;
         connection
+    }
+
+    /// Takes the settings of the other side, with which more may be sent at once.
+    pub async fn acknowledge(&mut self) {
+        const ACK: u8 = 1;
+        while self.next().await.is_some_and(|frame| frame.kind != SETTINGS) {}
+        self.send(&frame(SETTINGS, ACK, 0, &[])).await;
+    }
+
+    /// Shows that it is still there, until it is ended.
+    pub async fn stay(mut self) {
+        const ACK: u8 = 1;
+        while let Some(next) = self.next().await {
+            if next.kind == PING {
+                self.send(&frame(PING, ACK, 0, &next.content)).await;
+            }
+        }
     }
 
     /// Sends what may come too late.

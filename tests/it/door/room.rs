@@ -12,6 +12,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use super::{
@@ -104,7 +105,7 @@ async fn get_if_let_in(address: SocketAddr) -> bool {
 }
 
 /// Connections that begin so many calls, as many on each as may be.
-async fn begin_calls(
+pub async fn begin_calls(
     address: SocketAddr,
     calls: usize,
     call: impl Fn(u32) -> Vec<u8>,
@@ -122,7 +123,7 @@ async fn begin_calls(
 }
 
 #[track_caller]
-fn assert_told_to_wait(status: &Status, expected: &str) {
+pub fn assert_told_to_wait(status: &Status, expected: &str) {
     assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, expected));
     assert!(status.get_details_retry_info().is_some_and(|retry| retry.retry_delay.is_some()));
 }
@@ -163,6 +164,12 @@ async fn calls_too_many_are_told_to_wait() {
         answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1\r\n"),
         "{answer}"
     );
+    // Whoever asks whether it is alive is told so.
+    for probe in ["/healthz", "/readyz"] {
+        assert!(get(server.address, probe).await.starts_with("HTTP/1.1 200"), "{probe}");
+    }
+    let mut health = HealthClient::new(channel_to(server.address).await);
+    health.check(HealthCheckRequest::default()).await.expect("serving");
     drop(connections);
     while try_publish(&mut client, vec![event("t", "1")]).await.is_err() {}
 }

@@ -1,0 +1,167 @@
+//! What comes in with a call: its messages are counted, a large one is read once there is room for it, and
+//! the only message of a call is kept back until the call has been sent to its end.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Bytes},
+};
+
+use super::{boundaries::Boundaries, observed::Known, status};
+use crate::{
+    limits::{MAX_MESSAGE_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
+    load::{Load, Room},
+    metrics::Method,
+};
+
+/// The body of a request.
+pub(super) struct RequestBody {
+    body: Body,
+    method: Arc<Method>,
+    /// Whether more messages follow the first.
+    streams: bool,
+    /// Where room for large messages is taken. None for calls that have none: they are refused as too
+    /// large without being waited for.
+    load: Option<Load>,
+    /// Where it ends although its caller does not end it.
+    until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    boundaries: Boundaries,
+    reading: Reading,
+    /// The last bytes of the only message of a call, until nothing more comes: events take far more memory
+    /// than their bytes, and a caller could let them wait.
+    held: Option<Bytes>,
+}
+
+/// What is known of the message that is being read.
+enum Reading {
+    /// It is small.
+    Small,
+    /// It is large, and there is no room yet for more than this, with which it begins.
+    Waiting(BoxFuture<Room, Infallible>, Bytes),
+    /// It is large, has room, and must not take too long.
+    Large { too_slow: Pin<Box<Sleep>>, _room: Room },
+}
+
+impl RequestBody {
+    /// The body of a call to a method.
+    pub(super) fn new(body: Body, method: &Known, load: &Load) -> Self {
+        Self {
+            body,
+            method: Arc::clone(&method.counted),
+            streams: method.streams_in,
+            load: Some(load.clone()),
+            until: None,
+            boundaries: Boundaries::default(),
+            reading: Reading::Small,
+            held: None,
+        }
+    }
+
+    /// The same for a call that anybody may make: it has small messages only, and no more of them once
+    /// the service stops.
+    pub(super) fn small(self, stopping: WaitForCancellationFutureOwned) -> Self {
+        Self { load: None, until: Some(Box::pin(stopping)), ..self }
+    }
+
+    /// Passes data on, unless the call must end first, or it begins a message that there must be room for
+    /// first.
+    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        let begun = self.boundaries.pass(&data);
+        self.method.received.inc_by(begun);
+        if !self.streams && self.boundaries.has_passed_one() && !self.body.is_end_stream() {
+            self.held = Some(data);
+            return None;
+        }
+        let left = self.boundaries.left();
+        if self.streams && (begun > 0 || left == 0) {
+            // The one before has passed. What becomes of it is not a matter of reading any more.
+            self.reading = Reading::Small;
+        }
+        if begun == 0 {
+            return Some(data);
+        }
+        // One that is larger still is refused as soon as its length is seen.
+        if let Some(load) = &self.load
+            && (SMALL_REQUEST_BYTES..=MAX_MESSAGE_BYTES).contains(&left)
+        {
+            let load = load.clone();
+            let room = Box::pin(async move { Ok(load.reading(left).await) });
+            self.reading = Reading::Waiting(room, data);
+            return None;
+        }
+        Some(data)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Some(until) = &mut this.until
+            && until.as_mut().poll(context).is_ready()
+        {
+            this.until = None;
+            this.body = Body::empty();
+        }
+        loop {
+            match &mut this.reading {
+                Reading::Small => (),
+                Reading::Waiting(room, data) => {
+                    let Ok(room) = ready!(room.as_mut().poll(context));
+                    let data = std::mem::take(data);
+                    let too_slow = Box::pin(sleep(READING_TIMEOUT));
+                    this.reading = Reading::Large { too_slow, _room: room };
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Reading::Large { too_slow, .. } => {
+                    if too_slow.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(Some(Err(status::too_slow())));
+                    }
+                }
+            }
+            let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    this.body = Body::empty();
+                    return Poll::Ready(this.held.take().map(|data| Ok(Frame::data(data))));
+                }
+            };
+            // Requests have no trailers.
+            let Ok(data) = frame.into_data() else { continue };
+            if this.held.is_some() {
+                if data.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(Err(status::more_than_one())));
+            }
+            if let Some(data) = this.pass(data) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_kept = self.held.is_some() || matches!(self.reading, Reading::Waiting(..));
+        !is_kept && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,183 @@
+//! What goes out for a call: its messages are counted, large ones go out in portions, and it ends when the
+//! time of the call is over. How a call ended is said in trailers, so that only whoever watches the whole
+//! answer knows it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep_until};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::{Bytes, http::HeaderMap},
+};
+
+use super::{boundaries::Boundaries, observed::Call, status};
+use crate::{
+    limits::SMALL_ANSWER_BYTES,
+    load::{Expired, LargeAnswer, Load, portion},
+};
+
+/// The body of a response.
+pub(super) struct ResponseBody {
+    body: Body,
+    boundaries: Boundaries,
+    /// None once the call has ended, and while it is kept with a large answer.
+    call: Option<Call>,
+    /// When it ends, whatever is still to come.
+    deadline: Option<Instant>,
+    /// Set when it is waited for.
+    over: Option<Pin<Box<Sleep>>>,
+    /// Where room for the only answer of a call is taken. None for a stream: how much of it waits is
+    /// bounded where it is made.
+    load: Option<Load>,
+    rest: Rest,
+}
+
+/// What has not gone out of the frame that came last.
+enum Rest {
+    OfStream(Bytes),
+    OfOnlyAnswer(LargeAnswer<Option<Call>>),
+}
+
+impl ResponseBody {
+    /// The body of a call that ends at a deadline.
+    pub(super) fn new(
+        body: Body,
+        call: Call,
+        deadline: Option<Instant>,
+        load: Option<Load>,
+    ) -> Self {
+        let (boundaries, call, rest) = (Boundaries::default(), Some(call), Rest::none());
+        Self { body, boundaries, call, deadline, over: None, load, rest }
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(data), Some(call)) = (frame.data_ref(), &self.call) {
+            call.method.sent.inc_by(self.boundaries.pass(data));
+        }
+        if let Some(trailers) = frame.trailers_ref() {
+            let status = Status::from_header_map(trailers);
+            if let Some(call) = self.call.take() {
+                call.end(status.map_or(Code::Unknown, |status| status.code()));
+            }
+        }
+    }
+
+    /// A frame, or the first portion of it.
+    fn begin(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let data = match frame.into_data() {
+            Ok(data) if data.len() > SMALL_ANSWER_BYTES => data,
+            Ok(data) => return Frame::data(data),
+            Err(trailers) => return trailers,
+        };
+        self.rest = match &self.load {
+            None => Rest::OfStream(data),
+            Some(load) => match load.answer(data.len()) {
+                Some(room) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), room)),
+                None => return self.end(&status::too_many_answers()),
+            },
+        };
+        self.go_on().unwrap_or_else(|| Frame::data(Bytes::new()))
+    }
+
+    /// What follows of the frame that came last, if anything does.
+    fn go_on(&mut self) -> Option<Frame<Bytes>> {
+        let answer = match &mut self.rest {
+            Rest::OfStream(rest) => return portion(rest).map(Frame::data),
+            Rest::OfOnlyAnswer(answer) => answer,
+        };
+        match answer.next() {
+            Ok(Some(portion)) => Some(Frame::data(portion)),
+            Ok(None) => {
+                if let Rest::OfOnlyAnswer(answer) = std::mem::replace(&mut self.rest, Rest::none())
+                {
+                    self.call = answer.into_kept().flatten();
+                }
+                None
+            }
+            Err(Expired) => Some(self.end(&status::not_taken())),
+        }
+    }
+
+    /// Ends the call in another way than its body would.
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.body = Body::empty();
+        self.rest = Rest::none();
+        self.deadline = None;
+        if let Some(call) = self.call.take() {
+            call.end(status.code());
+        }
+        let mut trailers = HeaderMap::new();
+        // What we say fits into a header.
+        let _ = status.add_header(&mut trailers);
+        Frame::trailers(trailers)
+    }
+
+    /// Whether the time of the call is over.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.deadline else { return false };
+        let over = self.over.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        over.as_mut().poll(context).is_ready()
+    }
+}
+
+impl Rest {
+    fn none() -> Self {
+        Self::OfStream(Bytes::new())
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::OfStream(rest) if rest.is_empty())
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        // Otherwise a body that always has something to give would never end.
+        if this.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Poll::Ready(Some(Ok(this.end(&status::deadline_exceeded()))));
+        }
+        if let Some(frame) = this.go_on() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let body = Pin::new(&mut this.body);
+        let Ok(frame) = catch_unwind(AssertUnwindSafe(|| body.poll_frame(context))) else {
+            return Poll::Ready(Some(Ok(this.end(&status::internal()))));
+        };
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.see(&frame);
+                Poll::Ready(Some(Ok(this.begin(frame))))
+            }
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending if this.is_over(context) => {
+                Poll::Ready(Some(Ok(this.end(&status::deadline_exceeded()))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.rest.is_none() {
+            true => self.body.size_hint(),
+            false => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What callers do not take, or make others keep: it is bounded, and thrown away in the end.
+
+use std::time::Duration;
+
+use event_aggregator::{
+    limits::{
+        ANSWER_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
+        STREAM_REQUESTS_IN_FLIGHT,
+    },
+    proto::v1::{ListEventsRequest, PayloadFormat, PublishRequest, PublishStreamRequest},
+};
+use prost::Message;
+use tokio::time::sleep;
+
+use super::{
+    StrangeServer,
+    frames::{Connection, END_STREAM, GOAWAY, WINDOW_UPDATE, begin, frame, message, stream},
+    get,
+    room::assert_told_to_wait,
+};
+use crate::harness::*;
+
+/// An event with so much payload.
+fn large(id: &str, bytes: usize) -> event_aggregator::proto::v1::Event {
+    event_with("t", id, &format!(r#"{{"data":"{}"}}"#, "x".repeat(bytes)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
+    let server = StrangeServer::start().await;
+    let mut client = connect_to(server.address).await;
+    for id in ["1", "2", "3"] {
+        publish(&mut client, vec![large(id, MAX_PAGE_BYTES / 3 - 100)]).await;
+    }
+    let list = ListEventsRequest {
+        payload_format: PayloadFormat::Json.into(),
+        ..ListEventsRequest::default()
+    };
+    let mut greedy = Connection::open_without_window(server.address).await;
+    let calls = ANSWER_BYTES / MAX_PAGE_BYTES + 10;
+    for n in 0..calls {
+        let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
+        greedy.send(&[begin("ListEvents", stream(n), 0), request].concat()).await;
+    }
+    let refused = loop {
+        if let Err(status) = client.list_events(list.clone()).await {
+            break status;
+        }
+    };
+    assert_told_to_wait(&refused, "TOO_MANY_ANSWERS");
+    let refused = get(server.address, "/events").await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    // Small answers are given as ever.
+    let small = ListEventsRequest { topic: "none".to_owned(), ..list.clone() };
+    client.list_events(small).await.expect("an answer");
+    publish(&mut client, vec![event("t", "4")]).await;
+
+    // The greedy one stays, and loses what it did not take.
+    greedy.answers().await;
+    let staying = tokio::spawn(greedy.stay());
+    while server.metric("event_aggregator_answer_bytes").await > 0.0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let page = client.list_events(list).await.expect("room again").into_inner();
+    assert_eq!(page.events.len(), 4);
+    assert!(!staying.is_finished());
+    let text = get(server.address, "/events?limit=1").await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_takes_no_room_of_what_is_being_read() {
+    /// Larger than what needs no room, and smaller than what may come before it is asked for.
+    const LARGE: usize = SMALL_REQUEST_BYTES + (8 << 10);
+    let server = StrangeServer::start().await;
+    server.hang(true);
+    let mut connection = Connection::open(server.address).await;
+    connection.send(&begin("PublishStream", stream(0), 0)).await;
+    // As many as may wait for their commit; after the last one the stream is not read any more.
+    for n in 0..STREAM_REQUESTS_IN_FLIGHT {
+        let bytes = if n + 1 < STREAM_REQUESTS_IN_FLIGHT { 1 } else { LARGE };
+        let events = vec![large(&n.to_string(), bytes)];
+        let request = PublishStreamRequest { events, request_id: String::new() };
+        connection.send(&message(stream(0), &request.encode_to_vec(), 0)).await;
+    }
+    while server.metric("event_aggregator_queue_bytes").await < LARGE as f64 {}
+    assert_eq!(server.metric("event_aggregator_reading_bytes").await, 0.0);
+
+    // The same for a call that waits.
+    let mut client = connect_to(server.address).await;
+    let request = PublishRequest { events: vec![large("100", LARGE)], allow_partial: false };
+    let publishing = tokio::spawn(async move { client.publish(request).await });
+    while server.metric("event_aggregator_queue_bytes").await < (LARGE * 2) as f64 {}
+    assert_eq!(server.metric("event_aggregator_reading_bytes").await, 0.0);
+    server.hang(false);
+    publishing.await.expect("no panic").expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_counts_all_that_it_keeps_in_memory() {
+    let server = StrangeServer::start().await;
+    server.hang(true);
+    let mut client = connect_to(server.address).await;
+    // One small event, and one that is refused for its size.
+    let events = vec![event("t", "1"), large("2", 2 << 20)];
+    let publishing = tokio::spawn(async move {
+        client.publish(PublishRequest { events, allow_partial: true }).await
+    });
+    while server.metric("event_aggregator_queue_bytes").await < (2 << 20) as f64 {
+        assert!(!publishing.is_finished(), "it waits for its commit");
+    }
+    server.hang(false);
+    let answer = publishing.await.expect("no panic").expect("an answer").into_inner();
+    assert_eq!((answer.unique_processed, answer.rejected), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_ids_of_requests_are_refused_and_cut() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let long = "ä".repeat(MAX_REQUEST_ID_BYTES);
+    let requests = [(&*long, "1"), ("short", "2")].map(|(request_id, id)| PublishStreamRequest {
+        request_id: request_id.to_owned(),
+        events: vec![event("t", id)],
+    });
+    let answers = client.publish_stream(tokio_stream::iter(requests)).await.expect("a stream");
+    let mut answers = answers.into_inner();
+    let refused = answers.message().await.expect("no error").expect("an answer");
+    assert!(long.starts_with(&refused.request_id));
+    assert!((MAX_REQUEST_ID_BYTES - 1..=MAX_REQUEST_ID_BYTES).contains(&refused.request_id.len()));
+    let error = refused.results[0].error.as_ref().expect("an error");
+    assert!(error.message.starts_with("request_id has"), "{}", error.message);
+    let taken = answers.message().await.expect("no error").expect("an answer");
+    assert_eq!((&*taken.request_id, taken.unique_processed), ("short", 1));
+    assert_eq!(server.stored().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_requests_wait_until_the_store_is_back() {
+    const REQUESTS: usize = 4_000;
+    let server = StrangeServer::start().await;
+    server.hang(true);
+    let mut connection = Connection::open(server.address).await;
+    connection.acknowledge().await;
+    connection.send(&begin("PublishStream", stream(0), 0)).await;
+    for of in [0, stream(0)] {
+        // Room for the answers.
+        connection.send(&frame(WINDOW_UPDATE, 0, of, &(1_u32 << 20).to_be_bytes())).await;
+    }
+    for n in 0..REQUESTS {
+        let events = vec![event("t", &n.to_string())];
+        let request = PublishStreamRequest { events, request_id: String::new() };
+        connection.send(&message(stream(0), &request.encode_to_vec(), 0)).await;
+    }
+    let answers = connection.answers().await;
+    assert!(answers.iter().all(|answer| answer.kind != GOAWAY), "it is told to wait, not to go");
+    server.hang(false);
+    let accepted = r#"event_aggregator_events_total{outcome="accepted"}"#;
+    while server.metric(accepted).await < REQUESTS as f64 {}
+}
