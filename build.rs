@@ -1,16 +1,25 @@
 //! Compiles the contract in pure Rust, so that building needs no `protoc`.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use miette::{Context, IntoDiagnostic, Result};
-use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorSet, field_descriptor_proto::Type,
+};
 use tonic_prost_build::Builder;
 
 const CONTRACT: &str = "event_aggregator/v1/event_aggregator.proto";
 const PACKAGE: &str = "event_aggregator.v1";
 
 /// The messages that bring events in, which the service reads in a form of its own.
-const INCOMING: [&str; 3] = ["Event", "PublishRequest", "PublishStreamRequest"];
+const INCOMING: &[&str] = &["Event", "PublishRequest", "PublishStreamRequest"];
+
+/// The messages that give events back, which the service writes in a form of its own.
+const OUTGOING: &[&str] =
+    &["Event", "EventBatch", "ListEventsResponse", "BatchGetEventsResponse", "SubscribeResponse"];
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=proto");
@@ -27,11 +36,11 @@ fn main() -> Result<()> {
     let contract = compiler.file_descriptor_set();
     builder().build_server(false).compile_fds(contract.clone()).into_diagnostic()?;
 
-    let folder = out.join("incoming");
-    fs::create_dir_all(&folder).into_diagnostic()?;
-    let builder = builder().build_client(false).out_dir(folder).bytes(".");
-    let (contract, builder) = incoming(contract, builder);
-    builder.compile_fds(contract).into_diagnostic()
+    let outgoing = in_folder(&out, "outgoing")?.build_server(false).bytes(".");
+    form(contract.clone(), outgoing, OUTGOING, &[("outgoing", OUTGOING)], structure_as_bytes)?;
+    let incoming = in_folder(&out, "incoming")?.bytes(".");
+    let forms = [("incoming", INCOMING), ("outgoing", OUTGOING)];
+    form(contract, incoming, INCOMING, &forms, texts_as_bytes)
 }
 
 fn builder() -> Builder {
@@ -40,28 +49,50 @@ fn builder() -> Builder {
         .extern_path(".google.rpc", "::tonic_types::pb")
 }
 
-/// The contract for the side that takes events in: the same on the wire, but an event's texts and
-/// its structure are left as the bytes that they came in, shared with the message instead of copied.
-/// All other messages are those of the first compilation.
-fn incoming(mut contract: FileDescriptorSet, mut builder: Builder) -> (FileDescriptorSet, Builder) {
+fn in_folder(out: &Path, name: &str) -> Result<Builder> {
+    let folder = out.join(name);
+    fs::create_dir_all(&folder).into_diagnostic()?;
+    Ok(builder().build_client(false).out_dir(folder))
+}
+
+/// Compiles the contract once more: the same on the wire, but with another form of `Event`, and of the
+/// messages that have events in them. All others are taken from where they were compiled already.
+fn form(
+    mut contract: FileDescriptorSet,
+    mut builder: Builder,
+    compiled: &[&str],
+    forms: &[(&str, &[&str])],
+    change: fn(&mut DescriptorProto),
+) -> Result<()> {
     for file in contract.file.iter_mut().filter(|file| file.package() == PACKAGE) {
-        file.message_type.iter_mut().filter(|message| message.name() == "Event").for_each(as_bytes);
+        file.message_type.iter_mut().filter(|message| message.name() == "Event").for_each(change);
         let messages = file.message_type.iter().map(DescriptorProto::name);
         let others = messages.chain(file.enum_type.iter().map(|values| values.name()));
-        for name in others.filter(|name| !INCOMING.contains(name)) {
-            let (path, known) = (format!(".{PACKAGE}.{name}"), format!("crate::proto::v1::{name}"));
+        for name in others.filter(|name| !compiled.contains(name)) {
+            let form = forms.iter().find(|(_, names)| names.contains(&name));
+            let module = form.map_or("v1", |(module, _)| module);
+            let (path, known) =
+                (format!(".{PACKAGE}.{name}"), format!("crate::proto::{module}::{name}"));
             builder = builder.extern_path(path, known);
         }
     }
-    (contract, builder)
+    builder.compile_fds(contract).into_diagnostic()
 }
 
-fn as_bytes(event: &mut DescriptorProto) {
+/// For events that come in: texts and the structure are left as the bytes that they came in, shared with
+/// the message instead of copied.
+fn texts_as_bytes(event: &mut DescriptorProto) {
     event.field.retain(|field| !["received_at", "cursor"].contains(&field.name()));
-    for field in &mut event.field {
-        if field.r#type() == Type::String || field.name() == "payload" {
-            field.set_type(Type::Bytes);
-            field.type_name = None;
-        }
-    }
+    event.field.iter_mut().filter(|field| field.r#type() == Type::String).for_each(as_bytes);
+    structure_as_bytes(event);
+}
+
+/// For events that go out: the structure is written as bytes, without making a tree of it.
+fn structure_as_bytes(event: &mut DescriptorProto) {
+    event.field.iter_mut().filter(|field| field.name() == "payload").for_each(as_bytes);
+}
+
+fn as_bytes(field: &mut FieldDescriptorProto) {
+    field.set_type(Type::Bytes);
+    field.type_name = None;
 }

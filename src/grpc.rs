@@ -18,10 +18,10 @@ use crate::{
                 EventAggregatorService, EventAggregatorServiceServer,
             },
         },
+        outgoing::{BatchGetEventsResponse, ListEventsResponse, SubscribeResponse},
         v1::{
-            BatchGetEventsRequest, BatchGetEventsResponse, GetStatsRequest, GetStatsResponse,
-            ListEventsRequest, ListEventsResponse, PublishResponse, PublishStreamResponse,
-            SubscribeRequest, SubscribeResponse,
+            BatchGetEventsRequest, GetStatsRequest, GetStatsResponse, ListEventsRequest,
+            PublishResponse, PublishStreamResponse, SubscribeRequest,
         },
     },
     service::Service,

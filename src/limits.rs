@@ -259,8 +259,9 @@ pub const ANSWER_BYTES: usize = 256 << 20;
 /// over 0.6 Mbit/s.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB, a slow one
-/// up to two frames of 2.5 MiB.
+/// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB. One that does
+/// not take what it is sent holds a frame on its way out, one that waits and what was read for the next:
+/// up to 11 MiB, if events are large.
 pub const SUBSCRIBERS: usize = 2_048;
 
 /// Connections at the same time. What has come over them and is not read yet is for calls, of which there

@@ -13,6 +13,13 @@ pub mod incoming {
     include!(concat!(env!("OUT_DIR"), "/incoming/event_aggregator.v1.rs"));
 }
 
+/// The messages that give events back, as the service writes them: the structure of an event is the bytes
+/// that it has on the wire.
+#[allow(missing_docs, clippy::all)]
+pub mod outgoing {
+    include!(concat!(env!("OUT_DIR"), "/outgoing/event_aggregator.v1.rs"));
+}
+
 /// A time for the wire.
 pub fn timestamp(time: crate::event::Timestamp) -> prost_types::Timestamp {
     let micros = time.as_micros();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use prost::Message;
 
 use super::{as_struct, structure};
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
         incoming::{self, event::Content},
-        timestamp,
+        outgoing, timestamp,
         v1::{self as pb, PayloadFormat},
     },
 };
@@ -110,7 +109,7 @@ pub(super) fn events(
     cursors: impl IntoIterator<Item = String>,
     format: PayloadFormat,
     others: usize,
-) -> Vec<pb::Event> {
+) -> Vec<outgoing::Event> {
     let as_text: usize =
         events.iter().map(|event| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
     let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
@@ -123,20 +122,20 @@ pub(super) fn events(
                 PayloadFormat::Json => None,
                 PayloadFormat::Unspecified | PayloadFormat::Struct => {
                     as_struct::structure(payload.as_str()).and_then(|structure| {
-                        let more = structure.encoded_len().saturating_sub(payload.as_str().len());
+                        let more = structure.len().saturating_sub(payload.as_str().len());
                         room = room.checked_sub(more)?;
                         Some(structure)
                     })
                 }
             };
-            pb::Event {
+            outgoing::Event {
                 topic: key.topic.into_string(),
                 event_id: key.event_id.into_string(),
                 timestamp: Some(timestamp(time)),
                 source: source.into_string(),
                 content: Some(match structure {
-                    Some(structure) => pb::event::Content::Payload(structure),
-                    None => pb::event::Content::PayloadJson(payload.into_string()),
+                    Some(structure) => outgoing::event::Content::Payload(structure),
+                    None => outgoing::event::Content::PayloadJson(payload.into_string()),
                 }),
                 received_at: Some(timestamp(received_at)),
                 cursor,

@@ -17,10 +17,11 @@ use crate::{
     },
     page,
     proto::{
+        outgoing::{BatchGetEventsResponse, ListEventsResponse},
         timestamp,
         v1::{
-            BatchGetEventsRequest, BatchGetEventsResponse, EventKey, GetStatsRequest,
-            GetStatsResponse, ListEventsRequest, ListEventsResponse, ListOrder, TopicStats,
+            BatchGetEventsRequest, EventKey, GetStatsRequest, GetStatsResponse, ListEventsRequest,
+            ListOrder, TopicStats,
         },
     },
     store::{self, Filter, ListQuery, Place, Store},

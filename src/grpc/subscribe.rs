@@ -18,9 +18,9 @@ use crate::{
     event::{Name, Violation},
     feed::{self, Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
-    proto::v1::{
-        CaughtUp, Checkpoint, EventBatch, PayloadFormat, SubscribeRequest, SubscribeResponse,
-        subscribe_response,
+    proto::{
+        outgoing::{EventBatch, SubscribeResponse, subscribe_response},
+        v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},
     },
     service::Service,
 };
