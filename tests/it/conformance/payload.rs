@@ -19,6 +19,7 @@ on_both_stores!(
     no_key_of_a_payload_means_anything,
     an_absent_payload_is_an_empty_object,
     whatever_was_taken_fits_a_client_that_reads_it,
+    many_repeats_of_a_large_payload_are_judged_at_once,
 );
 
 fn as_json() -> ListEventsRequest {
@@ -209,4 +210,26 @@ async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
         assert_eq!(answer.status, 200);
         assert!(answer.body.contains(payload));
     }
+}
+
+async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let members = |from: usize| (from..70_000).map(|key| format!(r#""{key:05}":0"#));
+    let large = format!("{{{}}}", members(0).collect::<Vec<_>>().join(","));
+    assert!(large.len() > 700_000);
+    let small = |number: usize| format!(r#"{{"{number:05}":0}}"#);
+    let repeats = |id: &str| (0..999).map(|number| event_with("t", id, &small(number))).collect();
+    let reordered = format!("{{{},\"00000\":0}}", members(1).collect::<Vec<_>>().join(","));
+
+    // Beside the first one, in the same request.
+    let mut events: Vec<Event> = repeats("1");
+    events.insert(0, event_with("t", "1", &large));
+    let told = publish(&mut client, events).await;
+    assert_eq!((told.unique_processed, told.conflicts), (1, 999));
+    // When it is stored, in any order of keys.
+    let mut events: Vec<Event> = repeats("1");
+    events.push(event_with("t", "1", &reordered));
+    let told = publish(&mut client, events).await;
+    assert_eq!((told.duplicate_dropped, told.conflicts), (1_000, 999));
 }
