@@ -5,8 +5,9 @@
 //! few milliseconds while somebody reads. So nothing can be lost between catching up and being live,
 //! and a slow reader costs what it holds in its hands.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{Mutex, Notify, Semaphore, watch},
     time::sleep,
@@ -105,7 +106,10 @@ impl Feed {
             if self.heads.is_closed() {
                 self.joined.notified().await;
             }
-            let asked = self.ask().await;
+            // A panic is a fault of the program, and stops the feed no more than an outage does.
+            let asked = AssertUnwindSafe(self.ask()).catch_unwind().await;
+            let asked =
+                asked.unwrap_or_else(|_| Err(store::Error::Unavailable("asking panicked".into())));
             let was_following = std::mem::replace(&mut is_following, asked.is_ok());
             if let Err(error) = asked {
                 if was_following {

@@ -63,7 +63,7 @@ impl PostgresStore {
                 .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
         };
         let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
-        let pruning = tokio::spawn(prune(prober.clone()));
+        let pruning = tokio::spawn(prune(readers.clone()));
         let (id, lanes) = (opened.store_id, lanes.collect());
         Ok(Self { id, location, lanes, readers, prober, pruning })
     }
@@ -227,9 +227,11 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let connection = self.prober.get().await.map(Reader::new);
-        let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-        let answer = connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop));
+        let answer = async {
+            let connection = self.prober.get().await.map(Reader::new);
+            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
+            connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop)).await
+        };
         let answer = tokio::time::timeout(PING_TIMEOUT, answer).await;
         answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())))
     }

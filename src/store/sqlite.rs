@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     event::{EventKey, Outcome},
-    limits::{LOCK_TIMEOUT, SQLITE_CACHE_KIB},
+    limits::{LOCK_TIMEOUT, READ_CONNECTIONS, SQLITE_CACHE_KIB},
 };
 
 mod read;
@@ -38,6 +38,8 @@ pub struct SqliteStore {
     location: String,
     writer: write::Writer,
     readers: Arc<read::Readers>,
+    /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
+    prober: Arc<read::Readers>,
     /// Held as long as the store is open, so that no second service writes to the file.
     _lock: File,
 }
@@ -71,7 +73,9 @@ impl SqliteStore {
         super::warn_of_future(latest);
         let writer = write::Writer::spawn(path, connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
-        Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
+        let readers = |connections| Arc::new(read::Readers::new(path, connections));
+        let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
+        Ok(Self { id, location, writer, readers, prober, _lock: lock })
     }
 }
 
@@ -168,7 +172,7 @@ impl Store for SqliteStore {
             // With all connections closed the next one reads what the file really holds, and the
             // ledger in it says whether the batch was committed.
             warn!("an error of the disk: closing the SQLite file and opening it again");
-            let closed = self.readers.suspend().await;
+            let closed = tokio::try_join!(self.readers.suspend(), self.prober.suspend());
             let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
             self.writer.reopen().await?;
         }
@@ -201,12 +205,26 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.readers.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+        self.prober.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
     }
 
     async fn close(&self) {
         // The last connection to close tidies the log away, and that must be the writer's.
         self.readers.close();
+        self.prober.close();
         self.writer.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_that_take_long_do_not_look_like_an_outage() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
+        let _all_readers = store.readers.suspend().await.expect("open");
+        store.ping().await.expect("it is there");
     }
 }

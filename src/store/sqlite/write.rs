@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::Range,
+    panic::resume_unwind,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -54,7 +55,10 @@ impl Writer {
     pub(super) async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
         let (reply, outcomes) = oneshot::channel();
         self.send(Job::Commit { batch, reply }).await?;
-        outcomes.await.map_err(|_| gone())?
+        match outcomes.await {
+            Ok(committed) => committed,
+            Err(_) => Err(self.gone().await),
+        }
     }
 
     /// Closes the file and opens it again, after an error of the disk. If it does not open, commits
@@ -62,12 +66,31 @@ impl Writer {
     pub(super) async fn reopen(&self) -> Result<(), Error> {
         let (done, reopened) = oneshot::channel();
         self.send(Job::Reopen { done }).await?;
-        reopened.await.map_err(|_| gone())
+        match reopened.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.gone().await),
+        }
     }
 
     async fn send(&self, job: Job) -> Result<(), Error> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        jobs.ok_or_else(gone)?.send(job).await.map_err(|_| gone())
+        let Some(jobs) = jobs else { return Err(stopped()) };
+        match jobs.send(job).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.gone().await),
+        }
+    }
+
+    /// Why the thread does not answer. If it panicked, so does this: whoever commits must not take for an
+    /// outage that passes what ends only with the process.
+    async fn gone(&self) -> Error {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && let Ok(Err(panic)) = tokio::task::spawn_blocking(|| thread.join()).await
+        {
+            resume_unwind(panic);
+        }
+        stopped()
     }
 
     /// Lets the thread finish what it has and waits for it.
@@ -83,7 +106,7 @@ impl Writer {
     }
 }
 
-fn gone() -> Error {
+fn stopped() -> Error {
     Error::Unavailable("the SQLite writer has stopped".into())
 }
 

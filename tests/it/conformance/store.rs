@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use event_aggregator::{
+    app::{self, App},
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
     store::{
-        Batch, Counters, Durability, Filter, ListQuery, Store, postgres::PostgresStore,
+        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Store, postgres::PostgresStore,
         sqlite::SqliteStore,
     },
 };
@@ -21,6 +22,7 @@ on_both_stores!(
     a_time_is_found_wherever_it_lies,
     an_older_database_is_brought_into_order,
     what_a_store_refuses_costs_its_neighbours_nothing,
+    a_fault_of_the_program_is_no_outage,
 );
 
 async fn open(database: &TestDatabase) -> Arc<dyn Store> {
@@ -208,4 +210,50 @@ async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
     assert_eq!(error.code, tonic::Code::Internal as i32);
     assert!(!error.message.contains("poison"), "{}", error.message);
     assert_eq!(counters(&mut client).await, [5, 4, 1, 0]);
+}
+
+async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // More than can be counted.
+    let (limit, topics) = (i64::MAX as usize, Arc::default());
+    let query = FeedQuery { lane: 0, first: 1, last: 1, topics, limit, max_bytes: 1_000 };
+    let asked = Arc::clone(&store);
+    let reading = tokio::spawn(async move { asked.read(query).await });
+    assert!(reading.await.expect_err("a panic").is_panic());
+    store.ping().await.expect("it is there");
+    store.heads().await.expect("it is read by others");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_the_writer_ends_the_service() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let app = App::start(&harness::config_for(&database.url)).await.expect("start");
+    let mut client = harness::connect_to(app.address()).await;
+    let running = tokio::spawn(app.run(std::future::pending()));
+    // There is no number behind the last one.
+    database.execute("UPDATE lanes SET head = 9223372036854775807").await;
+    let answer = harness::try_publish(&mut client, vec![harness::event("t", "1")]).await;
+    assert_eq!(answer.expect_err("nobody writes").code(), tonic::Code::Unavailable);
+    let ended = running.await.expect("no panic");
+    assert!(matches!(ended, Err(app::Error::Broken)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_pruning_does_not_look_like_an_outage() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    open(&database).await.close().await;
+    let blocker = harness::connect(&database.url_text()).await;
+    blocker.batch_execute("BEGIN; LOCK TABLE batch_ledger").await.expect("lock");
+    let store = open(&database).await;
+    let pruning = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock' AND query LIKE 'DELETE FROM batch_ledger%'";
+    while database.number(pruning).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    store.ping().await.expect("it is there");
+    assert_eq!(database.number(pruning).await, 1, "it was not waited for");
+    drop(blocker);
+    store.close().await;
 }
