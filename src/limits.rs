@@ -61,6 +61,10 @@ pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (64 << 10);
 /// a cursor.
 pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
 
+/// Lanes of a database. A cursor has a number for each, and must fit [`EVENT_ENVELOPE_BYTES`] beside the
+/// names.
+pub const MAX_LANES: usize = 12;
+
 /// Field violations named in one error. Errors travel in HTTP/2 trailers, of which gRPC clients take
 /// 8 KiB; the longest violations have some 200 bytes, which become a third more on the way.
 pub const MAX_VIOLATIONS: usize = 20;

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
+    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store, check_lanes,
     judge::{Judgement, Original},
 };
 use crate::{
@@ -65,18 +65,23 @@ impl SqliteStore {
         let lock = lock(path).map_err(unreachable)?;
         let mut connection = connect(path).map_err(sql)?;
         migrate(&mut connection, path)?;
-        let identity =
-            "SELECT store_id, (SELECT max(last_received_at) FROM lanes) FROM store_identity";
-        let (id, latest) = connection
-            .query_row(identity, [], |row| Ok((row.get(0)?, row.get::<_, write::Micros>(1)?.0)))
-            .map_err(sql)?;
-        super::warn_of_future(latest);
+        let lanes = lanes(&connection).map_err(sql)?;
+        check_lanes(lanes.iter().map(|(lane, _)| *lane)).map_err(unreachable)?;
+        lanes.into_iter().for_each(|(_, latest)| super::warn_of_future(latest.0));
+        let identity = "SELECT store_id FROM store_identity";
+        let id = connection.query_row(identity, [], |row| row.get(0)).map_err(sql)?;
         let writer = write::Writer::spawn(path, connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
         let readers = |connections| Arc::new(read::Readers::new(path, connections));
         let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
         Ok(Self { id, location, writer, readers, prober, _lock: lock })
     }
+}
+
+/// The lanes, with the time of the latest event of each.
+fn lanes(connection: &Connection) -> rusqlite::Result<Vec<(i64, write::Micros)>> {
+    let mut lanes = connection.prepare("SELECT lane, last_received_at FROM lanes ORDER BY lane")?;
+    lanes.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// The database for people.

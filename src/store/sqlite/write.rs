@@ -25,8 +25,7 @@ use tracing::{error, warn};
 use super::{Batch, Error, Judgement, Original, store_error};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_PRUNE_INTERVAL, SQLITE_LOG_PAGES},
-    store::ledger_horizon,
+    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
 };
 
 /// A handle to the writer thread.
@@ -316,8 +315,8 @@ fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i
 
 fn prune(connection: &Connection) -> Result<()> {
     connection
-        .prepare_cached("DELETE FROM batch_ledger WHERE batch_id < ?1")?
-        .execute([ledger_horizon()])?;
+        .prepare_cached("DELETE FROM batch_ledger WHERE entered_at < (unixepoch() - ?1) * 1000000")?
+        .execute([LEDGER_RETENTION.as_secs() as i64])?;
     Ok(())
 }
 
