@@ -73,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         Sent { topic, id, source, timestamp, payload }
     });
     let fault = prop_oneof![
+        Just(Fault::Slow),
         Just(Fault::Before),
         Just(Fault::After),
         Just(Fault::Twice),

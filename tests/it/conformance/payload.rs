@@ -6,6 +6,10 @@ use event_aggregator::proto::v1::{
 };
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
 
 use super::http::get;
 use crate::harness::*;
@@ -20,6 +24,7 @@ on_both_stores!(
     an_absent_payload_is_an_empty_object,
     whatever_was_taken_fits_a_client_that_reads_it,
     many_repeats_of_a_large_payload_are_judged_at_once,
+    the_largest_payloads_are_read_over_http,
 );
 
 fn as_json() -> ListEventsRequest {
@@ -232,4 +237,40 @@ async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
     events.push(event_with("t", "1", &reordered));
     let told = publish(&mut client, events).await;
     assert_eq!((told.duplicate_dropped, told.conflicts), (1_000, 999));
+}
+
+async fn the_largest_payloads_are_read_over_http(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let payloads = largest();
+    for (id, payload) in payloads.iter().enumerate() {
+        publish(&mut client, vec![event_with("t", &id.to_string(), payload)]).await;
+    }
+    let mut next = Some("/events?limit=1000&order=oldest".to_owned());
+    let mut left = payloads.iter();
+    while let Some(path) = next {
+        let page = get(&server, &path).await;
+        assert_eq!(page.status, 200);
+        let events = page.json().as_array().expect("events").len();
+        let on_page = left.by_ref().take(events);
+        on_page.for_each(|payload| assert!(page.body.contains(payload)));
+        let link = page.header("link").and_then(|link| link.strip_prefix('<')?.split('>').next());
+        next = link.map(str::to_owned);
+        assert!(events > 0);
+    }
+    assert_eq!(left.count(), 0);
+
+    let mut stream = TcpStream::connect(server.address).await.expect("connect");
+    let request = "GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: test\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("send");
+    let mut lines = BufReader::new(stream).lines();
+    for payload in &payloads {
+        loop {
+            let line = lines.next_line().await.expect("a line").expect("no end");
+            if line.starts_with("data: ") {
+                assert!(line.contains(payload));
+                break;
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use event_aggregator::{
     event::{EventKey, NewEvent, Outcome},
-    limits::FEED_POLL_PAUSE,
+    limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
     store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
@@ -22,6 +22,8 @@ use uuid::Uuid;
 /// What happens to one commit.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
+    /// It takes long, and is done.
+    Slow,
     /// It is not done.
     Before,
     /// It is done, and the answer is lost.
@@ -156,6 +158,7 @@ impl Store for FaultyStore {
                 self.late.lock().expect("lock").push((commits, batch));
                 return Err(unknown());
             }
+            Some(Fault::Slow) => sleep(STATEMENT_TIMEOUT).await,
             Some(Fault::After | Fault::Twice) | None => (),
         }
         let store = Arc::clone(&self.store);
