@@ -103,6 +103,10 @@ pub const MAX_BATCH_EVENTS: usize = 4_096;
 /// Bytes after which a batch is closed, for the same reason.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 
+/// Bytes of stored payloads that one batch is compared with. It is more only if what is sent is far smaller
+/// than what it repeats; then the batch is committed in parts, each of which takes a moment.
+pub const MAX_COMPARED_BYTES: usize = 32 << 20;
+
 /// Requests of one PublishStream that may wait for their commit before the stream is not read any
 /// further.
 pub const STREAM_REQUESTS_IN_FLIGHT: usize = 64;
@@ -335,6 +339,7 @@ pub const COMMIT_BUCKETS: [f64; 14] =
 
 const _: () = {
     assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);
+    assert!(MAX_PAYLOAD_BYTES + MAX_REQUEST_BYTES <= MAX_COMPARED_BYTES);
     assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);
     assert!(MAX_REQUEST_BYTES < MAX_MESSAGE_BYTES);
     assert!(QUEUE_BYTES < u32::MAX as usize);

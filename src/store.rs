@@ -217,6 +217,10 @@ pub enum Error {
     /// It was not done, and never will be: the database refuses this very data.
     #[error("the store refused the data")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
+    /// waiting. Parts of the batch can be committed.
+    #[error("the batch repeats more than is compared at once")]
+    TooMuch,
 }
 
 /// Why a store could not be opened. Each reads as one line that says what to do.
@@ -265,7 +269,7 @@ pub enum OpenError {
 impl Error {
     /// Whether doing the same again may succeed.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::TooMuch)
     }
 }
 

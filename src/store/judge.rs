@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Batch, Counters};
+use super::{Batch, Counters, Error};
 use crate::{
     event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
     json::Document,
+    limits::MAX_COMPARED_BYTES,
 };
 
 /// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
@@ -19,6 +20,8 @@ pub(super) struct Judgement<'a> {
     by_key: Vec<usize>,
     /// Of each event, by arrival: its verdict, and when the stored event with its key was received.
     verdicts: Vec<(Verdict, Option<Timestamp>)>,
+    /// Bytes of what was found.
+    compared: usize,
 }
 
 /// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
@@ -65,7 +68,7 @@ impl<'a> Judgement<'a> {
             }
         }
         let by_key = places.into_iter().map(|place| place.index).collect();
-        Self { batch, by_key, verdicts }
+        Self { batch, by_key, verdicts, compared: 0 }
     }
 
     /// Places in [`Self::by_key`] of the first event of each key that counts as new.
@@ -91,8 +94,13 @@ impl<'a> Judgement<'a> {
         &self.batch.events[self.by_key[place]]
     }
 
-    /// Takes note that `original` is stored under the key of the new event at `place`.
-    pub(super) fn found(&mut self, place: usize, original: &Original) {
+    /// Takes note that `original` is stored under the key of the new event at `place`. Fails when that is
+    /// too much for one batch.
+    pub(super) fn found(&mut self, place: usize, original: &Original) -> Result<(), Error> {
+        self.compared += original.payload.len();
+        if self.compared > MAX_COMPARED_BYTES {
+            return Err(Error::TooMuch);
+        }
         let key = &self.event(place).key;
         let comparison = Comparison::with_stored(original);
         for &index in &self.by_key[place..] {
@@ -102,6 +110,7 @@ impl<'a> Judgement<'a> {
             }
             self.verdicts[index] = (comparison.verdict(event), Some(original.received_at));
         }
+        Ok(())
     }
 
     /// What the batch adds to the counters of its topics, sorted by topic.
@@ -207,7 +216,7 @@ mod tests {
         };
         let mut judgement = Judgement::new(&batch);
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [0, 1]);
-        judgement.found(
+        let found = judgement.found(
             0,
             &Original {
                 timestamp: None,
@@ -216,6 +225,7 @@ mod tests {
                 received_at: at(1),
             },
         );
+        found.expect("not too much");
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [1]);
         assert_eq!(
             judgement.counters()["t"],

@@ -41,7 +41,7 @@ pub struct SqliteStore {
     /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
     prober: Arc<read::Readers>,
     /// Held as long as the store is open, so that no second service writes to the file.
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteStore {
@@ -74,7 +74,7 @@ impl SqliteStore {
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
         let readers = |connections| Arc::new(read::Readers::new(path, connections));
         let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
-        Ok(Self { id, location, writer, readers, prober, _lock: lock })
+        Ok(Self { id, location, writer, readers, prober, lock })
     }
 }
 
@@ -145,15 +145,17 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn store_error(error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode as Code;
-    match error.sqlite_error_code() {
-        Some(Code::ConstraintViolation | Code::TooBig | Code::TypeMismatch) => {
-            Error::Refused(error.into())
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::ConstraintViolation | Code::TooBig | Code::TypeMismatch) => {
+                Self::Refused(error.into())
+            }
+            Some(Code::OperationInterrupted) => Self::Timeout(error.into()),
+            Some(Code::SystemIoFailure) => Self::Unknown(error.into()),
+            _ => Self::Unavailable(error.into()),
         }
-        Some(Code::OperationInterrupted) => Error::Timeout(error.into()),
-        Some(Code::SystemIoFailure) => Error::Unknown(error.into()),
-        _ => Error::Unavailable(error.into()),
     }
 }
 
@@ -218,6 +220,10 @@ impl Store for SqliteStore {
         self.readers.close();
         self.prober.close();
         self.writer.close().await;
+        // A process that is being started just now may have the file open for a moment longer.
+        if let Err(error) = self.lock.unlock() {
+            warn!(%error, "cannot give up the lock of the SQLite file");
+        }
     }
 }
 

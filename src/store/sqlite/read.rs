@@ -13,7 +13,7 @@ use tokio::{
     task::JoinError,
 };
 
-use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, store_error, write::Micros};
+use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, write::Micros};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, STATEMENT_TIMEOUT},
@@ -65,7 +65,7 @@ impl Readers {
             result
         });
         match task.await.map_err(JoinError::try_into_panic) {
-            Ok(result) => result.map_err(store_error),
+            Ok(result) => result.map_err(Error::from),
             // A fault of the program, which is no outage.
             Err(Ok(panic)) => resume_unwind(panic),
             Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),

@@ -22,7 +22,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::{Batch, Error, Judgement, Original, store_error};
+use super::{Batch, Error, Judgement, Original};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
     limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
@@ -118,7 +118,7 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
         // Nobody waits any more if the lane task is gone; the work is done all the same.
         match (job, &mut connection) {
             (Job::Commit { batch, reply }, Some(connection)) => {
-                let _ = reply.send(commit(connection, &batch).map_err(store_error));
+                let _ = reply.send(commit(connection, &batch));
                 if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
                     if let Err(error) = prune(connection) {
                         warn!(%error, "cannot prune the batch ledger; trying again later");
@@ -174,7 +174,7 @@ fn close(connection: Option<Connection>) {
     }
 }
 
-fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
+fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut judgement = Judgement::new(batch);
     let Some((seqs, received_at)) = applied(&transaction, batch)? else {
@@ -192,7 +192,7 @@ fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
             && !seqs.contains(&seq)
         {
-            judgement.found(place, &original);
+            judgement.found(place, &original)?;
         }
     }
     Ok(judgement.into_outcomes(received_at))
@@ -220,7 +220,7 @@ fn store(
     transaction: &Transaction<'_>,
     batch: &Batch,
     judgement: &mut Judgement<'_>,
-) -> Result<Timestamp> {
+) -> Result<Timestamp, Error> {
     let (head, latest) = transaction
         .prepare_cached("SELECT head, last_received_at FROM lanes WHERE lane = ?1")?
         .query_row([batch.lane], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Micros>(1)?.0)))?;
@@ -247,7 +247,7 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            judgement.found(place, &original);
+            judgement.found(place, &original)?;
         }
     }
 

@@ -1,8 +1,8 @@
 //! Payloads: given back as they came, in the form that was asked for.
 
 use event_aggregator::proto::v1::{
-    BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, SubscribeRequest,
-    event::Content, subscribe_response::Frame,
+    BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, PublishStatus,
+    SubscribeRequest, event::Content, subscribe_response::Frame,
 };
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
@@ -25,6 +25,7 @@ on_both_stores!(
     whatever_was_taken_fits_a_client_that_reads_it,
     many_repeats_of_a_large_payload_are_judged_at_once,
     the_largest_payloads_are_read_over_http,
+    small_repeats_of_many_large_payloads_are_judged_in_parts,
 );
 
 fn as_json() -> ListEventsRequest {
@@ -273,4 +274,24 @@ async fn the_largest_payloads_are_read_over_http(backend: Backend) {
             }
         }
     }
+}
+
+async fn small_repeats_of_many_large_payloads_are_judged_in_parts(backend: Backend) {
+    use PublishStatus::{Accepted, Conflict};
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    let ids: Vec<String> = (0..75).map(|id| id.to_string()).collect();
+    for ids in ids.chunks(4) {
+        let events = ids.iter().map(|id| event_with("t", id, &large)).collect();
+        assert_eq!(publish(&mut client, events).await.unique_processed, ids.len() as i64);
+    }
+    // More than twice what is compared at once, with something new before and behind.
+    let mut events: Vec<Event> = ids.iter().map(|id| event("t", id)).collect();
+    events.insert(0, event("t", "before"));
+    events.push(event("t", "behind"));
+    let mut expected = vec![Conflict; events.len()];
+    (expected[0], expected[76]) = (Accepted, Accepted);
+    assert_eq!(verdicts(&mut client, events).await, expected);
+    assert_eq!(counters(&mut client).await, [152, 77, 75, 75]);
 }
