@@ -234,8 +234,11 @@ fn read(text: &str) -> Option<Content<'_>> {
         }
         b'[' => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            let items = items.into_iter().map(|item| read(item.get()));
-            Content::List(items.collect::<Option<_>>()?)
+            let mut list = Vec::with_capacity(items.len());
+            for item in items {
+                list.push(read(item.get())?);
+            }
+            Content::List(list)
         }
         b'"' => Content::Text(serde_json::from_str(text).ok()?),
         b'-' | b'0'..=b'9' => Content::Number(text),
