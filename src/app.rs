@@ -1,7 +1,7 @@
 //! Puts the service together, runs it, and takes it apart in the right order. The only place that
 //! names the backends.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, panic::resume_unwind, sync::Arc};
 
 use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -198,7 +198,11 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
         false => Durability::Demanded,
     };
     let store: Arc<dyn Store> = match config.database.chosen() {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
+        // Apart, so that whoever stops the program meanwhile is heard.
+        Database::Sqlite(path) => match spawn_blocking(move || SqliteStore::open(&path)).await {
+            Ok(opened) => Arc::new(opened?),
+            Err(broken) => resume_unwind(broken.into_panic()),
+        },
         Database::Postgres(url) => Arc::new(PostgresStore::open(&url, durability).await?),
     };
     #[cfg(feature = "planted-bugs")]

@@ -86,7 +86,20 @@ pub fn of_listed(events: &[Event], mut heads: Vec<i64>) -> Vec<Cursor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Timestamp;
+    use crate::{
+        event::Timestamp,
+        limits::{EVENT_ENVELOPE_BYTES, MAX_LANES, MAX_NAME_BYTES},
+    };
+
+    #[test]
+    fn the_longest_cursor_fits_an_event() {
+        let position = Position { lane: 0, seq: i64::MAX };
+        let place = Place { received_at: Timestamp::now(), position };
+        let cursor = Cursor::Event { place, heads: vec![i64::MAX; MAX_LANES] };
+        // Each name with its tag and length; as much as two times, a tag and a length each have.
+        let others = 3 * (MAX_NAME_BYTES + 3) + 2 * 19 + 2 * 5;
+        assert!(cursor.encode(Uuid::nil()).len() + 3 + others <= EVENT_ENVELOPE_BYTES);
+    }
 
     #[test]
     fn cursors_survive_the_way_there_and_back() {

@@ -6,7 +6,10 @@ use std::{fmt, ops::Deref, str::FromStr};
 use bytestring::ByteString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{json, limits::MAX_NAME_BYTES};
+use crate::{
+    json::{self, Document},
+    limits::MAX_NAME_BYTES,
+};
 
 /// What is wrong with one field, for the person who sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +129,7 @@ impl Payload {
 
     /// Whether this and the text of another payload are the same JSON value, however it is written.
     pub fn is_same_value(&self, other: &str) -> bool {
-        json::same_value(&self.0, other)
+        Document::new(&self.0).is_same_value(other)
     }
 }
 

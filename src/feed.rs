@@ -5,27 +5,25 @@
 //! few milliseconds while somebody reads. So nothing can be lost between catching up and being live,
 //! and a slow reader costs what it holds in its hands.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use tokio::{
-    sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, sleep, sleep_until},
+    sync::{Mutex, Notify, Semaphore, watch},
+    time::sleep,
 };
-use tokio_util::{
-    sync::CancellationToken,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
     cursor::Cursor,
-    event::Event,
-    limits::{
-        CHECKPOINT_INTERVAL, FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READ_BYTES,
-        FEED_READ_EVENTS, FEED_READS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES, RETRY_DELAY, SUBSCRIBERS,
-    },
-    store::{self, FeedQuery, Page, Place, Store, lane_of},
+    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS},
+    store::{self, Store},
 };
+
+pub use subscription::{Frame, Subscription};
+
+mod subscription;
 
 /// Why a subscription does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +106,10 @@ impl Feed {
             if self.heads.is_closed() {
                 self.joined.notified().await;
             }
-            let asked = self.ask().await;
+            // A panic is a fault of the program, and stops the feed no more than an outage does.
+            let asked = AssertUnwindSafe(self.ask()).catch_unwind().await;
+            let asked =
+                asked.unwrap_or_else(|_| Err(store::Error::Unavailable("asking panicked".into())));
             let was_following = std::mem::replace(&mut is_following, asked.is_ok());
             if let Err(error) = asked {
                 if was_following {
@@ -165,205 +166,6 @@ impl Feed {
         if positions.iter().zip(&heads).any(|(position, head)| position > head) {
             return Err(Error::Future);
         }
-        let lanes = self.store.lanes();
-        let is_in_scope =
-            |lane| topics.is_empty() || topics.iter().any(|topic| lane_of(topic, lanes) == lane);
-        let told = Cursor::Feed(positions.clone());
-        let lanes = (0..).zip(positions);
-        let lanes = lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
-        Ok(Subscription {
-            feed: self.clone(),
-            heads: receiver,
-            topics,
-            lanes,
-            told,
-            is_behind: true,
-            _seat: seat,
-            _open: self.open.token(),
-        })
-    }
-}
-
-/// One reader's place in the feed.
-pub struct Subscription {
-    feed: Feed,
-    heads: watch::Receiver<Vec<i64>>,
-    topics: Arc<[String]>,
-    lanes: Vec<LaneReader>,
-    /// The cursor that the reader has.
-    told: Cursor,
-    /// Whether the reader was not yet told that it has everything.
-    is_behind: bool,
-    _seat: OwnedSemaphorePermit,
-    /// Let go of last.
-    _open: TaskTrackerToken,
-}
-
-/// A subscription's place in one lane.
-#[derive(Debug)]
-struct LaneReader {
-    /// Whether topics of the subscription are in this lane.
-    is_in_scope: bool,
-    /// The number of the last event that was read.
-    read: i64,
-    /// What was read and not given out.
-    waiting: VecDeque<Event>,
-    /// The number of the last event that was given out or passed.
-    passed: i64,
-    /// Events to read at once.
-    limit: usize,
-}
-
-/// What a subscription brings next.
-#[derive(Debug)]
-pub enum Frame {
-    /// Events, each with the cursor behind it, and the cursor behind all of them.
-    Events(Vec<(Event, Cursor)>, Cursor),
-    /// Nothing but the place: it moved although nothing matched.
-    Checkpoint(Cursor),
-    /// There is nothing more for now.
-    CaughtUp(Cursor),
-}
-
-impl Subscription {
-    /// Waits for what comes next. May be dropped while waiting: nothing is lost.
-    pub async fn next(&mut self) -> Result<Frame, store::Error> {
-        let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
-        loop {
-            let heads = self.heads.borrow_and_update().clone();
-            if self.lanes.iter().zip(&heads).any(|(lane, head)| lane.read > *head) {
-                return Err(store::Error::Unavailable("the store was set back".into()));
-            }
-            let is_read = self.fill(&heads).await?;
-            let events = self.merge(&heads);
-            if !events.is_empty() {
-                return Ok(Frame::Events(events, self.tell()));
-            }
-            if is_read {
-                // Nothing matched so far.
-                if Instant::now() >= checkpoint_due {
-                    return Ok(Frame::Checkpoint(self.tell()));
-                }
-                continue;
-            }
-            for (lane, head) in self.lanes.iter_mut().zip(heads) {
-                // Lanes out of scope are passed without being read.
-                lane.read = lane.read.max(head);
-                lane.passed = lane.read;
-            }
-            if std::mem::replace(&mut self.is_behind, false) {
-                #[cfg(feature = "planted-bugs")]
-                if crate::planted::is(crate::planted::Bug::BroadcastOnly) {
-                    let live = self.lanes.iter_mut().zip(self.feed.ask().await?);
-                    live.for_each(|(lane, head)| (lane.read, lane.passed) = (head, head));
-                }
-                return Ok(Frame::CaughtUp(self.tell()));
-            }
-            tokio::select! {
-                // The feed lives as long as its handle in here.
-                _ = self.heads.changed() => (),
-                () = sleep_until(checkpoint_due), if self.cursor() != self.told => {
-                    return Ok(Frame::Checkpoint(self.tell()));
-                }
-            }
-        }
-    }
-
-    /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
-    async fn fill(&mut self, heads: &[i64]) -> Result<bool, store::Error> {
-        let mut is_read = false;
-        for (number, (lane, &head)) in self.lanes.iter_mut().zip(heads).enumerate() {
-            if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read >= head {
-                continue;
-            }
-            is_read = true;
-            // Numbers have no gaps, so without topics this is how many events there are.
-            let numbers = match self.topics.is_empty() {
-                true => lane.limit as i64,
-                false => FEED_SCAN_EVENTS,
-            };
-            let last = head.min(lane.read + numbers);
-            let query = FeedQuery {
-                lane: number as u16,
-                first: lane.read + 1,
-                last,
-                topics: Arc::clone(&self.topics),
-                limit: lane.limit,
-                max_bytes: FEED_READ_BYTES,
-            };
-            let _turn = self.feed.reads.acquire().await;
-            lane.take(self.feed.store.read(query).await?, last);
-            self.is_behind |= lane.read < head;
-        }
-        Ok(is_read)
-    }
-
-    /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
-    fn merge(&mut self, heads: &[i64]) -> Vec<(Event, Cursor)> {
-        let mut events = Vec::new();
-        let mut bytes = 0;
-        let has_no_say = |(lane, head): (&LaneReader, &i64)| {
-            lane.is_in_scope && lane.waiting.is_empty() && lane.read < *head
-        };
-        while events.len() < FEED_READ_EVENTS.1 && !self.lanes.iter().zip(heads).any(has_no_say) {
-            let waiting = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
-            let next = waiting.min_by_key(|lane| lane.waiting.front().map(Place::from));
-            let Some(lane) = next else { break };
-            let size = lane.waiting.front().map_or(0, |event| event.payload.as_str().len());
-            if bytes + size > MAX_PAGE_BYTES && !events.is_empty() {
-                break;
-            }
-            bytes += size;
-            let Some(event) = lane.give() else { break };
-            events.push((event, self.cursor()));
-        }
-        events
-    }
-
-    /// The cursor behind what was passed.
-    fn cursor(&self) -> Cursor {
-        #[cfg(feature = "planted-bugs")]
-        if crate::planted::is(crate::planted::Bug::CursorAhead) {
-            return Cursor::Feed(self.lanes.iter().map(|lane| lane.read).collect());
-        }
-        Cursor::Feed(self.lanes.iter().map(|lane| lane.passed).collect())
-    }
-
-    /// The same, which the reader is about to have.
-    fn tell(&mut self) -> Cursor {
-        self.told = self.cursor();
-        self.told.clone()
-    }
-}
-
-impl LaneReader {
-    fn new(position: i64, is_in_scope: bool) -> Self {
-        let (limit, _) = FEED_READ_EVENTS;
-        Self { is_in_scope, read: position, waiting: VecDeque::new(), passed: position, limit }
-    }
-
-    /// Takes what was read up to `last`, or up to its end if more follows.
-    fn take(&mut self, page: Page, last: i64) {
-        let is_cut = page.more && page.events.len() < self.limit;
-        // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
-        self.limit = match is_cut {
-            true => page.events.len().max(1),
-            false => (self.limit * 4).min(FEED_READ_EVENTS.1),
-        };
-        self.read = match page.events.last() {
-            Some(end) if page.more => end.position.seq,
-            _ => last,
-        };
-        self.waiting = page.events.into();
-        if self.waiting.is_empty() {
-            self.passed = self.read;
-        }
-    }
-
-    /// Gives out the first of what waits, and passes what follows up to the next one.
-    fn give(&mut self) -> Option<Event> {
-        let event = self.waiting.pop_front()?;
-        self.passed = if self.waiting.is_empty() { self.read } else { event.position.seq };
-        Some(event)
+        Ok(Subscription::begin(self, receiver, topics, positions, seat))
     }
 }

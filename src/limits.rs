@@ -61,6 +61,10 @@ pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (64 << 10);
 /// a cursor.
 pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
 
+/// Lanes of a database. A cursor has a number for each, and must fit [`EVENT_ENVELOPE_BYTES`] beside the
+/// names.
+pub const MAX_LANES: usize = 12;
+
 /// Field violations named in one error. Errors travel in HTTP/2 trailers, of which gRPC clients take
 /// 8 KiB; the longest violations have some 200 bytes, which become a third more on the way.
 pub const MAX_VIOLATIONS: usize = 20;
@@ -98,6 +102,10 @@ pub const MAX_BATCH_EVENTS: usize = 4_096;
 
 /// Bytes after which a batch is closed, for the same reason.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of stored payloads that one batch is compared with. It is more only if what is sent is far smaller
+/// than what it repeats; then the batch is committed in parts, each of which takes a moment.
+pub const MAX_COMPARED_BYTES: usize = 32 << 20;
 
 /// Requests of one PublishStream that may wait for their commit before the stream is not read any
 /// further.
@@ -363,6 +371,7 @@ pub const COMMIT_BUCKETS: [f64; 14] =
 
 const _: () = {
     assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);
+    assert!(MAX_PAYLOAD_BYTES + MAX_REQUEST_BYTES <= MAX_COMPARED_BYTES);
     assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);
     assert!(MAX_REQUEST_BYTES < MAX_MESSAGE_BYTES);
     assert!(QUEUE_BYTES < u32::MAX as usize);

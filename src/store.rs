@@ -2,11 +2,7 @@
 //! them in the same transaction. Backends live in sibling modules, each with its own SQL and
 //! migrations; what they share is how a batch is judged ([`judge`]).
 
-use std::{
-    error::Error as StdError,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{error::Error as StdError, sync::Arc};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -14,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp},
-    limits::{FUTURE_TOLERANCE, LEDGER_RETENTION},
+    limits::{FUTURE_TOLERANCE, MAX_LANES},
 };
 
 mod judge;
@@ -80,7 +76,7 @@ pub enum Durability {
 /// Events that are committed together. All their topics belong to one lane.
 #[derive(Debug)]
 pub struct Batch {
-    /// Tells tries of this batch from other batches. Version 7: the time is in it.
+    /// Tells tries of this batch from other batches. Version 7, so that new ones lie together in an index.
     pub id: Uuid,
     /// The lane.
     pub lane: u16,
@@ -221,6 +217,10 @@ pub enum Error {
     /// It was not done, and never will be: the database refuses this very data.
     #[error("the store refused the data")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
+    /// waiting. Parts of the batch can be committed.
+    #[error("the batch repeats more than is compared at once")]
+    TooMuch,
 }
 
 /// Why a store could not be opened. Each reads as one line that says what to do.
@@ -269,7 +269,7 @@ pub enum OpenError {
 impl Error {
     /// Whether doing the same again may succeed.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::TooMuch)
     }
 }
 
@@ -293,6 +293,18 @@ pub fn lane_of(topic: &str, lanes: u16) -> u16 {
     (xxh3_64(topic.as_bytes()) % u64::from(lanes)) as u16
 }
 
+/// How many lanes a database has, by their numbers in order. The error says what is wrong with them.
+fn check_lanes(numbers: impl Iterator<Item = i64>) -> Result<u16, String> {
+    let numbers: Vec<i64> = numbers.collect();
+    match numbers.len() {
+        lanes if lanes > MAX_LANES => {
+            Err(format!("it has {lanes} lanes, and at most {MAX_LANES} can be used"))
+        }
+        lanes if lanes > 0 && numbers.iter().copied().eq(0..lanes as i64) => Ok(lanes as u16),
+        _ => Err("rows of its table lanes are missing; restore it from a backup".to_owned()),
+    }
+}
+
 /// Warns of a latest event that was received in the future: all events to come get its time until that
 /// has come, because time never runs backwards within a lane.
 fn warn_of_future(latest: Timestamp) {
@@ -303,13 +315,6 @@ fn warn_of_future(latest: Timestamp) {
              compare the clocks of all instances"
         );
     }
-}
-
-/// The id of batches that were made when the ledger's retention began. Those before are forgotten.
-fn ledger_horizon() -> Uuid {
-    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = age.saturating_sub(LEDGER_RETENTION).as_millis();
-    uuid::Builder::from_unix_timestamp_millis(millis as u64, &[0; 10]).into_uuid()
 }
 
 /// Makes an [`OpenError`] of a migration that failed.

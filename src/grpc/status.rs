@@ -119,7 +119,7 @@ pub(super) fn store(error: store::Error) -> Status {
             "this takes the store too long; narrow it by topic or by time",
             info("STORE_TIMEOUT"),
         ),
-        store::Error::Refused(_) => internal(),
+        store::Error::Refused(_) | store::Error::TooMuch => internal(),
     }
 }
 

@@ -3,8 +3,6 @@
 //!
 //! The text is valid by construction, so it is not checked again as text that came in would be.
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use prost::{
     DecodeError,
     bytes::Buf,
@@ -23,11 +21,9 @@ pub(super) fn payload(structure: &[u8]) -> Result<Payload, String> {
     if text.len() > MAX_PAYLOAD_BYTES {
         return Err(too_long());
     }
-    let text = ByteString::try_from(Bytes::from(text)).map_err(|_| NOT_UTF8.to_owned())?;
+    let text = String::from_utf8(text).map_err(|error| error.to_string())?;
     Ok(Payload::trusted(text))
 }
-
-const NOT_UTF8: &str = "has text that is not UTF-8";
 
 fn too_long() -> String {
     format!("is longer than {MAX_PAYLOAD_BYTES} bytes as JSON; at most so many are taken")
@@ -69,6 +65,24 @@ fn next_field<'a>(message: &mut &'a [u8]) -> Result<Option<(u32, Content<'a>)>, 
     Ok(Some((tag, content)))
 }
 
+const MISTYPED: &str = "cannot be read: a field is of another type than in the contract";
+
+/// The next message in the field 1 of one that has only that, as structures and lists.
+fn next_item<'a>(message: &mut &'a [u8]) -> Result<Option<&'a [u8]>, String> {
+    while let Some((tag, content)) = next_field(message)? {
+        match (tag, content) {
+            (1, Content::Bytes(bytes)) => return Ok(Some(bytes)),
+            (1, _) => return Err(MISTYPED.to_owned()),
+            _ => (),
+        }
+    }
+    Ok(None)
+}
+
+/// Of a message that comes again in the same place Protobuf makes one with what came before. No client
+/// writes that; to take the last one instead would keep something else than was sent.
+const IN_PARTS: &str = "has a value that comes in parts; send each as a whole";
+
 /// The depth of what is nested in something at `depth`.
 fn deeper(depth: usize) -> Result<usize, String> {
     match depth < MAX_PAYLOAD_DEPTH {
@@ -81,8 +95,7 @@ fn write_struct(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<
     let depth = deeper(depth)?;
     text.push(b'{');
     let begin = text.len();
-    while let Some(field) = next_field(&mut message)? {
-        let (1, Content::Bytes(bytes)) = field else { continue };
+    while let Some(bytes) = next_item(&mut message)? {
         if text.len() > begin {
             text.push(b',');
         }
@@ -93,25 +106,28 @@ fn write_struct(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<
 }
 
 fn write_entry(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(), String> {
-    let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
+    let mut key = "";
+    let mut value = None;
     while let Some(field) = next_field(&mut message)? {
         match field {
-            (1, Content::Bytes(bytes)) => key = bytes,
-            (2, Content::Bytes(bytes)) => value = bytes,
+            // Of several texts the last one counts, and all of them must be text.
+            (1, Content::Bytes(bytes)) => key = utf8(bytes)?,
+            (2, Content::Bytes(_)) if value.is_some() => return Err(IN_PARTS.to_owned()),
+            (2, Content::Bytes(bytes)) => value = Some(bytes),
+            (1 | 2, _) => return Err(MISTYPED.to_owned()),
             _ => (),
         }
     }
     write_string(key, text)?;
     text.push(b':');
-    write_value(value, depth, text)
+    write_value(value.unwrap_or_default(), depth, text)
 }
 
 fn write_list(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(), String> {
     let depth = deeper(depth)?;
     text.push(b'[');
     let begin = text.len();
-    while let Some(field) = next_field(&mut message)? {
-        let (1, Content::Bytes(bytes)) = field else { continue };
+    while let Some(bytes) = next_item(&mut message)? {
         if text.len() > begin {
             text.push(b',');
         }
@@ -125,28 +141,38 @@ fn write_value(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(
     if text.len() > MAX_PAYLOAD_BYTES {
         return Err(too_long());
     }
-    // Of several kinds the last one counts, as everywhere in Protobuf.
+    let begin = text.len();
     let mut kind = None;
-    while let Some(field) = next_field(&mut message)? {
-        if (1..=6).contains(&field.0) {
-            kind = Some(field);
+    while let Some((tag, content)) = next_field(&mut message)? {
+        // Of several kinds the last one counts, and all of them must be what they are said to be.
+        let earlier = match tag {
+            1..=6 => kind.replace(tag),
+            _ => continue,
+        };
+        text.truncate(begin);
+        match (tag, content) {
+            (5 | 6, _) if earlier == Some(tag) => return Err(IN_PARTS.to_owned()),
+            (1, Content::Varint(_)) => text.extend_from_slice(b"null"),
+            (2, Content::Fixed64(bits)) => write_number(f64::from_bits(bits), text)?,
+            (3, Content::Bytes(string)) => write_string(utf8(string)?, text)?,
+            (4, Content::Varint(0)) => text.extend_from_slice(b"false"),
+            (4, Content::Varint(_)) => text.extend_from_slice(b"true"),
+            (5, Content::Bytes(structure)) => write_struct(structure, depth, text)?,
+            (6, Content::Bytes(list)) => write_list(list, depth, text)?,
+            _ => return Err(MISTYPED.to_owned()),
         }
     }
-    match kind.ok_or("has a value of no kind")? {
-        (1, Content::Varint(_)) => text.extend_from_slice(b"null"),
-        (2, Content::Fixed64(bits)) => write_number(f64::from_bits(bits), text)?,
-        (3, Content::Bytes(string)) => write_string(string, text)?,
-        (4, Content::Varint(0)) => text.extend_from_slice(b"false"),
-        (4, Content::Varint(_)) => text.extend_from_slice(b"true"),
-        (5, Content::Bytes(structure)) => write_struct(structure, depth, text)?,
-        (6, Content::Bytes(list)) => write_list(list, depth, text)?,
-        _ => return Err("cannot be read: a value is of another type than its field".to_owned()),
+    match kind {
+        Some(_) => Ok(()),
+        None => Err("has a value of no kind".to_owned()),
     }
-    Ok(())
 }
 
-fn write_string(string: &[u8], text: &mut Vec<u8>) -> Result<(), String> {
-    let string = std::str::from_utf8(string).map_err(|_| NOT_UTF8.to_owned())?;
+fn utf8(string: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(string).map_err(|_| "has text that is not UTF-8".to_owned())
+}
+
+fn write_string(string: &str, text: &mut Vec<u8>) -> Result<(), String> {
     if string.contains('\0') {
         return Err("has the character \\u0000, which cannot be stored".to_owned());
     }
@@ -224,6 +250,30 @@ mod tests {
         }
         let no_kind = Struct { fields: [("a".to_owned(), Value { kind: None })].into() };
         assert!(text(&no_kind).is_err());
+    }
+
+    #[test]
+    fn what_other_readers_would_refuse_or_put_together_is_refused() {
+        for (bytes, fault) in [
+            (&b"\x08\x01"[..], "another type"),        // a number for an entry
+            (b"\x0d\x01\x02\x03\x04", "another type"), // a fixed number for an entry
+            (b"\x0a\x06\x08\x07\x12\x02\x20\x01", "another type"), // a number for a key
+            (b"\x0a\x05\x0a\x01a\x10\x01", "another type"), // a number for a value
+            (b"\x0a\x07\x0a\x01a\x12\x02\x1d\x01", "read"), // a fixed number for text
+            (b"\x0a\x07\x0a\x01a\x12\x02\x18\x01", "another type"), // a number for text
+            (b"\x0a\x09\x0a\x01a\x12\x04\x32\x02\x08\x01", "another type"), // one for an item
+            (b"\x0a\x0a\x0a\x01a\x12\x05\x1a\x01\xfc\x20\x01", "UTF-8"), // replaced, and no text
+            (b"\x0a\x08\x0a\x01\xfc\x0a\x01a\x12\x00", "UTF-8"), // the same for a key
+            (b"\x0a\x09\x0a\x01a\x12\x04\x2a\x00\x2a\x00", "parts"), // a structure twice
+            (b"\x0a\x09\x0a\x01a\x12\x04\x32\x00\x32\x00", "parts"), // a list twice
+            (b"\x0a\x0b\x0a\x01a\x12\x02\x20\x01\x12\x02\x20\x01", "parts"), // a value twice
+        ] {
+            let error = payload(bytes).expect_err(fault);
+            assert!(error.contains(fault), "{error}: {bytes:?}");
+        }
+        // A structure, a text, then `true`: the last kind counts.
+        let kinds = payload(b"\x0a\x0c\x0a\x01a\x12\x07\x2a\x00\x1a\x01x\x20\x01");
+        assert_eq!(kinds.map(Payload::into_string).as_deref(), Ok(r#"{"a":true}"#));
     }
 
     #[test]

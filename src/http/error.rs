@@ -154,7 +154,7 @@ impl Error {
                 StatusCode::GATEWAY_TIMEOUT,
                 "this takes the store too long; narrow it by topic or by time",
             ),
-            store::Error::Refused(_) => Self::internal(),
+            store::Error::Refused(_) | store::Error::TooMuch => Self::internal(),
         }
     }
 }

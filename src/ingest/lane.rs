@@ -72,8 +72,8 @@ async fn commit(lane: u16, store: &dyn Store, mut submissions: Vec<Submission>, 
     }
 }
 
-/// Commits events as one batch. If the store refuses the data, halves of it are committed apart, down
-/// to the one event that it refuses.
+/// Commits events as one batch. If that is too much, or the store refuses the data, halves of it are
+/// committed apart, down to the one event that it refuses.
 fn settle<'a>(
     lane: u16,
     store: &'a dyn Store,
@@ -92,7 +92,7 @@ fn settle<'a>(
                 Ok(outcomes.into_iter().map(Some).collect())
             }
             Err(store::Error::Refused(_)) if batch.events.len() == 1 => Ok(vec![None]),
-            Err(store::Error::Refused(_)) => {
+            Err(store::Error::Refused(_) | store::Error::TooMuch) if batch.events.len() > 1 => {
                 let (one, other) = batch.events.split_at(batch.events.len() / 2);
                 let mut outcomes = settle(lane, store, one.to_vec(), shared).await?;
                 outcomes.extend(settle(lane, store, other.to_vec(), shared).await?);
@@ -136,6 +136,11 @@ async fn commit_batch(
     match &result {
         Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
         Ok(_) => (),
+        // Of a try whose end is not known, the parts would know nothing.
+        Err(store::Error::TooMuch) if tries > 1 => {
+            return Err(store::Error::Unavailable("it is too much to try again".into()));
+        }
+        Err(store::Error::TooMuch) => info!(lane, events, "committing a batch in parts"),
         Err(error @ store::Error::Refused(_)) => {
             error!(lane, events, error = store::chain(error), "the store refuses valid data");
         }

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Batch, Counters};
-use crate::event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict};
+use super::{Batch, Counters, Error};
+use crate::{
+    event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
+    json::Document,
+    limits::MAX_COMPARED_BYTES,
+};
 
 /// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
 pub(super) struct Judgement<'a> {
@@ -16,6 +20,8 @@ pub(super) struct Judgement<'a> {
     by_key: Vec<usize>,
     /// Of each event, by arrival: its verdict, and when the stored event with its key was received.
     verdicts: Vec<(Verdict, Option<Timestamp>)>,
+    /// Bytes of what was found.
+    compared: usize,
 }
 
 /// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
@@ -56,13 +62,13 @@ impl<'a> Judgement<'a> {
         let mut verdicts = vec![(Verdict::Accepted, None); events.len()];
         let is_same = |a: &Place, b: &Place| a.event_id == b.event_id && key(a) == key(b);
         for same in places.chunk_by(is_same) {
+            let first = Comparison::with_first(&events[same[0].index]);
             for repeat in &same[1..] {
-                let verdict = compare(&events[repeat.index], &events[same[0].index]);
-                verdicts[repeat.index].0 = verdict;
+                verdicts[repeat.index].0 = first.verdict(&events[repeat.index]);
             }
         }
         let by_key = places.into_iter().map(|place| place.index).collect();
-        Self { batch, by_key, verdicts }
+        Self { batch, by_key, verdicts, compared: 0 }
     }
 
     /// Places in [`Self::by_key`] of the first event of each key that counts as new.
@@ -88,16 +94,23 @@ impl<'a> Judgement<'a> {
         &self.batch.events[self.by_key[place]]
     }
 
-    /// Takes note that `original` is stored under the key of the new event at `place`.
-    pub(super) fn found(&mut self, place: usize, original: &Original) {
+    /// Takes note that `original` is stored under the key of the new event at `place`. Fails when that is
+    /// too much for one batch.
+    pub(super) fn found(&mut self, place: usize, original: &Original) -> Result<(), Error> {
+        self.compared += original.payload.len();
+        if self.compared > MAX_COMPARED_BYTES {
+            return Err(Error::TooMuch);
+        }
         let key = &self.event(place).key;
+        let comparison = Comparison::with_stored(original);
         for &index in &self.by_key[place..] {
             let event = &self.batch.events[index];
             if event.key != *key {
                 break;
             }
-            self.verdicts[index] = (compare_stored(event, original), Some(original.received_at));
+            self.verdicts[index] = (comparison.verdict(event), Some(original.received_at));
         }
+        Ok(())
     }
 
     /// What the batch adds to the counters of its topics, sorted by topic.
@@ -138,23 +151,34 @@ impl Counters {
     }
 }
 
-fn compare(event: &NewEvent, first: &NewEvent) -> Verdict {
-    verdict(event, first.timestamp, &first.source, first.payload.as_str())
+/// What repeats of one key are compared with.
+struct Comparison<'a> {
+    timestamp: Option<Timestamp>,
+    source: &'a str,
+    payload: Document<'a>,
 }
 
-fn compare_stored(event: &NewEvent, original: &Original) -> Verdict {
-    verdict(event, original.timestamp, &original.source, &original.payload)
-}
+impl<'a> Comparison<'a> {
+    fn with_first(event: &'a NewEvent) -> Self {
+        let payload = Document::new(event.payload.as_str());
+        Self { timestamp: event.timestamp, source: &event.source, payload }
+    }
 
-fn verdict(event: &NewEvent, timestamp: Option<Timestamp>, source: &str, payload: &str) -> Verdict {
-    let difference = Difference {
-        timestamp: matches!((event.timestamp, timestamp), (Some(a), Some(b)) if a != b),
-        source: &*event.source != source,
-        payload: !event.payload.is_same_value(payload),
-    };
-    match difference == Difference::default() {
-        true => Verdict::Duplicate,
-        false => Verdict::Conflict(difference),
+    fn with_stored(original: &'a Original) -> Self {
+        let Original { timestamp, source, payload, .. } = original;
+        Self { timestamp: *timestamp, source, payload: Document::new(payload) }
+    }
+
+    fn verdict(&self, event: &NewEvent) -> Verdict {
+        let difference = Difference {
+            timestamp: matches!((event.timestamp, self.timestamp), (Some(a), Some(b)) if a != b),
+            source: &*event.source != self.source,
+            payload: !self.payload.is_same_value(event.payload.as_str()),
+        };
+        match difference == Difference::default() {
+            true => Verdict::Duplicate,
+            false => Verdict::Conflict(difference),
+        }
     }
 }
 
@@ -192,7 +216,7 @@ mod tests {
         };
         let mut judgement = Judgement::new(&batch);
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [0, 1]);
-        judgement.found(
+        let found = judgement.found(
             0,
             &Original {
                 timestamp: None,
@@ -201,6 +225,7 @@ mod tests {
                 received_at: at(1),
             },
         );
+        found.expect("not too much");
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [1]);
         assert_eq!(
             judgement.counters()["t"],

@@ -41,6 +41,8 @@ impl MeasuredStore {
                 Error::Unknown(_) => unknown,
                 Error::Timeout(_) => timeout,
                 Error::Refused(_) => refused,
+                // Not a failure: it is done in parts.
+                Error::TooMuch => return,
             };
             self.metrics.store_errors(call, kind).inc();
         })

@@ -13,13 +13,12 @@ use super::{
     Batch, Durability, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
     chain,
     judge::{Judgement, Original},
-    ledger_horizon,
 };
 use crate::{
     event::{EventKey, Outcome},
     limits::{
-        COMMIT_TIMEOUT, LEDGER_PRUNE_INTERVAL, PING_TIMEOUT, READ_CONNECTION_WAIT,
-        READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
+        COMMIT_TIMEOUT, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, PING_TIMEOUT,
+        READ_CONNECTION_WAIT, READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
     },
 };
 use session::Target;
@@ -63,7 +62,7 @@ impl PostgresStore {
                 .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
         };
         let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
-        let pruning = tokio::spawn(prune(prober.clone()));
+        let pruning = tokio::spawn(prune(readers.clone()));
         let (id, lanes) = (opened.store_id, lanes.collect());
         Ok(Self { id, location, lanes, readers, prober, pruning })
     }
@@ -129,14 +128,15 @@ fn pool(target: &Target, connections: usize) -> Result<Pool, String> {
 
 /// Keeps the ledger short, for ever.
 async fn prune(pool: Pool) {
-    let sql = "DELETE FROM batch_ledger WHERE batch_id < $1";
+    let sql = "DELETE FROM batch_ledger WHERE entered_at < now() - make_interval(secs => $1)";
+    let retention = LEDGER_RETENTION.as_secs_f64();
     let mut interval = tokio::time::interval(LEDGER_PRUNE_INTERVAL);
     loop {
         interval.tick().await;
         let pruned = async {
             let connection = pool.get().await.map(Reader::new);
             let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.run(async |pruner| pruner.execute(sql, &[&ledger_horizon()]).await).await
+            connection.run(async |pruner| pruner.execute(sql, &[&retention]).await).await
         };
         if let Err(error) = pruned.await {
             warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");
@@ -227,9 +227,11 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let connection = self.prober.get().await.map(Reader::new);
-        let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-        let answer = connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop));
+        let answer = async {
+            let connection = self.prober.get().await.map(Reader::new);
+            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
+            connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop)).await
+        };
         let answer = tokio::time::timeout(PING_TIMEOUT, answer).await;
         answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())))
     }

@@ -13,12 +13,12 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
+    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store, check_lanes,
     judge::{Judgement, Original},
 };
 use crate::{
     event::{EventKey, Outcome},
-    limits::{LOCK_TIMEOUT, SQLITE_CACHE_KIB},
+    limits::{LOCK_TIMEOUT, READ_CONNECTIONS, SQLITE_CACHE_KIB},
 };
 
 mod read;
@@ -38,8 +38,10 @@ pub struct SqliteStore {
     location: String,
     writer: write::Writer,
     readers: Arc<read::Readers>,
+    /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
+    prober: Arc<read::Readers>,
     /// Held as long as the store is open, so that no second service writes to the file.
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteStore {
@@ -63,16 +65,23 @@ impl SqliteStore {
         let lock = lock(path).map_err(unreachable)?;
         let mut connection = connect(path).map_err(sql)?;
         migrate(&mut connection, path)?;
-        let identity =
-            "SELECT store_id, (SELECT max(last_received_at) FROM lanes) FROM store_identity";
-        let (id, latest) = connection
-            .query_row(identity, [], |row| Ok((row.get(0)?, row.get::<_, write::Micros>(1)?.0)))
-            .map_err(sql)?;
-        super::warn_of_future(latest);
+        let lanes = lanes(&connection).map_err(sql)?;
+        check_lanes(lanes.iter().map(|(lane, _)| *lane)).map_err(unreachable)?;
+        lanes.into_iter().for_each(|(_, latest)| super::warn_of_future(latest.0));
+        let identity = "SELECT store_id FROM store_identity";
+        let id = connection.query_row(identity, [], |row| row.get(0)).map_err(sql)?;
         let writer = write::Writer::spawn(path, connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
-        Ok(Self { id, location, writer, readers: Arc::new(read::Readers::new(path)), _lock: lock })
+        let readers = |connections| Arc::new(read::Readers::new(path, connections));
+        let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
+        Ok(Self { id, location, writer, readers, prober, lock })
     }
+}
+
+/// The lanes, with the time of the latest event of each.
+fn lanes(connection: &Connection) -> rusqlite::Result<Vec<(i64, write::Micros)>> {
+    let mut lanes = connection.prepare("SELECT lane, last_received_at FROM lanes ORDER BY lane")?;
+    lanes.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// The database for people.
@@ -136,15 +145,17 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn store_error(error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode as Code;
-    match error.sqlite_error_code() {
-        Some(Code::ConstraintViolation | Code::TooBig | Code::TypeMismatch) => {
-            Error::Refused(error.into())
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::ConstraintViolation | Code::TooBig | Code::TypeMismatch) => {
+                Self::Refused(error.into())
+            }
+            Some(Code::OperationInterrupted) => Self::Timeout(error.into()),
+            Some(Code::SystemIoFailure) => Self::Unknown(error.into()),
+            _ => Self::Unavailable(error.into()),
         }
-        Some(Code::OperationInterrupted) => Error::Timeout(error.into()),
-        Some(Code::SystemIoFailure) => Error::Unknown(error.into()),
-        _ => Error::Unavailable(error.into()),
     }
 }
 
@@ -168,7 +179,7 @@ impl Store for SqliteStore {
             // With all connections closed the next one reads what the file really holds, and the
             // ledger in it says whether the batch was committed.
             warn!("an error of the disk: closing the SQLite file and opening it again");
-            let closed = self.readers.suspend().await;
+            let closed = tokio::try_join!(self.readers.suspend(), self.prober.suspend());
             let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
             self.writer.reopen().await?;
         }
@@ -201,12 +212,30 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.readers.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+        self.prober.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
     }
 
     async fn close(&self) {
         // The last connection to close tidies the log away, and that must be the writer's.
         self.readers.close();
+        self.prober.close();
         self.writer.close().await;
+        // A process that is being started just now may have the file open for a moment longer.
+        if let Err(error) = self.lock.unlock() {
+            warn!(%error, "cannot give up the lock of the SQLite file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_that_take_long_do_not_look_like_an_outage() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
+        let _all_readers = store.readers.suspend().await.expect("open");
+        store.ping().await.expect("it is there");
     }
 }

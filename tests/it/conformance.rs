@@ -23,6 +23,7 @@ macro_rules! on_both_stores {
 }
 pub(crate) use on_both_stores;
 
+mod bad_http;
 mod bad_input;
 mod cloudevents;
 mod concurrency;

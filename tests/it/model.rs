@@ -12,6 +12,7 @@ use event_aggregator::{
     event::EventKey,
     feed::{Frame, Start, Subscription},
     ingest::{Admission, Share},
+    limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
     metrics::Metrics,
     service::Service,
     store::{
@@ -20,7 +21,10 @@ use event_aggregator::{
     },
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
-use tokio::{runtime::Builder, time::timeout};
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
 
 use self::{
     faulty::{Fault, FaultyStore, in_real_time},
@@ -69,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         Sent { topic, id, source, timestamp, payload }
     });
     let fault = prop_oneof![
+        Just(Fault::Slow),
         Just(Fault::Before),
         Just(Fault::After),
         Just(Fault::Twice),
@@ -304,8 +309,7 @@ impl Model {
                     }
                 }
             };
-            let within = event_aggregator::limits::COMMIT_RETRY;
-            match timeout(within, reading.next()).await.expect("a frame") {
+            match timeout(COMMIT_RETRY, reading.next()).await.expect("a frame") {
                 Ok(Frame::Events(events, _)) => {
                     for (event, cursor) in events {
                         let lane = usize::from(event.position.lane);
@@ -401,5 +405,31 @@ fn postgres_keeps_the_promises() {
                      UPDATE lanes SET head = 0, last_received_at = '0001-01-01 00:00:00+00'";
         runtime.block_on(database.execute(empty));
         run(&database.url, steps);
+    });
+}
+
+#[test]
+fn the_feed_goes_on_after_a_panic() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let database = Database::Sqlite(folder.path().join("events.db"));
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("runtime").block_on(async {
+        let (service, store) = start(database).await;
+        let topics: Vec<String> = Vec::new();
+        let begun = service.feed.subscribe(Start::Beginning, topics.into()).await;
+        let mut subscription = begun.expect("subscribed");
+        let caught_up = subscription.next().await.expect("a frame");
+        assert!(matches!(caught_up, Frame::CaughtUp(_)), "{caught_up:?}");
+        store.panic(2);
+        while !store.has_panicked() {
+            sleep(FEED_POLL_INTERVAL).await;
+        }
+        let sent = Sent { topic: 0, id: 0, source: 0, timestamp: None, payload: 0 };
+        let pending = service.ingest.submit(vec![sent.event()], Admission::Refuse).await;
+        pending.expect("admitted").outcomes().await.expect("stored");
+        let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
+        assert!(matches!(frame, Ok(Frame::Events(events, _)) if events.len() == 1));
+        drop(subscription);
+        stop(service, store).await;
     });
 }

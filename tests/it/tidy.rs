@@ -90,7 +90,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("metrics", &["crate::store", "crate::ingest", "crate::event", "prost", "tonic"]),
     ("ingest", &["crate::grpc", "crate::proto", "prost", "tonic", "postgres::", "sqlite::"]),
     (
-        "feed.rs",
+        "feed",
         &[
             "crate::grpc",
             "crate::proto",

@@ -168,8 +168,6 @@ impl Prepared {
         batch: &Batch,
         judgement: &mut Judgement<'_>,
     ) -> Result<Timestamp, Error> {
-        // Nothing is written before the look, so errors up to there are certain.
-        let certain = |error: tokio_postgres::Error| Error::Unavailable(error.into());
         let places: Vec<usize> = judgement.new_places().collect();
         let lane = i16::try_from(batch.lane).map_err(|error| Error::Refused(error.into()))?;
         let (topics, ids): (Vec<&str>, Vec<&str>) = places
@@ -195,7 +193,7 @@ impl Prepared {
         let applied = ledger.and_then(|row| row.as_ref().map(Applied::read).transpose());
         let applied = applied.map_err(certain)?;
         let stored = look.map_err(certain)?;
-        find(stored, &places, applied.as_ref(), judgement).await.map_err(certain)?;
+        find(stored, &places, applied.as_ref(), judgement).await?;
 
         if let Some(applied) = applied {
             // That it can be seen means that it is on this server's disk. It is on a synchronous standby
@@ -249,6 +247,11 @@ impl Prepared {
     }
 }
 
+/// Nothing is written before the look, so errors up to there are certain.
+fn certain(error: tokio_postgres::Error) -> Error {
+    Error::Unavailable(error.into())
+}
+
 /// Judges the new events at `places` by the rows that were found for them, one row in memory at a
 /// time: originals may be far larger than what was sent.
 async fn find(
@@ -256,23 +259,26 @@ async fn find(
     places: &[usize],
     applied: Option<&Applied>,
     judgement: &mut Judgement<'_>,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<(), Error> {
     let mut rows = std::pin::pin!(rows);
-    while let Some(row) = rows.next().await.transpose()? {
-        let number: i64 = row.try_get(0)?;
-        let seq: i64 = row.try_get(1)?;
-        if applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
-            continue;
+    while let Some(row) = rows.next().await.transpose().map_err(certain)? {
+        let (number, seq, original) = original(&row).map_err(certain)?;
+        if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
+            judgement.found(places[number as usize - 1], &original)?;
         }
-        let original = Original {
-            timestamp: row.try_get::<_, Option<OffsetDateTime>>(2)?.map(Into::into),
-            source: row.try_get(3)?,
-            payload: row.try_get(4)?,
-            received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
-        };
-        judgement.found(places[number as usize - 1], &original);
     }
     Ok(())
+}
+
+/// What was found for the key with a number, and its own number in the lane.
+fn original(row: &Row) -> Result<(i64, i64, Original), tokio_postgres::Error> {
+    let original = Original {
+        timestamp: row.try_get::<_, Option<OffsetDateTime>>(2)?.map(Into::into),
+        source: row.try_get(3)?,
+        payload: row.try_get(4)?,
+        received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
+    };
+    Ok((row.try_get(0)?, row.try_get(1)?, original))
 }
 
 /// What an earlier try of a batch did.

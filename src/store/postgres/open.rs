@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     limits::{DATABASE_WAIT, MIGRATION_WAIT},
-    store::Durability,
+    store::{Durability, check_lanes},
 };
 
 mod migrations {
@@ -56,12 +56,15 @@ pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Ope
     durability::check(&session, &database, demanded).await?;
     migrate(session.as_mut(), &database).await?;
 
-    let identity = "SELECT store_id, (SELECT count(*) FROM lanes),
+    let identity = "SELECT store_id, array(SELECT lane FROM lanes ORDER BY lane),
                            (SELECT max(last_received_at) FROM lanes) FROM store_identity";
     let row = session.query_one(identity, &[]).await;
     let row = row.map_err(|error| unreachable(advice(&error)))?;
-    let lanes = u16::try_from(row.get::<_, i64>(1)).unwrap_or(u16::MAX);
-    super::super::warn_of_future(row.get::<_, OffsetDateTime>(2).into());
+    let lanes: Vec<i16> = row.get(1);
+    let lanes = check_lanes(lanes.into_iter().map(i64::from)).map_err(unreachable)?;
+    if let Some(latest) = row.get::<_, Option<OffsetDateTime>>(2) {
+        super::super::warn_of_future(latest.into());
+    }
     Ok(Opened { store_id: row.get(0), lanes })
 }
 

@@ -1,4 +1,5 @@
-//! Reading: listings, look-ups and counters. Each is one statement, hence one snapshot.
+//! Reading: listings, look-ups and counters. Counters are one statement, hence one snapshot. Events may
+//! take several, which see the same: none of them ever changes, and new ones have other places.
 
 use deadpool_postgres::Object;
 use postgres_types::ToSql;
@@ -32,8 +33,8 @@ impl<'a> Sql<'a> {
     }
 }
 
-/// Events that are looked at first for a page. To cut a page of large payloads the database must
-/// unpack all that it looks at.
+/// Events that are looked at first for a page, and keys that are looked up at once. To cut an answer of
+/// large payloads the database must unpack all that it looks at.
 const FIRST_EVENTS: usize = 64;
 
 /// Lists a page: a few events first, and the rest if those were small.
@@ -48,22 +49,24 @@ pub(super) async fn list(
     let wanted = query.limit - page.events.len();
     let whole = page.events.len() == FIRST_EVENTS;
     if let (true, true, Some(last)) = (page.more && whole, wanted > 0, page.events.last()) {
-        let rest = ListQuery {
-            after: Some(Place::from(last)),
-            limit: wanted,
-            max_bytes: query.max_bytes.saturating_sub(bytes),
-            ..query.clone()
-        };
+        let room = query.max_bytes.saturating_sub(bytes);
+        let after = Some(Place::from(last));
+        let rest = ListQuery { after, limit: wanted, max_bytes: room, ..query.clone() };
         let rest = list_at_once(connection, lanes, &rest).await?;
-        page.events.extend(rest.events);
-        page.more = rest.more;
+        // The first one is always there.
+        let fits = rest.events.first().is_some_and(|event| event.payload.as_str().len() <= room);
+        if fits {
+            page.events.extend(rest.events);
+            page.more = rest.more;
+        }
     }
     Ok(page)
 }
 
 /// Lists a page with one statement. Within a lane, events lie in order of time: each lane gives its
 /// first events between two places, and the page is the first of those. The database cuts it to its
-/// bytes, so that large payloads are not carried over to be thrown away.
+/// bytes, so that large payloads are not carried over to be thrown away, and unpacks none that would not
+/// fit if it were as short as it is packed: four bytes of that may be a header.
 async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Result<Page, Error> {
     let filter = &query.filter;
     let (order, within_lane) = match filter.oldest_first {
@@ -112,16 +115,21 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
     sql.text(within_lane).value(&one_more).text(") AS event ORDER BY ").text(order);
     sql.text(" LIMIT ").value(&one_more).text(")");
     sql.text(
-        ", measured AS (
-             SELECT *, row_number() OVER placed AS place,
-                    sum(octet_length(payload::text)) OVER placed AS bytes,
-                    count(*) OVER () AS candidates
+        ", packed AS (
+             SELECT *, row_number() OVER placed AS place, count(*) OVER () AS candidates,
+                    sum(pg_column_size(payload) - 4) OVER placed AS packed
              FROM candidates WINDOW placed AS (ORDER BY ",
     )
     .text(order)
     .text(
         ")
-         )
+         ), measured AS (
+             SELECT *, sum(octet_length(payload::text)) OVER (ORDER BY place) AS bytes
+             FROM packed WHERE place = 1 OR packed <= ",
+    )
+    .value(&max_bytes)
+    .text(
+        ")
          SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
                 candidates
          FROM measured WHERE place <= ",
@@ -221,37 +229,46 @@ impl<'a> Sql<'a> {
     }
 }
 
-/// Looks keys up, cut to `max_bytes` by the database like a page.
+/// Looks keys up, some at once, until the answer has `max_bytes`.
 pub(super) async fn get(
     connection: &Object,
     keys: &[EventKey],
     max_bytes: usize,
 ) -> Result<Found, Error> {
+    // Up to the event with which it is too much.
     let sql = "
         WITH measured AS (
-            SELECT e.*, k.place, row_number() OVER (ORDER BY k.place) AS number,
-                   sum(octet_length(e.payload::text)) OVER (ORDER BY k.place) AS bytes,
-                   count(*) OVER () AS candidates
+            SELECT e.*, k.place, sum(octet_length(e.payload::text)) OVER (
+                       ORDER BY k.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                   ) AS before
             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, place)
             JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id
         )
-        SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
-               candidates, place
-        FROM measured WHERE number = 1 OR bytes <= $3 ORDER BY place";
-    let (topics, ids): (Vec<&str>, Vec<&str>) =
-        keys.iter().map(|key| (&*key.topic, &*key.event_id)).unzip();
+        SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at, place
+        FROM measured WHERE coalesce(before, 0) <= $3 ORDER BY place";
     let statement = connection.prepare_cached(sql).await?;
-    let rows = connection.query(&statement, &[&topics, &ids, &(max_bytes as i64)]).await?;
-
-    let mut found = Found { events: Vec::with_capacity(rows.len()), reached: keys.len() };
-    for row in &rows {
-        let place: i64 = row.try_get(9)?;
-        found.events.push((place as usize - 1, event(row)?));
-    }
-    if let Some(last) = rows.last()
-        && last.try_get::<_, i64>(8)? > rows.len() as i64
-    {
-        found.reached = last.try_get::<_, i64>(9)? as usize;
+    let mut found = Found::default();
+    let mut bytes = 0;
+    for keys in keys.chunks(FIRST_EVENTS) {
+        let (topics, ids): (Vec<&str>, Vec<&str>) =
+            keys.iter().map(|key| (&*key.topic, &*key.event_id)).unzip();
+        let room = max_bytes as i64 - bytes as i64;
+        for row in connection.query(&statement, &[&topics, &ids, &room]).await? {
+            let event = event(&row)?;
+            let index = found.reached + row.try_get::<_, i64>(8)? as usize - 1;
+            bytes += event.payload.as_str().len();
+            let is_full = bytes > max_bytes;
+            if is_full && !found.events.is_empty() {
+                found.reached = index;
+                return Ok(found);
+            }
+            found.events.push((index, event));
+            if is_full {
+                found.reached = index + 1;
+                return Ok(found);
+            }
+        }
+        found.reached += keys.len();
     }
     Ok(found)
 }

@@ -1,18 +1,22 @@
 //! Reading: a few connections beside the writer, each working in a blocking task.
 
 use std::{
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, Rows, ToSql, params};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{AcquireError, Semaphore, SemaphorePermit},
+    task::JoinError,
+};
 
-use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, store_error, write::Micros};
+use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, write::Micros};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
-    limits::{READ_CONNECTION_WAIT, READ_CONNECTIONS, STATEMENT_TIMEOUT},
+    limits::{READ_CONNECTION_WAIT, STATEMENT_TIMEOUT},
     store::{Counters, TopicStats},
 };
 
@@ -21,15 +25,18 @@ use crate::{
 pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// How many there may be.
+    connections: usize,
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, connections: usize) -> Self {
         Self {
             path: path.to_owned(),
             idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
+            connections,
+            permits: Arc::new(Semaphore::new(connections)),
         }
     }
 
@@ -57,13 +64,18 @@ impl Readers {
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result
         });
-        task.await.map_err(|error| Error::Unavailable(error.into()))?.map_err(store_error)
+        match task.await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result.map_err(Error::from),
+            // A fault of the program, which is no outage.
+            Err(Ok(panic)) => resume_unwind(panic),
+            Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),
+        }
     }
 
     /// Waits until nobody reads, closes the connections, and lets nobody read until the guard is
     /// dropped.
     pub(super) async fn suspend(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        let guard = self.permits.acquire_many(READ_CONNECTIONS as u32).await?;
+        let guard = self.permits.acquire_many(self.connections as u32).await?;
         self.close();
         Ok(guard)
     }

@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::Range,
+    panic::resume_unwind,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,11 +22,10 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::{Batch, Error, Judgement, Original, store_error};
+use super::{Batch, Error, Judgement, Original};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_PRUNE_INTERVAL, SQLITE_LOG_PAGES},
-    store::ledger_horizon,
+    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
 };
 
 /// A handle to the writer thread.
@@ -54,7 +54,10 @@ impl Writer {
     pub(super) async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
         let (reply, outcomes) = oneshot::channel();
         self.send(Job::Commit { batch, reply }).await?;
-        outcomes.await.map_err(|_| gone())?
+        match outcomes.await {
+            Ok(committed) => committed,
+            Err(_) => Err(self.gone().await),
+        }
     }
 
     /// Closes the file and opens it again, after an error of the disk. If it does not open, commits
@@ -62,12 +65,31 @@ impl Writer {
     pub(super) async fn reopen(&self) -> Result<(), Error> {
         let (done, reopened) = oneshot::channel();
         self.send(Job::Reopen { done }).await?;
-        reopened.await.map_err(|_| gone())
+        match reopened.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.gone().await),
+        }
     }
 
     async fn send(&self, job: Job) -> Result<(), Error> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        jobs.ok_or_else(gone)?.send(job).await.map_err(|_| gone())
+        let Some(jobs) = jobs else { return Err(stopped()) };
+        match jobs.send(job).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.gone().await),
+        }
+    }
+
+    /// Why the thread does not answer. If it panicked, so does this: whoever commits must not take for an
+    /// outage that passes what ends only with the process.
+    async fn gone(&self) -> Error {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && let Ok(Err(panic)) = tokio::task::spawn_blocking(|| thread.join()).await
+        {
+            resume_unwind(panic);
+        }
+        stopped()
     }
 
     /// Lets the thread finish what it has and waits for it.
@@ -83,7 +105,7 @@ impl Writer {
     }
 }
 
-fn gone() -> Error {
+fn stopped() -> Error {
     Error::Unavailable("the SQLite writer has stopped".into())
 }
 
@@ -96,7 +118,7 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
         // Nobody waits any more if the lane task is gone; the work is done all the same.
         match (job, &mut connection) {
             (Job::Commit { batch, reply }, Some(connection)) => {
-                let _ = reply.send(commit(connection, &batch).map_err(store_error));
+                let _ = reply.send(commit(connection, &batch));
                 if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
                     if let Err(error) = prune(connection) {
                         warn!(%error, "cannot prune the batch ledger; trying again later");
@@ -152,7 +174,7 @@ fn close(connection: Option<Connection>) {
     }
 }
 
-fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
+fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut judgement = Judgement::new(batch);
     let Some((seqs, received_at)) = applied(&transaction, batch)? else {
@@ -170,7 +192,7 @@ fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>> {
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
             && !seqs.contains(&seq)
         {
-            judgement.found(place, &original);
+            judgement.found(place, &original)?;
         }
     }
     Ok(judgement.into_outcomes(received_at))
@@ -198,7 +220,7 @@ fn store(
     transaction: &Transaction<'_>,
     batch: &Batch,
     judgement: &mut Judgement<'_>,
-) -> Result<Timestamp> {
+) -> Result<Timestamp, Error> {
     let (head, latest) = transaction
         .prepare_cached("SELECT head, last_received_at FROM lanes WHERE lane = ?1")?
         .query_row([batch.lane], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Micros>(1)?.0)))?;
@@ -225,7 +247,7 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            judgement.found(place, &original);
+            judgement.found(place, &original)?;
         }
     }
 
@@ -293,8 +315,8 @@ fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i
 
 fn prune(connection: &Connection) -> Result<()> {
     connection
-        .prepare_cached("DELETE FROM batch_ledger WHERE batch_id < ?1")?
-        .execute([ledger_horizon()])?;
+        .prepare_cached("DELETE FROM batch_ledger WHERE entered_at < (unixepoch() - ?1) * 1000000")?
+        .execute([LEDGER_RETENTION.as_secs() as i64])?;
     Ok(())
 }
 

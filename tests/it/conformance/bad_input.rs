@@ -23,7 +23,10 @@ use tonic::{Code, Status, Streaming, codegen::http::uri::PathAndQuery, transport
 use tonic_types::StatusExt;
 
 use super::http::{get, post};
-use crate::{fuzz::targets::service::Raw, harness::*};
+use crate::{
+    fuzz::targets::{self, service::Raw},
+    harness::*,
+};
 
 on_both_stores!(
     every_bad_field_is_named_wherever_it_comes_from,
@@ -32,6 +35,7 @@ on_both_stores!(
     reads_refuse_bad_arguments,
     places_that_were_not_given_out_are_refused,
     statements_in_names_are_names,
+    what_cannot_be_read_in_an_event_costs_only_that_event,
 );
 
 /// An event with one field in its payload, a structure.
@@ -108,6 +112,8 @@ fn bad_events() -> Vec<(Event, Vec<&'static str>)> {
         "{\"a\":-1e309}",
         "{\"a\":1e-400}",
         "{\"a\":0e-20000}",
+        "{\"a\":0e-9223372036854775808}",
+        "{\"a\":0e9223372036854775807}",
         &digits,
         "{\"a\":\"\\u0000\"}",
         "{\"a\":\"\0\"}",
@@ -308,6 +314,53 @@ async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
     assert_eq!(reason(&status), "REQUEST_TOO_LARGE");
     assert_eq!(publish(&mut client, vec![event("t", "1")]).await.unique_processed, 1);
     assert_eq!(server.stored().await, 1);
+}
+
+/// Messages of events, each with the field that cannot be read in it, and why.
+fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 6] {
+    let structure = |bytes: &[u8]| targets::structure::event_with(bytes);
+    let topic = [b"\x0a\x01\xfc", &event("", "1").encode_to_vec()[..]].concat();
+    [
+        (topic, "topic", "must be UTF-8"),
+        (structure(b"\x08\x01"), "payload", "another type"),
+        (structure(b"\x0a\x06\x08\x07\x12\x02\x20\x01"), "payload", "another type"),
+        (structure(b"\x0a\x07\x0a\x01\xfc\x12\x02\x20\x01"), "payload", "UTF-8"),
+        (structure(b"\x0a\x09\x0a\x01a\x12\x04\x2a\x00\x2a\x00"), "payload", "parts"),
+        (structure(b"\x0a\xff"), "payload", "read"),
+    ]
+}
+
+async fn what_cannot_be_read_in_an_event_costs_only_that_event(backend: Backend) {
+    use PublishStatus::{Accepted, Rejected};
+    let server = TestServer::start(backend).await;
+    let channel = channel_to(server.address).await;
+    let mut streaming = tonic::client::Grpc::new(channel.clone());
+    streaming.ready().await.expect("connected");
+    let (requests, outgoing) = mpsc::channel(1);
+    let codec: ContractCodec<Raw, PublishStreamResponse> = ContractCodec::default();
+    let path =
+        PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/PublishStream");
+    let outgoing = tonic::Request::new(ReceiverStream::new(outgoing));
+    let mut responses =
+        streaming.streaming(outgoing, path, codec).await.expect("stream").into_inner();
+    for (number, (bad, field, fault)) in unreadable_events().into_iter().enumerate() {
+        let good = event("good", &number.to_string()).encode_to_vec();
+        let mut message = Vec::new();
+        for event in [&bad, &good] {
+            prost::encoding::bytes::encode(1, event, &mut message);
+        }
+        let status = send(&channel, PUBLISH, message.clone(), &[]).await;
+        assert_eq!(fields_at_fault(&status), [format!("events[0].{field}")]);
+        assert!(status.message().contains(fault), "{}", status.message());
+
+        requests.send(Raw(message)).await.expect("open");
+        let response = responses.message().await.expect("an answer").expect("no end");
+        let verdicts = response.results.iter().map(|result| result.status());
+        assert_eq!(verdicts.collect::<Vec<_>>(), [Rejected, Accepted]);
+        let error = as_status(response.results[0].error.as_ref().expect("an error"));
+        assert_eq!(fields_at_fault(&error), [field]);
+    }
+    assert_eq!(server.stored().await, unreadable_events().len() as i64);
 }
 
 async fn calls_that_are_none_leave_their_connection_usable(backend: Backend) {

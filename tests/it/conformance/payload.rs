@@ -1,11 +1,15 @@
 //! Payloads: given back as they came, in the form that was asked for.
 
 use event_aggregator::proto::v1::{
-    BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, SubscribeRequest,
-    event::Content, subscribe_response::Frame,
+    BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, PublishStatus,
+    SubscribeRequest, event::Content, subscribe_response::Frame,
 };
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
 
 use super::http::get;
 use crate::harness::*;
@@ -19,6 +23,9 @@ on_both_stores!(
     no_key_of_a_payload_means_anything,
     an_absent_payload_is_an_empty_object,
     whatever_was_taken_fits_a_client_that_reads_it,
+    many_repeats_of_a_large_payload_are_judged_at_once,
+    the_largest_payloads_are_read_over_http,
+    small_repeats_of_many_large_payloads_are_judged_in_parts,
 );
 
 fn as_json() -> ListEventsRequest {
@@ -209,4 +216,82 @@ async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
         assert_eq!(answer.status, 200);
         assert!(answer.body.contains(payload));
     }
+}
+
+async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let members = |from: usize| (from..70_000).map(|key| format!(r#""{key:05}":0"#));
+    let large = format!("{{{}}}", members(0).collect::<Vec<_>>().join(","));
+    assert!(large.len() > 700_000);
+    let small = |number: usize| format!(r#"{{"{number:05}":0}}"#);
+    let repeats = |id: &str| (0..999).map(|number| event_with("t", id, &small(number))).collect();
+    let reordered = format!("{{{},\"00000\":0}}", members(1).collect::<Vec<_>>().join(","));
+
+    // Beside the first one, in the same request.
+    let mut events: Vec<Event> = repeats("1");
+    events.insert(0, event_with("t", "1", &large));
+    let told = publish(&mut client, events).await;
+    assert_eq!((told.unique_processed, told.conflicts), (1, 999));
+    // When it is stored, in any order of keys.
+    let mut events: Vec<Event> = repeats("1");
+    events.push(event_with("t", "1", &reordered));
+    let told = publish(&mut client, events).await;
+    assert_eq!((told.duplicate_dropped, told.conflicts), (1_000, 999));
+}
+
+async fn the_largest_payloads_are_read_over_http(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let payloads = largest();
+    for (id, payload) in payloads.iter().enumerate() {
+        publish(&mut client, vec![event_with("t", &id.to_string(), payload)]).await;
+    }
+    let mut next = Some("/events?limit=1000&order=oldest".to_owned());
+    let mut left = payloads.iter();
+    while let Some(path) = next {
+        let page = get(&server, &path).await;
+        assert_eq!(page.status, 200);
+        let events = page.json().as_array().expect("events").len();
+        let on_page = left.by_ref().take(events);
+        on_page.for_each(|payload| assert!(page.body.contains(payload)));
+        let link = page.header("link").and_then(|link| link.strip_prefix('<')?.split('>').next());
+        next = link.map(str::to_owned);
+        assert!(events > 0);
+    }
+    assert_eq!(left.count(), 0);
+
+    let mut stream = TcpStream::connect(server.address).await.expect("connect");
+    let request = "GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: test\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("send");
+    let mut lines = BufReader::new(stream).lines();
+    for payload in &payloads {
+        loop {
+            let line = lines.next_line().await.expect("a line").expect("no end");
+            if line.starts_with("data: ") {
+                assert!(line.contains(payload));
+                break;
+            }
+        }
+    }
+}
+
+async fn small_repeats_of_many_large_payloads_are_judged_in_parts(backend: Backend) {
+    use PublishStatus::{Accepted, Conflict};
+    let server = TestServer::start(backend).await;
+    let mut client = server.client().await;
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    let ids: Vec<String> = (0..75).map(|id| id.to_string()).collect();
+    for ids in ids.chunks(4) {
+        let events = ids.iter().map(|id| event_with("t", id, &large)).collect();
+        assert_eq!(publish(&mut client, events).await.unique_processed, ids.len() as i64);
+    }
+    // More than twice what is compared at once, with something new before and behind.
+    let mut events: Vec<Event> = ids.iter().map(|id| event("t", id)).collect();
+    events.insert(0, event("t", "before"));
+    events.push(event("t", "behind"));
+    let mut expected = vec![Conflict; events.len()];
+    (expected[0], expected[76]) = (Accepted, Accepted);
+    assert_eq!(verdicts(&mut client, events).await, expected);
+    assert_eq!(counters(&mut client).await, [152, 77, 75, 75]);
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use event_aggregator::{
+    app::{self, App},
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
     store::{
-        Batch, Counters, Durability, Filter, ListQuery, Store, postgres::PostgresStore,
-        sqlite::SqliteStore,
+        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, OpenError, Place, Store,
+        postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use uuid::Uuid;
@@ -21,15 +22,22 @@ on_both_stores!(
     a_time_is_found_wherever_it_lies,
     an_older_database_is_brought_into_order,
     what_a_store_refuses_costs_its_neighbours_nothing,
+    a_fault_of_the_program_is_no_outage,
+    the_ledger_is_pruned_by_no_clock_of_an_instance,
+    no_page_is_longer_than_what_was_asked_for,
+    keys_are_looked_up_until_the_answer_is_full,
+    a_database_with_lanes_missing_is_refused,
 );
 
 async fn open(database: &TestDatabase) -> Arc<dyn Store> {
-    match &database.url {
-        Database::Sqlite(path) => Arc::new(SqliteStore::open(path).expect("open")),
-        Database::Postgres(url) => {
-            Arc::new(PostgresStore::open(url, Durability::Waived).await.expect("open"))
-        }
-    }
+    try_open(database).await.expect("open")
+}
+
+async fn try_open(database: &TestDatabase) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match &database.url {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
+        Database::Postgres(url) => Arc::new(PostgresStore::open(url, Durability::Waived).await?),
+    })
 }
 
 fn batch(ids: &[&str]) -> Arc<Batch> {
@@ -51,6 +59,18 @@ fn batch_at(ids: &[&str], micros: i64) -> Arc<Batch> {
         received_at: Timestamp::from_micros(micros).expect("valid"),
         events: events.collect(),
     })
+}
+
+/// A batch of events with payloads of so many bytes.
+fn batch_of(sizes: &[usize]) -> Arc<Batch> {
+    let ids: Vec<String> = (0..sizes.len()).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut batch = Arc::into_inner(batch(&ids)).expect("nobody else has it");
+    for (event, bytes) in batch.events.iter_mut().zip(sizes) {
+        let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(bytes - 8));
+        event.payload = Payload::new("payload", text).expect("valid");
+    }
+    Arc::new(batch)
 }
 
 async fn list(store: &dyn Store, filter: Filter) -> Vec<Event> {
@@ -208,4 +228,157 @@ async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
     assert_eq!(error.code, tonic::Code::Internal as i32);
     assert!(!error.message.contains("poison"), "{}", error.message);
     assert_eq!(counters(&mut client).await, [5, 4, 1, 0]);
+}
+
+async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // More than can be counted.
+    let (limit, topics) = (i64::MAX as usize, Arc::default());
+    let query = FeedQuery { lane: 0, first: 1, last: 1, topics, limit, max_bytes: 1_000 };
+    let asked = Arc::clone(&store);
+    let reading = tokio::spawn(async move { asked.read(query).await });
+    assert!(reading.await.expect_err("a panic").is_panic());
+    store.ping().await.expect("it is there");
+    store.heads().await.expect("it is read by others");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_the_writer_ends_the_service() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let app = App::start(&harness::config_for(&database.url)).await.expect("start");
+    let mut client = harness::connect_to(app.address()).await;
+    let running = tokio::spawn(app.run(std::future::pending()));
+    // There is no number behind the last one.
+    database.execute("UPDATE lanes SET head = 9223372036854775807").await;
+    let answer = harness::try_publish(&mut client, vec![harness::event("t", "1")]).await;
+    assert_eq!(answer.expect_err("nobody writes").code(), tonic::Code::Unavailable);
+    let ended = running.await.expect("no panic");
+    assert!(matches!(ended, Err(app::Error::Broken)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_pruning_does_not_look_like_an_outage() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    open(&database).await.close().await;
+    let blocker = harness::connect(&database.url_text()).await;
+    blocker.batch_execute("BEGIN; LOCK TABLE batch_ledger").await.expect("lock");
+    let store = open(&database).await;
+    let pruning = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND wait_event_type = 'Lock' AND query LIKE 'DELETE FROM batch_ledger%'";
+    while database.number(pruning).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    store.ping().await.expect("it is there");
+    assert_eq!(database.number(pruning).await, 1, "it was not waited for");
+    drop(blocker);
+    store.close().await;
+}
+
+async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // An instance whose clock is a day behind commits, and another one, whose entry is old.
+    let behind = Timestamp::now().as_micros() - 86_400_000_000;
+    let id = uuid::Builder::from_unix_timestamp_millis((behind / 1_000) as u64, &[7; 10]);
+    let events = batch(&["of one behind"]).events.clone();
+    let received_at = Timestamp::from_micros(behind).expect("valid");
+    let of_one_behind = Arc::new(Batch { id: id.into_uuid(), lane: 0, received_at, events });
+    store.commit(Arc::clone(&of_one_behind)).await.expect("commit");
+    store.commit(batch(&["old"])).await.expect("commit");
+    let age = match backend {
+        Backend::Sqlite => "7200 * 1000000",
+        Backend::Postgres => "interval '2 hours'",
+    };
+    let old =
+        format!("UPDATE batch_ledger SET entered_at = entered_at - {age} WHERE first_seq = 2");
+    database.execute(&old).await;
+    store.close().await;
+    drop(store);
+
+    // The first thing that is done is to prune: by SQLite's writer, behind a commit.
+    let store = open(&database).await;
+    store.commit(batch(&["new"])).await.expect("commit");
+    while database.number("SELECT count(*) FROM batch_ledger WHERE first_seq = 2").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let outcomes = store.commit(of_one_behind).await.expect("commit");
+    assert_eq!(outcomes[0].verdict, Verdict::Accepted, "the same batch");
+    assert_eq!(store.stats(None, 0).await.expect("stats").totals.received, 3);
+    store.close().await;
+}
+
+async fn no_page_is_longer_than_what_was_asked_for(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // Many small events, then a large one, more small ones, and larger ones than a page.
+    let sizes = [&[10; 100][..], &[5_000], &[10; 20], &[20_000; 3], &[10]].concat();
+    store.commit(batch_of(&sizes)).await.expect("commit");
+    let mut query = ListQuery {
+        filter: Filter { oldest_first: true, ..Filter::default() },
+        after: None,
+        limit: 1_000,
+        max_bytes: 5_500,
+    };
+    let mut pages = Vec::new();
+    loop {
+        let page = store.list(query.clone()).await.expect("page");
+        pages.push(page.events.len());
+        query.after = page.events.last().map(Place::from);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(pages, [100, 21, 1, 1, 1, 1]);
+    query.after = None;
+    query.limit = 110;
+    let page = store.list(query).await.expect("page");
+    assert_eq!((page.events.len(), page.more), (100, true));
+    store.close().await;
+}
+
+async fn keys_are_looked_up_until_the_answer_is_full(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    let sizes = [&[10; 100][..], &[5_000], &[10; 20], &[20_000; 3], &[10]].concat();
+    store.commit(batch_of(&sizes)).await.expect("commit");
+    // Each one is followed by one that is not there, and then all are asked for again.
+    let id = |number: usize| format!("{}{}", number / 2, ["", "-missing"][number % 2]);
+    let ids: Vec<String> = (0..sizes.len() * 2).map(id).collect();
+    let ids: Vec<&str> = ids.iter().chain(&ids).map(String::as_str).collect();
+    let mut keys: Vec<EventKey> =
+        batch(&ids).events.iter().map(|event| event.key.clone()).collect();
+    let mut answers = Vec::new();
+    while !keys.is_empty() {
+        let found = store.get(keys.clone(), 5_500).await.expect("found");
+        let number = |key: &EventKey| key.event_id.parse::<usize>().ok();
+        let there: Vec<usize> =
+            (0..found.reached).filter(|&index| number(&keys[index]).is_some()).collect();
+        let indexes: Vec<usize> = found.events.iter().map(|(index, _)| *index).collect();
+        assert_eq!(indexes, there, "what is there up to where the answer was cut");
+        assert!(found.events.iter().all(|(index, event)| event.key == keys[*index]));
+        answers.push(found.events.len());
+        keys.drain(..found.reached);
+    }
+    assert_eq!(answers, [100, 21, 1, 1, 1, 101, 21, 1, 1, 1, 1]);
+    store.close().await;
+}
+
+async fn a_database_with_lanes_missing_is_refused(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    store.close().await;
+    drop(store);
+    database.execute("DELETE FROM lanes WHERE lane = 0").await;
+    let refused = try_open(&database).await.err().expect("refused").to_string();
+    assert!(refused.contains("lanes") && refused.contains("backup"), "{refused}");
+    database.execute("DELETE FROM lanes").await;
+    let refused = try_open(&database).await.err().expect("refused").to_string();
+    assert!(refused.contains("lanes") && refused.contains("backup"), "{refused}");
+    if let Backend::Postgres = backend {
+        database.execute("INSERT INTO lanes (lane) SELECT generate_series(0, 12)").await;
+        let refused = try_open(&database).await.err().expect("refused").to_string();
+        assert!(refused.contains("13 lanes"), "{refused}");
+    }
 }

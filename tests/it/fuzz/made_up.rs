@@ -53,6 +53,7 @@ fn number() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|number| number.to_string()),
         any::<f64>().prop_map(|number| format!("{number:e}")),
         "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?",
+        "-?[01](\\.0)?[eE][+-]?[0-9]{1,25}",
         select(vec![
             "9007199254740992",
             "9007199254740993",
@@ -64,6 +65,8 @@ fn number() -> impl Strategy<Value = String> {
             "1e-400",
             "0e400",
             "0e401",
+            "0e-9223372036854775808",
+            "0e9223372036854775808",
             "-0.0",
             "1E+2",
         ])

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use event_aggregator::{
     event::{EventKey, NewEvent, Outcome},
-    limits::FEED_POLL_PAUSE,
+    limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
     store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
@@ -22,6 +22,8 @@ use uuid::Uuid;
 /// What happens to one commit.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
+    /// It takes long, and is done.
+    Slow,
     /// It is not done.
     Before,
     /// It is done, and the answer is lost.
@@ -38,6 +40,8 @@ pub struct FaultyStore {
     store: Arc<dyn Store>,
     faults: Mutex<VecDeque<Fault>>,
     failing_reads: AtomicUsize,
+    /// How often it panics when it is asked for the heads.
+    panics: AtomicUsize,
     /// Batches to be done yet, and with which commit from now.
     late: Mutex<Vec<(usize, Arc<Batch>)>>,
 }
@@ -59,7 +63,13 @@ pub async fn in_real_time<T: Send + 'static>(work: impl Future<Output = T> + Sen
 impl FaultyStore {
     pub fn new(store: Arc<dyn Store>) -> Self {
         let (faults, late) = (Mutex::default(), Mutex::default());
-        Self { store, faults, failing_reads: AtomicUsize::new(0), late }
+        Self {
+            store,
+            faults,
+            failing_reads: AtomicUsize::new(0),
+            panics: AtomicUsize::new(0),
+            late,
+        }
     }
 
     /// Lets a commit to come fail.
@@ -70,6 +80,16 @@ impl FaultyStore {
     /// Lets the next reads fail.
     pub fn fail_reads(&self, reads: usize) {
         self.failing_reads.store(reads, Relaxed);
+    }
+
+    /// Panics so often when it is asked for the heads.
+    pub fn panic(&self, times: usize) {
+        self.panics.store(times, Relaxed);
+    }
+
+    /// Whether all that was asked for has happened.
+    pub fn has_panicked(&self) -> bool {
+        self.panics.load(Relaxed) == 0
     }
 
     /// Does all that is late, and lets nothing fail any more.
@@ -138,6 +158,7 @@ impl Store for FaultyStore {
                 self.late.lock().expect("lock").push((commits, batch));
                 return Err(unknown());
             }
+            Some(Fault::Slow) => sleep(STATEMENT_TIMEOUT).await,
             Some(Fault::After | Fault::Twice) | None => (),
         }
         let store = Arc::clone(&self.store);
@@ -188,6 +209,8 @@ impl Store for FaultyStore {
     }
 
     async fn heads(&self) -> Result<Vec<i64>, Error> {
+        let panics = self.panics.fetch_update(Relaxed, Relaxed, |panics| panics.checked_sub(1));
+        assert!(panics.is_err(), "a fault of the program");
         let store = self.read()?;
         in_real_time(async move { store.heads().await }).await
     }

@@ -1,7 +1,7 @@
 //! What the promises say about everything that was done: an event is kept once under its key, all that
 //! came is counted, and lanes are read in the order in which they were written.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use event_aggregator::{
     event::{
@@ -13,16 +13,25 @@ use event_aggregator::{
 use super::faulty::POISON;
 
 /// Payloads, each with what it means: texts of the same meaning are no conflict.
-pub const PAYLOADS: [(&str, u8); 8] = [
-    ("{}", 0),
-    (" { } ", 0),
-    (r#"{"n":1}"#, 1),
-    (r#"{ "n" : 1.0 }"#, 1),
-    (r#"{"n":2,"n":10e-1}"#, 1),
-    (r#"{"n":9007199254740993}"#, 2),
-    (r#"{"n":9007199254740992}"#, 3),
-    (POISON, 4),
-];
+pub static PAYLOADS: LazyLock<[(String, u8); 10]> = LazyLock::new(|| {
+    let large = |keys: &mut dyn Iterator<Item = u32>| {
+        let members: Vec<String> = keys.map(|key| format!(r#""{key}":[{key}]"#)).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let small = |text: &str| text.to_owned();
+    [
+        (small("{}"), 0),
+        (small(" { } "), 0),
+        (small(r#"{"n":1}"#), 1),
+        (small(r#"{ "n" : 1.0 }"#), 1),
+        (small(r#"{"n":2,"n":10e-1}"#), 1),
+        (small(r#"{"n":9007199254740993}"#), 2),
+        (small(r#"{"n":9007199254740992}"#), 3),
+        (small(POISON), 4),
+        (large(&mut (0..5_000)), 5),
+        (large(&mut (0..5_000).rev()), 5),
+    ]
+});
 
 /// An event as it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

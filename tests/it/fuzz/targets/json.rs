@@ -78,7 +78,8 @@ pub fn same_floats(a: &Value, b: &Value) -> bool {
 
 /// Whether there is nothing in a text that could be a reason to refuse it.
 fn is_fine(text: &str, document: Option<Value>) -> bool {
-    let has_plain_numbers = !text.contains(['e', 'E']) && text.len() < 300;
+    let has_exponents = bare(text).replace("true", "").replace("false", "").contains(['e', 'E']);
+    let has_plain_numbers = !has_exponents && text.len() < 300;
     let has_no_escapes = !text.contains('\\');
     document.is_some_and(|document| document.is_object())
         && has_plain_numbers
@@ -86,16 +87,29 @@ fn is_fine(text: &str, document: Option<Value>) -> bool {
         && depth(text) <= 24
 }
 
+/// What of a text stands outside of strings.
+fn bare(text: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_bare = |c: &char| {
+        let was_in_string = in_string;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => (),
+        }
+        !was_in_string && !in_string
+    };
+    text.chars().filter(is_bare).collect()
+}
+
 /// How deep brackets nest outside of strings.
 fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for c in bare(text).chars() {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
             _ => (),
         }
         deepest = deepest.max(depth);

@@ -9,24 +9,31 @@ use prost_types::{Struct, Value, value::Kind};
 
 use super::service::{Raw, call};
 
-/// Sends the bytes as a structure, and what prost makes of them, if it can.
-pub fn run(bytes: &[u8]) {
-    // An event as a message, but for its payload.
-    let mut event = Event {
+/// An event as a message, with these bytes as its structure.
+pub fn event_with(structure: &[u8]) -> Vec<u8> {
+    let event = Event {
         topic: "t".to_owned(),
         event_id: "1".to_owned(),
         source: "s".to_owned(),
         ..Event::default()
-    }
-    .encode_to_vec();
-    prost::encoding::bytes::encode(5, &bytes.to_vec(), &mut event);
+    };
+    let mut event = event.encode_to_vec();
+    prost::encoding::bytes::encode(5, &structure.to_vec(), &mut event);
+    event
+}
+
+/// Sends the bytes as a structure, and compares what is kept with what prost makes of them.
+pub fn run(bytes: &[u8]) {
     let mut request = Vec::new();
-    prost::encoding::bytes::encode(1, &event, &mut request);
+    prost::encoding::bytes::encode(1, &event_with(bytes), &mut request);
     let answer = call(async |subject| subject.publish(Raw(request)).await);
+    let decoded = Struct::decode(bytes);
     if let Ok((_, stored)) = answer {
-        super::json::run(stored[0].payload.as_str().as_bytes());
+        let text = stored[0].payload.as_str();
+        super::json::run(text.as_bytes());
+        agrees(decoded.as_ref().expect("what is taken can be read"), text);
     }
-    if let Ok(structure) = Struct::decode(bytes) {
+    if let Ok(structure) = decoded {
         tree(structure);
     }
 }

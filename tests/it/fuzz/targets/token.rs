@@ -21,7 +21,7 @@ pub fn run(bytes: &[u8]) {
         assert_eq!(cursor.encode(STORE), text);
         let (numbers, is_in_reach) = match cursor {
             Cursor::Feed(positions) => (positions, true),
-            Cursor::Event { place, heads } => (heads, is_in_reach(place, u16::from(lanes))),
+            Cursor::Event { place, heads } => (heads, is_in_reach(place, lanes.into())),
         };
         assert!(is_in_reach && numbers.len() == usize::from(lanes));
         assert!(numbers.iter().all(|&number| number >= 0));
@@ -34,7 +34,7 @@ pub fn run(bytes: &[u8]) {
     let text = token::seal(Kind::Page, STORE, &body);
     if let Ok(place) = page::decode(&text, STORE, &filter) {
         assert_eq!(page::encode(STORE, &filter, place), text);
-        assert!(is_in_reach(place, u16::MAX) && !opened(&text));
+        assert!(is_in_reach(place, 1 << 16) && !opened(&text));
     }
 }
 
@@ -47,9 +47,9 @@ fn opened(text: &str) -> bool {
     opened.is_ok()
 }
 
-/// Whether a store can look behind a place.
-fn is_in_reach(place: event_aggregator::store::Place, lanes: u16) -> bool {
-    (0..i64::MAX).contains(&place.position.seq) && place.position.lane <= lanes
+/// Whether a store with so many lanes can look behind a place.
+fn is_in_reach(place: event_aggregator::store::Place, lanes: u32) -> bool {
+    (0..i64::MAX).contains(&place.position.seq) && u32::from(place.position.lane) < lanes
 }
 
 fn place() -> event_aggregator::store::Place {
