@@ -29,6 +29,7 @@ use crate::{
 
 mod changes;
 mod command;
+mod elsewhere;
 mod file;
 mod grants;
 mod rate;
