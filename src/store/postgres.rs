@@ -26,6 +26,7 @@ use session::Target;
 
 pub use columns::JsonText;
 pub use lane::STORE;
+pub(super) use reply::told;
 pub use verify::verify;
 
 mod columns;
@@ -33,6 +34,7 @@ mod durability;
 mod lane;
 mod open;
 mod read;
+mod reply;
 mod session;
 mod tls;
 mod verify;
