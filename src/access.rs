@@ -94,19 +94,19 @@ impl Access {
         }
     }
 
-    /// Who calls. A token decides if there is one: `authorization` is the header of that name. Whatever is
-    /// wrong with it, the answer is the same.
+    /// Who calls. A token decides if there is one: `authorization` is the header of that name, and `names`
+    /// are those of the caller's certificate, in lower case. Whatever is wrong, the answer is the same.
     pub fn authenticate(
         &self,
         authorization: Option<&[u8]>,
-        certificate: Option<&Arc<str>>,
+        names: Option<&Arc<[String]>>,
     ) -> Result<Identity, Error> {
         let Rule::Named(policies) = &self.0 else { return Ok(Identity::ANYBODY) };
-        let credential = match (authorization, certificate) {
+        let credential = match (authorization, names) {
             (Some(header), _) => {
                 Credential::Token(Digest::of_bearer(header).ok_or(Error::Unauthenticated)?)
             }
-            (None, Some(name)) => Credential::Certificate(Arc::clone(name)),
+            (None, Some(names)) => Credential::Certificate(Arc::clone(names)),
             (None, None) => return Err(Error::Unauthenticated),
         };
         let (policies, holder) = (policies.clone(), Arc::default());
@@ -120,7 +120,7 @@ impl Access {
 #[derive(Debug, Clone)]
 enum Credential {
     Token(Digest),
-    Certificate(Arc<str>),
+    Certificate(Arc<[String]>),
 }
 
 /// Who calls, and what they may do by now.

@@ -27,9 +27,9 @@ use tracing::{info, warn};
 
 use crate::{config::TlsArgs, limits::CERTIFICATE_INTERVAL};
 
-pub(crate) use name::name;
+pub(crate) use names::names;
 
-mod name;
+mod names;
 
 /// What is spoken behind TLS, the better one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];

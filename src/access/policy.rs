@@ -124,9 +124,12 @@ impl Policy {
     /// Whose credential this is. Compares a token with those of all, in the same time whichever it is.
     pub(super) fn holder(&self, credential: &Credential) -> Option<Arc<Holder>> {
         let is_of = match credential {
-            Credential::Certificate(name) => {
+            Credential::Certificate(names) => {
+                let is_named = |name: &String| names.contains(name);
                 let mut holders = self.0.iter();
-                return holders.find(|holder| holder.certificate.as_deref() == Some(name)).cloned();
+                let found =
+                    holders.find(|holder| holder.certificate.as_ref().is_some_and(is_named));
+                return found.cloned();
             }
             Credential::Token(token) => token,
         };

@@ -67,9 +67,9 @@ where
             // Taken out: nothing behind this needs it, so nothing can tell it.
             let token = request.headers_mut().remove(AUTHORIZATION);
             let peer = request.extensions().get::<Peer>();
-            let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+            let names = peer.map(|peer| &peer.names);
             let token = token.as_ref().map(|token| token.as_bytes());
-            match self.access.authenticate(token, certificate) {
+            match self.access.authenticate(token, names) {
                 Ok(identity) => _ = request.extensions_mut().insert(identity),
                 Err(error) => {
                     return Either::Right(ready(Ok(status::access(error).into_http())));

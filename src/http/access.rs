@@ -30,8 +30,8 @@ impl FromRequestParts<Service> for Caller {
         // Taken out: nothing behind this needs it, so nothing can tell it.
         let token = parts.headers.remove(AUTHORIZATION);
         let peer = parts.extensions.get::<Peer>();
-        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let names = peer.map(|peer| &peer.names);
         let token = token.as_ref().map(|token| token.as_bytes());
-        service.access.authenticate(token, certificate).map(Self).map_err(Error::access)
+        service.access.authenticate(token, names).map(Self).map_err(Error::access)
     }
 }

@@ -201,8 +201,8 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
     const BEARER: &str = "Bearer token-of-root";
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
-    // One is known by the name of a host, as are services in a cluster, the others by their own.
-    let hosts: [&[&str]; 3] = [&[], &["shop.test"], &[]];
+    // Any name of a host in it may be meant, and the common name is none.
+    let hosts: [&[&str]; 3] = [&["localhost", "Producer"], &["shop.test"], &[]];
     for (name, hosts) in ["producer", "shop", "stranger"].into_iter().zip(hosts) {
         authority.issue_for(hosts, name, ExtendedKeyUsagePurpose::ClientAuth);
     }
@@ -213,7 +213,8 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
         )
     };
     let root = entry("root", &grant("publish read admin", "*"));
-    let identities = [known("producer", "orders"), known("shop.test", "shop"), root].concat();
+    let (producer, shop) = (known("producer", "orders"), known("SHOP.test", "shop"));
+    let identities = [producer, shop, known("stranger", "orders"), root].concat();
     fs::write(authority.path("access.toml"), identities).expect("write");
     let database = TestDatabase::new(Backend::Sqlite).await;
     let (ca, access) = (authority.text("ca.pem"), authority.text("access.toml"));

@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
+use rustls::pki_types::DnsName;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -78,7 +79,11 @@ impl Reader<'_> {
         self.only(fields, &known, &name);
         let tokens = self.tokens(fields, &name, seen);
         let certificate = fields.get("certificate").and_then(|value| {
-            let certificate = self.text(value, &name, "certificate")?;
+            let certificate = self.text(value, &name, "certificate")?.to_ascii_lowercase();
+            if DnsName::try_from(certificate.trim_start_matches("*.")).is_err() {
+                let advice = "must be a DNS name, one of those in the certificate";
+                self.fault(value.span(), format!("{name}: certificate {advice}"));
+            }
             if !seen.certificates.insert(certificate.clone()) {
                 self.fault(
                     value.span(),

@@ -41,6 +41,7 @@ async fn every_fault_is_told_with_its_line() {
             "x: token_sha256 has a token that was there",
         ),
         (of_shop("certificate = \"\""), 5, "shop: certificate must be a text"),
+        (of_shop("certificate = \"Some Body\""), 5, "shop: certificate must be a DNS name"),
         (of_shop(&format!("tokens = \"{CANARY}\"")), 5, "shop: unknown field; there are name, "),
         (of_shop("events_per_second = 0"), 5, "shop: events_per_second must be from 1 to"),
         (of_shop("events_per_second = 1\nburst = 999"), 5, "from 1000 to"),
