@@ -4,7 +4,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse,
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{access::Caller, error::Error, event::Given, query::unknown};
+use super::{access::Caller, error::Error, event::Given, parameters::Parameters, query::unknown};
 use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
@@ -32,7 +32,7 @@ pub(super) async fn stream(
     Caller(caller): Caller,
     State(service): State<Service>,
     headers: HeaderMap,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
 ) -> Result<impl IntoResponse, Error> {
     let mut topics = Vec::new();
     let mut cursor = String::new();
