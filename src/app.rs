@@ -94,6 +94,12 @@ impl App {
             Some(path) => Some(AccessFile::open(path).await?),
             None => None,
         };
+        let is_asked_for = config.tls.tls_client_ca.is_some();
+        if !is_asked_for && access_file.as_ref().is_some_and(AccessFile::names_certificates) {
+            warn!(
+                "the access file names certificates, and nobody shows one without --tls-client-ca"
+            );
+        }
         let failed = |reason| Error::Listen { address, reason };
         let door = Door::open(address, tls).await.map_err(failed)?;
         let metrics = Metrics::default();

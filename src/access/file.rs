@@ -78,6 +78,11 @@ impl AccessFile {
         Access(Rule::Named(self.policies.subscribe()))
     }
 
+    /// Whether anybody in it is known by a certificate.
+    pub fn names_certificates(&self) -> bool {
+        self.policies.borrow().names_certificates()
+    }
+
     /// Reads it again every few seconds, and at once on SIGHUP.
     pub async fn follow(mut self) {
         let mut hangup = signal(SignalKind::hangup());

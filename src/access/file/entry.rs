@@ -161,6 +161,9 @@ impl Reader<'_> {
                 verb.map(|(_, verb)| *verb).ok_or("must be publish, read or admin")
             });
             let topics = self.each(item, name, "topics", Pattern::new);
+            if verbs.contains(&Verb::Admin) && !topics.iter().any(Pattern::covers_all) {
+                self.fault(item.span(), format!("{name}: admin is granted on the topic * only"));
+            }
             grants.push(Grant { verbs, topics });
         }
         grants
@@ -179,6 +182,12 @@ impl Reader<'_> {
             return Vec::new();
         };
         let Some(list) = self.list(value, name, field) else { return Vec::new() };
+        if list.is_empty() {
+            self.fault(
+                value.span(),
+                format!("{name}: {field} is empty, so the grant allows nothing"),
+            );
+        }
         let mut all = Vec::new();
         for item in list {
             let Some(text) = self.text(item, name, field) else { continue };
