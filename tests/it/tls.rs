@@ -279,6 +279,40 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_demands_tokens_is_checked_without_one() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    let by_certificate = "[[identity]]\nname = \"x\"\ncertificate = \"x.test\"\ngrants = []\n";
+    fs::write(authority.path("access.toml"), by_certificate).expect("write");
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let serve = |listen: &str, more: &[&str]| {
+        let mut command = program();
+        command
+            .args(["serve", "--listen", listen, "--database-url", &database.url_text()])
+            .args(["--access", &authority.text("access.toml")])
+            .args(more)
+            .stderr(fs::File::create(authority.path("log")).expect("a file"));
+        Service::run(&mut command)
+    };
+    let (certificate, key) = (authority.text("server.pem"), authority.text("server.key"));
+    let tls = ["--tls-cert", &*certificate, "--tls-key", &key];
+    let service = serve("0.0.0.0:0", &[&tls[..], &["--insecure"]].concat());
+    let mut health = program();
+    let address = format!("https://localhost:{}", service.address.port());
+    health.arg("health").env("EVENT_AGGREGATOR_ADDR", address);
+    health.env("EVENT_AGGREGATOR_CA", authority.text("ca.pem"));
+    let answered = run(health).await;
+    assert_eq!(String::from_utf8_lossy(&answered.stdout), "serving\n", "{answered:?}");
+    // It is told what is of no use, and nothing of a danger that there is not.
+    assert!(authority.log().contains("nobody shows one without --tls-client-ca"));
+    assert!(!authority.log().contains("anybody who reaches"), "{}", authority.log());
+    drop(service);
+
+    drop(serve("0.0.0.0:0", &["--insecure"]));
+    assert!(authority.log().contains("anybody who reaches"), "{}", authority.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_certificates_are_taken_and_bad_ones_are_not() {
     let (old, new) = (Authority::new(), Authority::new());
     for authority in [&old, &new] {
