@@ -38,8 +38,7 @@ pub enum Error {
     /// Nobody needs to say who calls, and the call may come from a page from elsewhere.
     #[error(
         "this service is for its own machine, and the call names another host: call it by its address or \
-         as localhost, or start it with --access FILE, or with --insecure if nothing but this machine \
-         leads here"
+         as localhost, or start it with --access FILE, or with --insecure, which takes any name"
     )]
     Misaddressed,
     /// Who calls may do this, but not so often.
