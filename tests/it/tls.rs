@@ -348,6 +348,25 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     publish(&mut connected, vec![event("t", "3")]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_is_told_once() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let _service = authority.serve(&database, &[]);
+    let certificate = authority.path("server.pem");
+    let text = fs::read(&certificate).expect("read");
+    fs::remove_file(authority.path("server.key")).expect("remove");
+    // Each look at the files takes one of these, and then misses the key. The last begins after two ended.
+    for _ in 0..3 {
+        let pipe = authority.path("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        fs::rename(pipe, &certificate).expect("rename");
+        fs::write(&certificate, &text).expect("write");
+    }
+    assert_eq!(authority.log().matches("is not used").count(), 1, "{}", authority.log());
+}
+
 #[test]
 fn what_is_wrong_with_certificates_is_said_in_one_line() {
     let authority = Authority::new();
