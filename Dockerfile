@@ -34,10 +34,9 @@ COPY --from=build /build/target/release/event-aggregator /usr/local/bin/event-ag
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 # With a read-only root file system, /data is the only place for the temporary files of SQLite.
-# A container is reached only if its port is published or its network shared. Where others share it, give
-# the service a certificate and an access file (SECURITY.md), and set EVENT_AGGREGATOR_INSECURE=false.
+# On all addresses of the container the service starts only with a certificate and an access file, or if
+# EVENT_AGGREGATOR_INSECURE=true says that its network keeps others away (SECURITY.md).
 ENV EVENT_AGGREGATOR_LISTEN=0.0.0.0:50051 \
-    EVENT_AGGREGATOR_INSECURE=true \
     EVENT_AGGREGATOR_DATA_DIR=/data \
     SQLITE_TMPDIR=/data
 
@@ -46,6 +45,7 @@ USER 65532:65532
 VOLUME /data
 EXPOSE 50051
 
+# With a certificate: EVENT_AGGREGATOR_ADDR=https://NAME:50051, and EVENT_AGGREGATOR_CA (SECURITY.md).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["event-aggregator", "health"]
 

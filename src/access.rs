@@ -1,6 +1,6 @@
 //! Who may do what, and how much. Callers prove who they are by a token or a certificate; an access file
-//! says what each of them may do. Without one everybody may do everything, and asking costs a look at an
-//! option.
+//! says what each of them may do. Without one everybody may do everything, except pages from elsewhere
+//! where the service is for its own machine; asking costs next to nothing then.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -16,6 +16,7 @@ use self::{
 
 pub mod exposure;
 pub mod file;
+mod host;
 mod policy;
 mod rate;
 mod token;
@@ -34,6 +35,12 @@ pub enum Error {
         /// On which topic; none means on all. One that is no name at all is not repeated, either.
         topic: Option<Name>,
     },
+    /// Nobody needs to say who calls, and the call may come from a page from elsewhere.
+    #[error(
+        "this service is for its own machine, and the call names another host: call it by its address or \
+         as localhost, or start it with --access FILE, or with --insecure, which takes any name"
+    )]
+    Misaddressed,
     /// Who calls may do this, but not so often.
     #[error(
         "more events came than this identity may send per second; nothing of this request was stored"
@@ -53,27 +60,52 @@ fn describe(verb: Verb, topic: Option<&Name>) -> String {
 
 /// What callers are asked who they are by. Clones are handles to the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Access(Option<watch::Receiver<Arc<Policy>>>);
+pub struct Access(Rule);
+
+#[derive(Debug, Clone, Default)]
+enum Rule {
+    /// Everybody may do everything.
+    #[default]
+    Anybody,
+    /// Everybody on this machine may do everything; pages that its browsers show may not.
+    ThisMachine,
+    /// An access file says who may do what.
+    Named(watch::Receiver<Arc<Policy>>),
+}
 
 impl Access {
-    /// Whether everybody may do everything, because there is no access file.
-    pub fn is_open(&self) -> bool {
-        self.0.is_none()
+    /// Everybody who calls this machine by a name of its own may do everything.
+    pub fn of_this_machine() -> Self {
+        Self(Rule::ThisMachine)
     }
 
-    /// Who calls. A token decides if there is one: `authorization` is the header of that name. Whatever is
-    /// wrong with it, the answer is the same.
+    /// Whether nobody is asked who they are, because there is no access file.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.0, Rule::Named(_))
+    }
+
+    /// Fails for what a page from elsewhere may have sent, where nobody is asked who they are. `hosts` is
+    /// what the call says that it goes to: browsers always say it, and other programs need not.
+    pub fn admit<'a>(&self, hosts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Error> {
+        match self.0 {
+            Rule::ThisMachine if !hosts.into_iter().all(host::is_here) => Err(Error::Misaddressed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who calls. A token decides if there is one: `authorization` is the header of that name, and `names`
+    /// are those of the caller's certificate, in lower case. Whatever is wrong, the answer is the same.
     pub fn authenticate(
         &self,
         authorization: Option<&[u8]>,
-        certificate: Option<&Arc<str>>,
+        names: Option<&Arc<[String]>>,
     ) -> Result<Identity, Error> {
-        let Some(policies) = &self.0 else { return Ok(Identity(None)) };
-        let credential = match (authorization, certificate) {
+        let Rule::Named(policies) = &self.0 else { return Ok(Identity::ANYBODY) };
+        let credential = match (authorization, names) {
             (Some(header), _) => {
                 Credential::Token(Digest::of_bearer(header).ok_or(Error::Unauthenticated)?)
             }
-            (None, Some(name)) => Credential::Certificate(Arc::clone(name)),
+            (None, Some(names)) => Credential::Certificate(Arc::clone(names)),
             (None, None) => return Err(Error::Unauthenticated),
         };
         let (policies, holder) = (policies.clone(), Arc::default());
@@ -87,7 +119,7 @@ impl Access {
 #[derive(Debug, Clone)]
 enum Credential {
     Token(Digest),
-    Certificate(Arc<str>),
+    Certificate(Arc<[String]>),
 }
 
 /// Who calls, and what they may do by now.

@@ -9,10 +9,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
 use crate::{
-    access::{
-        self, Access, AccessFile,
-        exposure::{self, Exposed},
-    },
+    access::{self, Access, AccessFile, exposure::Exposed},
     config::{Config, Database},
     door::Door,
     grpc::{self, Router, SERVICE_NAME},
@@ -89,7 +86,7 @@ impl App {
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let address = config.listen;
         config.check_exposure().map_err(|reason| Error::Exposed { address, reason })?;
-        if !exposure::is_loopback(address.ip()) && config.insecure {
+        if config.is_exposed() {
             warn!("anybody who reaches {address} may use the service or read along: --insecure");
         }
         let tls = Tls::start(&config.tls)?;
@@ -97,11 +94,22 @@ impl App {
             Some(path) => Some(AccessFile::open(path).await?),
             None => None,
         };
+        let is_asked_for = config.tls.tls_client_ca.is_some();
+        if !is_asked_for && access_file.as_ref().is_some_and(AccessFile::names_certificates) {
+            warn!(
+                "the access file names certificates, and nobody shows one without --tls-client-ca"
+            );
+        }
         let failed = |reason| Error::Listen { address, reason };
         let door = Door::open(address, tls).await.map_err(failed)?;
         let metrics = Metrics::default();
         let store = open(config, &metrics).await?;
-        Self::over(store, metrics, door, access_file).await
+        let access = match &access_file {
+            Some(file) => file.access(),
+            None if config.is_of_this_machine() => Access::of_this_machine(),
+            None => Access::default(),
+        };
+        Self::assemble(store, metrics, door, access, access_file).await
     }
 
     /// A service over any store, behind an address that is bound.
@@ -112,6 +120,16 @@ impl App {
         access_file: Option<AccessFile>,
     ) -> Result<Self, Error> {
         let access = access_file.as_ref().map_or_else(Access::default, AccessFile::access);
+        Self::assemble(store, metrics, door, access, access_file).await
+    }
+
+    async fn assemble(
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+        door: Door,
+        access: Access,
+        access_file: Option<AccessFile>,
+    ) -> Result<Self, Error> {
         let service = Service { access, ..Service::start(store, metrics) };
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;

@@ -41,12 +41,17 @@ pub struct Config {
     #[arg(long, env = "EVENT_AGGREGATOR_ACCESS", value_name = "FILE")]
     pub access: Option<PathBuf>,
 
-    /// Listen beyond this machine although others could read along or need not say who they are
+    /// Listen beyond this machine although others could read along or need not say who they are, and
+    /// take calls that name any host
     #[arg(long, env = "EVENT_AGGREGATOR_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
 
     /// Use a database that a crash may rob of events that were acknowledged, and only warn of it
-    #[arg(long, env = "EVENT_AGGREGATOR_ALLOW_DATA_LOSS")]
+    #[arg(
+        long,
+        env = "EVENT_AGGREGATOR_ALLOW_DATA_LOSS",
+        value_parser = FalseyValueParser::new()
+    )]
     pub allow_data_loss: bool,
 }
 
@@ -66,10 +71,24 @@ impl Config {
 
     /// Fails if others could use the service, or read along, and its operator did not say that they may.
     pub fn check_exposure(&self) -> Result<(), Exposed> {
-        let is_loopback = exposure::is_loopback(self.listen.ip());
-        let has_tls = self.tls.tls_cert.is_some();
+        if self.is_exposed() && !self.insecure { Err(Exposed) } else { Ok(()) }
+    }
+
+    /// Whether others could use the service, or read along.
+    pub fn is_exposed(&self) -> bool {
         let is_authenticated = self.access.is_some() || self.tls.tls_client_ca.is_some();
-        exposure::check(is_loopback, has_tls, is_authenticated, self.insecure)
+        exposure::is_exposed(self.listen.ip(), self.has_tls(), is_authenticated)
+    }
+
+    /// Whether it is for this machine alone, and asks nobody who they are: then it must not take what
+    /// pages from elsewhere send. With TLS the browser compares the name of the page itself.
+    pub fn is_of_this_machine(&self) -> bool {
+        let is_open = self.access.is_none() && !self.has_tls() && !self.insecure;
+        exposure::is_loopback(self.listen.ip()) && is_open
+    }
+
+    fn has_tls(&self) -> bool {
+        self.tls.tls_cert.is_some()
     }
 }
 

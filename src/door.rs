@@ -1,7 +1,7 @@
 //! How connections come in: taken in up to a bound, cut when they do not come to the point, and served
 //! with HTTP/1 and HTTP/2 on one port. What they ask for is answered elsewhere.
 
-use std::{io, net::SocketAddr, pin::pin};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc};
 
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -168,14 +168,14 @@ impl Served {
             return;
         }
         let Some(tls) = &self.tls else {
-            let peer = Peer { address, certificate: None };
+            let peer = Peer { address, names: Arc::default() };
             return self.serve(stream, peer).await;
         };
         let handshake = timeout(OPENING_TIMEOUT, tls.accept(stream));
         let handshake = self.stopping.run_until_cancelled(handshake);
         match handshake.await {
             Some(Ok(Ok(stream))) => {
-                let peer = Peer { address, certificate: tls::name(&stream) };
+                let peer = Peer { address, names: tls::names(&stream) };
                 self.serve(stream, peer).await;
             }
             Some(Ok(Err(error))) => debug!(%error, "a TLS handshake failed"),

@@ -4,7 +4,10 @@
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -25,6 +28,7 @@ mod fields;
 mod guard;
 mod items;
 mod metrics;
+mod parameters;
 mod publish;
 mod query;
 mod stream;
@@ -48,8 +52,20 @@ pub fn router(service: Service) -> Router {
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready))
         .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .layer(middleware::map_response(private))
         .layer(middleware::from_fn(traced))
         .with_state(service)
+}
+
+/// What is answered is for the caller alone, and what it says that it is. The parts of the dashboard, which
+/// have tags, say themselves how they are kept.
+async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(ETAG) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 /// Answers within a span that is called after the route.

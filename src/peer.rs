@@ -8,6 +8,6 @@ use std::{net::SocketAddr, sync::Arc};
 pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
-    /// Who it is, if it has proved that by a certificate: its first DNS name, or else its common name.
-    pub certificate: Option<Arc<str>>,
+    /// Who it is, if it has proved that by a certificate: the DNS names in it, in lower case.
+    pub names: Arc<[String]>,
 }

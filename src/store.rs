@@ -273,12 +273,13 @@ impl Error {
     }
 }
 
-/// The message of an error with those of its causes, on one line.
+/// The message of an error with those of its causes, on one line, without the values that a database
+/// quotes.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let message = error.to_string();
+        let message = postgres::told(error).unwrap_or_else(|| error.to_string());
         if !text.ends_with(&message) {
             text = format!("{text}: {message}");
         }

@@ -27,9 +27,9 @@ use tracing::{info, warn};
 
 use crate::{config::TlsArgs, limits::CERTIFICATE_INTERVAL};
 
-pub(crate) use name::name;
+pub(crate) use names::names;
 
-mod name;
+mod names;
 
 /// What is spoken behind TLS, the better one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -98,7 +98,7 @@ impl Tls {
         let acceptor = Arc::new(RwLock::new(files.acceptor(&contents)?));
         let tls = Self { files: Arc::new(files), acceptor };
         let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Signal)?;
-        let mut follower = Follower { files: Arc::clone(&tls.files), known: contents };
+        let mut follower = Follower { files: Arc::clone(&tls.files), known: contents, said: None };
         let acceptor = Arc::downgrade(&tls.acceptor);
         tokio::spawn(async move {
             // For as long as there is a service.
@@ -228,6 +228,8 @@ struct Follower {
     files: Arc<Files>,
     /// What was in them when they were looked at last, good or bad.
     known: Contents,
+    /// What was wrong with them then.
+    said: Option<String>,
 }
 
 impl Follower {
@@ -235,6 +237,7 @@ impl Follower {
     fn look(&mut self, is_asked: bool) -> Option<TlsAcceptor> {
         let read = self.files.read();
         if !is_asked && read.as_ref().is_ok_and(|contents| *contents == self.known) {
+            self.said = None;
             return None;
         }
         let made = read.and_then(|contents| {
@@ -243,11 +246,16 @@ impl Follower {
         });
         match made {
             Ok(acceptor) => {
+                self.said = None;
                 info!("new connections get the certificate as it is now");
                 Some(acceptor)
             }
             Err(error) => {
-                warn!(%error, "the new certificate is not used; the old one goes on");
+                let fault = error.to_string();
+                if is_asked || self.said.as_ref() != Some(&fault) {
+                    warn!(fault, "the new certificate is not used; the old one goes on");
+                }
+                self.said = Some(fault);
                 None
             }
         }

@@ -17,18 +17,10 @@ pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Fails for a service that must not listen like this.
-pub fn check(
-    is_loopback: bool,
-    tls: bool,
-    authenticated: bool,
-    insecure: bool,
-) -> Result<(), Exposed> {
+/// Whether others could use a service that listens there, or read along.
+pub fn is_exposed(address: IpAddr, tls: bool, authenticated: bool) -> bool {
     // Tokens that everybody on the way can read prove nothing.
-    match is_loopback || insecure || (tls && authenticated) {
-        true => Ok(()),
-        false => Err(Exposed),
-    }
+    !(is_loopback(address) || (tls && authenticated))
 }
 
 #[cfg(test)]
@@ -36,12 +28,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_machine_it_takes_tls_and_names_or_a_word() {
+    fn beyond_the_machine_it_takes_tls_and_names() {
+        let [here, beyond] = ["127.0.0.1", "0.0.0.0"].map(|it| it.parse().expect("an address"));
         for (tls, authenticated) in [(false, false), (false, true), (true, false), (true, true)] {
-            assert_eq!(check(true, tls, authenticated, false), Ok(()));
-            assert_eq!(check(false, tls, authenticated, true), Ok(()));
-            let allowed = check(false, tls, authenticated, false).is_ok();
-            assert_eq!(allowed, tls && authenticated, "{tls} {authenticated}");
+            assert!(!is_exposed(here, tls, authenticated), "{tls} {authenticated}");
+            let is_safe = tls && authenticated;
+            assert_eq!(is_exposed(beyond, tls, authenticated), !is_safe, "{tls} {authenticated}");
         }
     }
 

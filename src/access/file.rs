@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Access, policy::Policy};
+use super::{Access, Rule, policy::Policy};
 use crate::limits::{ACCESS_POLL_INTERVAL, MAX_ACCESS_FILE_BYTES};
 
 mod entry;
@@ -75,7 +75,12 @@ impl AccessFile {
 
     /// What it says, now and later.
     pub fn access(&self) -> Access {
-        Access(Some(self.policies.subscribe()))
+        Access(Rule::Named(self.policies.subscribe()))
+    }
+
+    /// Whether anybody in it is known by a certificate.
+    pub fn names_certificates(&self) -> bool {
+        self.policies.borrow().names_certificates()
     }
 
     /// Reads it again every few seconds, and at once on SIGHUP.

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::{Credential, rate::Rate, token::Digest};
+use crate::event::Name;
 
 /// What can be done to a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,14 @@ impl fmt::Display for Verb {
     }
 }
 
+/// What is wrong with a pattern that no topic can match.
+const NO_NAME: &str = "can match no topic: names have at most 255 bytes, no control characters, and no \
+                       white space at either end";
+
+fn is_name(text: &str) -> bool {
+    Name::new("topic", text.to_owned()).is_ok()
+}
+
 /// Which topics are meant: one, or all that begin alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
@@ -45,9 +54,13 @@ impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, &'static str> {
         match text.strip_suffix('*') {
             Some(prefix) if prefix.contains('*') => Err("may have a * only at its end"),
+            Some("") => Ok(Self::Prefix(String::new())),
+            // It may be the whole name, or end where no name may.
+            Some(prefix) if !is_name(prefix) && !is_name(&format!("{prefix}.")) => Err(NO_NAME),
             Some(prefix) => Ok(Self::Prefix(prefix.to_owned())),
             None if text.contains('*') => Err("may have a * only at its end"),
             None if text.is_empty() => Err("must not be empty; * means all topics"),
+            None if !is_name(text) => Err(NO_NAME),
             None => Ok(Self::Topic(text.to_owned())),
         }
     }
@@ -59,7 +72,7 @@ impl Pattern {
         }
     }
 
-    fn covers_all(&self) -> bool {
+    pub(super) fn covers_all(&self) -> bool {
         matches!(self, Self::Prefix(prefix) if prefix.is_empty())
     }
 }
@@ -121,12 +134,20 @@ impl Policy {
         Self(holders.into_iter().map(Arc::new).collect())
     }
 
+    /// Whether anybody is known by a certificate.
+    pub(super) fn names_certificates(&self) -> bool {
+        self.0.iter().any(|holder| holder.certificate.is_some())
+    }
+
     /// Whose credential this is. Compares a token with those of all, in the same time whichever it is.
     pub(super) fn holder(&self, credential: &Credential) -> Option<Arc<Holder>> {
         let is_of = match credential {
-            Credential::Certificate(name) => {
+            Credential::Certificate(names) => {
+                let is_named = |name: &String| names.contains(name);
                 let mut holders = self.0.iter();
-                return holders.find(|holder| holder.certificate.as_deref() == Some(name)).cloned();
+                let found =
+                    holders.find(|holder| holder.certificate.as_ref().is_some_and(is_named));
+                return found.cloned();
             }
             Credential::Token(token) => token,
         };
@@ -150,7 +171,8 @@ mod tests {
         assert!(covers("a", "a") && !covers("a", "ab") && !covers("a", ""));
         assert!(covers("a*", "a") && covers("a*", "ab") && !covers("a*", "b"));
         assert!(covers("*", "a") && covers("*", "*"));
-        for pattern in ["", "a*b", "**", "*a"] {
+        assert!(covers("a *", "a b"));
+        for pattern in ["", "a*b", "**", "*a", " a", "a ", " a*", "a\n*", "a\u{7f}"] {
             assert!(Pattern::new(pattern).is_err(), "{pattern}");
         }
         assert!(Pattern::new("*").expect("all").covers_all());

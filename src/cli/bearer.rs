@@ -62,6 +62,13 @@ impl BearerArgs {
 #[derive(Debug, Clone)]
 pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
 
+impl Bearer {
+    /// Whether there is one.
+    pub(super) fn is_shown(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(header) = &self.0 {

@@ -1,6 +1,10 @@
 //! Talking to a service: where it is, and what its errors mean to a person.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -14,7 +18,7 @@ use tonic_types::StatusExt;
 use self::trust::Trust;
 use super::bearer::{Bearer, BearerArgs};
 use crate::{
-    limits::MAX_MESSAGE_BYTES,
+    access::exposure::is_loopback, limits::MAX_MESSAGE_BYTES,
     proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
 };
 
@@ -37,6 +41,10 @@ pub(super) struct Server {
 
     #[command(flatten)]
     bearer: BearerArgs,
+
+    /// Send the token also where others could read it on the way: beyond this machine without TLS
+    #[arg(long)]
+    insecure: bool,
 }
 
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
@@ -48,7 +56,7 @@ impl Server {
     /// The service at an address.
     pub(super) fn at(address: SocketAddr) -> Self {
         let (trust, bearer) = (Trust::default(), BearerArgs::default());
-        Self { addr: address.to_string(), trust, bearer }
+        Self { addr: address.to_string(), trust, bearer, insecure: false }
     }
 
     /// Connects to the service.
@@ -59,7 +67,15 @@ impl Server {
     /// A connection to whatever is at the address.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
         let bearer = self.bearer.read()?;
-        let endpoint = self.endpoint()?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        let endpoint = self.endpoint()?;
+        if bearer.is_shown() && !self.insecure && is_readable(&endpoint) {
+            bail!(
+                "others could read the token on its way to {}; name the service with https://, or say \
+                 --insecure if the network keeps others away",
+                self.addr
+            );
+        }
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(|error| {
             anyhow!(
                 "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
@@ -92,6 +108,14 @@ impl Server {
     pub(super) fn client(&self, channel: Channel) -> Client {
         Client::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
+}
+
+/// Whether what is sent there leaves this machine in plaintext.
+fn is_readable(endpoint: &Endpoint) -> bool {
+    let host = endpoint.uri().host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(is_loopback);
+    endpoint.uri().scheme_str() != Some("https") && !is_here
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -139,9 +139,14 @@ impl Tail {
         let Some(since) = self.since else {
             return Ok(if self.from_start { "beginning" } else { "end" }.to_owned());
         };
-        // What was received since then comes behind the last event before.
+        // What was received since then comes behind the last event before: of the topic if there is
+        // one, as its reader may know no others, and of all if there are several.
+        let topic = match &*self.topic {
+            [one] => one.clone(),
+            _ => String::new(),
+        };
         let end_time = Some(timestamp(since));
-        let request = ListEventsRequest { end_time, page_size: 1, ..Default::default() };
+        let request = ListEventsRequest { topic, end_time, page_size: 1, ..Default::default() };
         let listed = client.list_events(request).await.map_err(Refused)?.into_inner();
         let cursor = listed.events.into_iter().next().map(|event| event.cursor);
         Ok(cursor.unwrap_or_else(|| "beginning".to_owned()))

@@ -14,7 +14,9 @@ use crate::{access, event::Name};
 The token is shown this once and kept nowhere. The access file holds its SHA-256 digest only.
 
   event-aggregator token shop
-  event-aggregator token shop -o json | jq -r .entry >> access.toml")]
+  (umask 077; event-aggregator token shop -o json > shop.json)
+  jq -r .entry shop.json >> access.toml
+  (umask 077; jq -r .token shop.json > shop.token); rm shop.json")]
 pub(super) struct Token {
     /// Whose it is: the name of its entry in the access file
     #[arg(value_parser = name)]

@@ -15,7 +15,8 @@ pub struct TlsArgs {
     #[arg(long, env = "EVENT_AGGREGATOR_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Authorities for certificates of clients: whoever has none from them is refused
+    /// Authorities for certificates of clients: whoever has none from them is refused. Their DNS names
+    /// say who calls; without --access all of them may do everything
     #[arg(long, env = "EVENT_AGGREGATOR_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 }

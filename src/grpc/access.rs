@@ -12,7 +12,10 @@ use tonic::{
     body::Body,
     codegen::{
         Service,
-        http::{self, header::AUTHORIZATION},
+        http::{
+            self,
+            header::{AUTHORIZATION, HOST},
+        },
     },
     server::NamedService,
 };
@@ -53,13 +56,20 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        if !self.access.is_open() {
+        if self.access.is_open() {
+            let authority =
+                request.uri().authority().map(|authority| authority.as_str().as_bytes());
+            let hosts = request.headers().get_all(HOST).into_iter().map(|host| host.as_bytes());
+            if let Err(error) = self.access.admit(authority.into_iter().chain(hosts)) {
+                return Either::Right(ready(Ok(status::access(error).into_http())));
+            }
+        } else {
             // Taken out: nothing behind this needs it, so nothing can tell it.
             let token = request.headers_mut().remove(AUTHORIZATION);
             let peer = request.extensions().get::<Peer>();
-            let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+            let names = peer.map(|peer| &peer.names);
             let token = token.as_ref().map(|token| token.as_bytes());
-            match self.access.authenticate(token, certificate) {
+            match self.access.authenticate(token, names) {
                 Ok(identity) => _ = request.extensions_mut().insert(identity),
                 Err(error) => {
                     return Either::Right(ready(Ok(status::access(error).into_http())));

@@ -81,6 +81,7 @@ pub(super) fn access(error: access::Error) -> Status {
     let (code, details) = match error {
         access::Error::Unauthenticated => (Code::Unauthenticated, info("UNAUTHENTICATED")),
         access::Error::Denied { .. } => (Code::PermissionDenied, info("PERMISSION_DENIED")),
+        access::Error::Misaddressed => (Code::PermissionDenied, info("MISADDRESSED")),
         access::Error::TooFast { wait } => {
             let mut details = info("RATE_EXCEEDED");
             details.set_retry_info(Some(wait));

@@ -2,7 +2,10 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{header::AUTHORIZATION, request::Parts},
+    http::{
+        header::{AUTHORIZATION, HOST},
+        request::Parts,
+    },
 };
 
 use super::error::Error;
@@ -16,6 +19,9 @@ impl FromRequestParts<Service> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Error> {
         if service.access.is_open() {
+            let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+            let hosts = parts.headers.get_all(HOST).into_iter().map(|host| host.as_bytes());
+            service.access.admit(authority.into_iter().chain(hosts)).map_err(Error::access)?;
             return Ok(Self(Identity::ANYBODY));
         }
         if let Some(identity) = parts.extensions.remove() {
@@ -24,8 +30,8 @@ impl FromRequestParts<Service> for Caller {
         // Taken out: nothing behind this needs it, so nothing can tell it.
         let token = parts.headers.remove(AUTHORIZATION);
         let peer = parts.extensions.get::<Peer>();
-        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let names = peer.map(|peer| &peer.names);
         let token = token.as_ref().map(|token| token.as_bytes());
-        service.access.authenticate(token, certificate).map(Self).map_err(Error::access)
+        service.access.authenticate(token, names).map(Self).map_err(Error::access)
     }
 }

@@ -127,7 +127,9 @@ impl Error {
         let message = error.to_string();
         match error {
             access::Error::Unauthenticated => Self::new(StatusCode::UNAUTHORIZED, message),
-            access::Error::Denied { .. } => Self::new(StatusCode::FORBIDDEN, message),
+            access::Error::Denied { .. } | access::Error::Misaddressed => {
+                Self::new(StatusCode::FORBIDDEN, message)
+            }
             access::Error::TooFast { wait } => {
                 Self { wait, ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
             }

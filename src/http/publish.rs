@@ -94,8 +94,9 @@ impl Form {
 /// A browser sends other types from any page without asking; nothing but JSON is taken.
 fn form(headers: &HeaderMap) -> Result<Form, Error> {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let media_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
-    match media_type {
+    let media_type = content_type.and_then(|value| value.split(';').next());
+    let media_type = media_type.map(|value| value.trim().to_ascii_lowercase());
+    match media_type.as_deref() {
         Some(cloudevent::ONE) => Ok(Form::CloudEvent),
         Some(cloudevent::BATCH) => Ok(Form::CloudEvents),
         _ if headers.contains_key(cloudevent::BINARY_MODE) => {

@@ -2,13 +2,13 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, Path, Query, State, rejection::PathRejection},
+    extract::{OriginalUri, Path, State, rejection::PathRejection},
     http::header::LINK,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use super::{access::Caller, error::Error, event::Given};
+use super::{access::Caller, error::Error, event::Given, parameters::Parameters};
 use crate::{
     access::Verb,
     cursor,
@@ -22,13 +22,11 @@ use crate::{
 /// Events of a page when the caller names no limit.
 const DEFAULT_LIMIT: usize = 10;
 
-type Parameters = Query<Vec<(String, String)>>;
-
 pub(super) async fn list(
     Caller(caller): Caller,
     State(service): State<Service>,
     OriginalUri(uri): OriginalUri,
-    Query(parameters): Parameters,
+    Parameters(parameters): Parameters,
 ) -> Result<Response, Error> {
     let mut filter = Filter::default();
     let mut limit = DEFAULT_LIMIT;
@@ -153,7 +151,7 @@ pub(super) async fn event(
 pub(super) async fn stats(
     Caller(caller): Caller,
     State(service): State<Service>,
-    Query(parameters): Parameters,
+    Parameters(parameters): Parameters,
 ) -> Result<Json<Value>, Error> {
     let mut topic = None;
     let mut max_topics = MAX_STATS_TOPICS;

@@ -4,7 +4,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse,
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{access::Caller, error::Error, event::Given, query::unknown};
+use super::{access::Caller, error::Error, event::Given, parameters::Parameters, query::unknown};
 use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
@@ -32,7 +32,7 @@ pub(super) async fn stream(
     Caller(caller): Caller,
     State(service): State<Service>,
     headers: HeaderMap,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
 ) -> Result<impl IntoResponse, Error> {
     let mut topics = Vec::new();
     let mut cursor = String::new();
@@ -98,6 +98,24 @@ impl Reader {
         known.and_then(|()| self.caller.demand_filtered(Verb::Read, &*self.topics)).is_ok()
     }
 
+    /// Sends an event once there is room for it, if it may still be read then. A batch is long for a slow
+    /// reader.
+    async fn give(
+        &mut self,
+        events: &mpsc::Sender<Result<sse::Event, Infallible>>,
+        event: sse::Event,
+    ) -> bool {
+        while self.may_read() {
+            tokio::select! {
+                room = events.reserve() => {
+                    return room.map(|room| room.send(Ok(event))).is_ok();
+                }
+                _ = self.caller.changed() => (),
+            }
+        }
+        false
+    }
+
     /// Sends events until the reader is gone or must not read on, or the store fails. Then the stream
     /// ends, and whoever reads it connects again with the last id, and is told why.
     async fn send(
@@ -124,13 +142,13 @@ impl Reader {
                 let id = cursor.encode(self.store);
                 let Ok(event) = Given::new(event, id.clone()) else { return };
                 let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
-                if events.send(Ok(event)).await.is_err() {
+                if !self.give(&events, event).await {
                     return;
                 }
             }
             // Without data nobody is told, but the id is kept.
             let place = sse::Event::default().id(cursor.encode(self.store));
-            if events.send(Ok(place)).await.is_err() {
+            if !self.give(&events, place).await {
                 return;
             }
         }

@@ -25,6 +25,7 @@ use session::Target;
 
 pub use columns::JsonText;
 pub use lane::STORE;
+pub(super) use reply::told;
 pub use verify::verify;
 
 mod columns;
@@ -32,6 +33,7 @@ mod durability;
 mod lane;
 mod open;
 mod read;
+mod reply;
 mod session;
 mod tls;
 mod verify;

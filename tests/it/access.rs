@@ -1,6 +1,6 @@
 //! Who may do what: tokens, grants and rates, on every way into the service.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use event_aggregator::{
     access::{self, AccessFile, Verb},
@@ -29,6 +29,7 @@ use crate::{
 
 mod changes;
 mod command;
+mod elsewhere;
 mod file;
 mod grants;
 mod rate;
@@ -217,10 +218,11 @@ async fn a_certificate_counts_where_no_token_is_shown() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let grants = grant("read", "orders");
     let text =
-        format!("[[identity]]\nname = \"shop\"\ncertificate = \"shop.test\"\ngrants = [{grants}]");
+        format!("[[identity]]\nname = \"shop\"\ncertificate = \"Shop.Test\"\ngrants = [{grants}]");
     fs::write(&file, text).expect("write");
     let access = AccessFile::open(file.path()).await.expect("a policy").access();
-    let [shop, other] = ["shop.test", "shop"].map(std::sync::Arc::<str>::from);
+    let [shop, other]: [Arc<[String]>; 2] = [&["web.test", "shop.test"][..], &["shop", "test"]]
+        .map(|names| names.iter().map(|&name| name.to_owned()).collect());
     let identity = access.authenticate(None, Some(&shop)).expect("known");
     assert_eq!(identity.name(), Some("shop"));
     assert!(identity.may(Verb::Read, "orders") && !identity.may(Verb::Publish, "orders"));

@@ -1,6 +1,11 @@
 //! The dashboard, in a real browser.
 
-use event_aggregator::proto::v1::{Event, PublishRequest};
+use std::fs;
+
+use event_aggregator::{
+    config::{Config, TlsArgs},
+    proto::v1::{Event, PublishRequest},
+};
 use serde_json::{Value, json};
 
 use self::driver::Browser;
@@ -93,6 +98,25 @@ async fn an_empty_dashboard_says_how_to_begin() {
     browser.await_text("tail-rows", "1");
     assert_ne!(browser.text("calls-title"), "No events yet");
     browser.assert_quiet();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_copy_speak_tls_where_the_page_does() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
+    let [certificate, key] = ["server.pem", "server.key"].map(|name| database.path(name));
+    fs::write(&certificate, own.cert.pem()).expect("write");
+    fs::write(&key, own.signing_key.serialize_pem()).expect("write");
+    let tls = TlsArgs { tls_cert: Some(certificate), tls_key: Some(key), ..TlsArgs::default() };
+    let config = Config { tls, ..config_for(&database.url) };
+    let server = TestServer::with(database, &config).await;
+    let browser = Browser::start();
+    let origin = format!("https://localhost:{}", server.address.port());
+    browser.open(&origin);
+    browser.await_text("state", "live");
+    let calls = browser.text("call-list");
+    assert!(calls.contains(&format!("publish --addr {origin} ")), "{calls}");
+    assert!(!calls.contains("-plaintext"), "{calls}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,7 @@ mod concurrency;
 mod feed;
 mod grpc_web;
 pub mod http;
+mod http_forms;
 mod list;
 mod lookup;
 mod metrics;

@@ -201,8 +201,8 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
     const BEARER: &str = "Bearer token-of-root";
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
-    // One is known by the name of a host, as are services in a cluster, the others by their own.
-    let hosts: [&[&str]; 3] = [&[], &["shop.test"], &[]];
+    // Any name of a host in it may be meant, and the common name is none.
+    let hosts: [&[&str]; 3] = [&["localhost", "Producer"], &["shop.test"], &[]];
     for (name, hosts) in ["producer", "shop", "stranger"].into_iter().zip(hosts) {
         authority.issue_for(hosts, name, ExtendedKeyUsagePurpose::ClientAuth);
     }
@@ -213,7 +213,8 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
         )
     };
     let root = entry("root", &grant("publish read admin", "*"));
-    let identities = [known("producer", "orders"), known("shop.test", "shop"), root].concat();
+    let (producer, shop) = (known("producer", "orders"), known("SHOP.test", "shop"));
+    let identities = [producer, shop, known("stranger", "orders"), root].concat();
     fs::write(authority.path("access.toml"), identities).expect("write");
     let database = TestDatabase::new(Backend::Sqlite).await;
     let (ca, access) = (authority.text("ca.pem"), authority.text("access.toml"));
@@ -278,6 +279,40 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_demands_tokens_is_checked_without_one() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    let by_certificate = "[[identity]]\nname = \"x\"\ncertificate = \"x.test\"\ngrants = []\n";
+    fs::write(authority.path("access.toml"), by_certificate).expect("write");
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let serve = |listen: &str, more: &[&str]| {
+        let mut command = program();
+        command
+            .args(["serve", "--listen", listen, "--database-url", &database.url_text()])
+            .args(["--access", &authority.text("access.toml")])
+            .args(more)
+            .stderr(fs::File::create(authority.path("log")).expect("a file"));
+        Service::run(&mut command)
+    };
+    let (certificate, key) = (authority.text("server.pem"), authority.text("server.key"));
+    let tls = ["--tls-cert", &*certificate, "--tls-key", &key];
+    let service = serve("0.0.0.0:0", &[&tls[..], &["--insecure"]].concat());
+    let mut health = program();
+    let address = format!("https://localhost:{}", service.address.port());
+    health.arg("health").env("EVENT_AGGREGATOR_ADDR", address);
+    health.env("EVENT_AGGREGATOR_CA", authority.text("ca.pem"));
+    let answered = run(health).await;
+    assert_eq!(String::from_utf8_lossy(&answered.stdout), "serving\n", "{answered:?}");
+    // It is told what is of no use, and nothing of a danger that there is not.
+    assert!(authority.log().contains("nobody shows one without --tls-client-ca"));
+    assert!(!authority.log().contains("anybody who reaches"), "{}", authority.log());
+    drop(service);
+
+    drop(serve("0.0.0.0:0", &["--insecure"]));
+    assert!(authority.log().contains("anybody who reaches"), "{}", authority.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_certificates_are_taken_and_bad_ones_are_not() {
     let (old, new) = (Authority::new(), Authority::new());
     for authority in [&old, &new] {
@@ -311,6 +346,25 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     replace(&next.path("server.pem"), "server.pem");
     while client(&service, next.trusted()).await.is_err() {}
     publish(&mut connected, vec![event("t", "3")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_is_told_once() {
+    let authority = Authority::new();
+    authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let _service = authority.serve(&database, &[]);
+    let certificate = authority.path("server.pem");
+    let text = fs::read(&certificate).expect("read");
+    fs::remove_file(authority.path("server.key")).expect("remove");
+    // Each look at the files takes one of these, and then misses the key. The last begins after two ended.
+    for _ in 0..3 {
+        let pipe = authority.path("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        fs::rename(pipe, &certificate).expect("rename");
+        fs::write(&certificate, &text).expect("write");
+    }
+    assert_eq!(authority.log().matches("is not used").count(), 1, "{}", authority.log());
 }
 
 #[test]

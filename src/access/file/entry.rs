@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
+use rustls::pki_types::DnsName;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -78,7 +79,11 @@ impl Reader<'_> {
         self.only(fields, &known, &name);
         let tokens = self.tokens(fields, &name, seen);
         let certificate = fields.get("certificate").and_then(|value| {
-            let certificate = self.text(value, &name, "certificate")?;
+            let certificate = self.text(value, &name, "certificate")?.to_ascii_lowercase();
+            if DnsName::try_from(certificate.trim_start_matches("*.")).is_err() {
+                let advice = "must be a DNS name, one of those in the certificate";
+                self.fault(value.span(), format!("{name}: certificate {advice}"));
+            }
             if !seen.certificates.insert(certificate.clone()) {
                 self.fault(
                     value.span(),
@@ -156,6 +161,9 @@ impl Reader<'_> {
                 verb.map(|(_, verb)| *verb).ok_or("must be publish, read or admin")
             });
             let topics = self.each(item, name, "topics", Pattern::new);
+            if verbs.contains(&Verb::Admin) && !topics.iter().any(Pattern::covers_all) {
+                self.fault(item.span(), format!("{name}: admin is granted on the topic * only"));
+            }
             grants.push(Grant { verbs, topics });
         }
         grants
@@ -174,6 +182,12 @@ impl Reader<'_> {
             return Vec::new();
         };
         let Some(list) = self.list(value, name, field) else { return Vec::new() };
+        if list.is_empty() {
+            self.fault(
+                value.span(),
+                format!("{name}: {field} is empty, so the grant allows nothing"),
+            );
+        }
         let mut all = Vec::new();
         for item in list {
             let Some(text) = self.text(item, name, field) else { continue };

@@ -121,13 +121,14 @@ function showEmpty(empty) {
 function showCalls() {
   const { host, origin, protocol } = location;
   const event = `{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}`;
-  const plain = protocol === "http:" ? "-plaintext " : "";
+  // Without a scheme, our commands speak plaintext.
+  const [plain, address] = protocol === "http:" ? ["-plaintext ", host] : ["", origin];
   const service = "event_aggregator.v1.EventAggregatorService";
   const calls = [
     ["Publish with curl", `curl -H 'content-type: application/json' -d '${event}' ${origin}/publish`],
     ["Publish with grpcurl", `grpcurl ${plain}-d '{"events":[${event}]}' ${host} ${service}/Publish`],
     ["Follow with curl", `curl -N '${origin}/events/stream?cursor=beginning'`],
-    ["Simulate a producer", `event-aggregator publish --addr ${host} --simulate 20000 --duplicates 0.3 --topics 5`],
+    ["Simulate a producer", `event-aggregator publish --addr ${address} --simulate 20000 --duplicates 0.3 --topics 5`],
   ];
   find("call-list").append(...calls.map(([title, text]) => {
     const call = element("div", "call");

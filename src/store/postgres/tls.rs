@@ -56,8 +56,8 @@ pub(super) fn mode(config: &Config) -> SslMode {
     let here = hosts.iter().all(by_loopback)
         && config.get_hostaddrs().iter().all(|address| address.is_loopback());
     match config.get_ssl_mode() {
-        // Nobody is in between, and PostgreSQL has no TLS there.
-        _ if hosts.iter().all(by_socket) => SslMode::Disable,
+        // Nobody is in between, and PostgreSQL has no TLS there. An address goes before a socket.
+        _ if hosts.iter().all(by_socket) && config.get_hostaddrs().is_empty() => SslMode::Disable,
         SslMode::Prefer if here => SslMode::Disable,
         SslMode::Prefer => SslMode::Require,
         given => given,
@@ -165,6 +165,8 @@ mod tests {
             "postgres://u@localhost/d?sslmode=require",
             "postgres://u@localhost/d?hostaddr=10.0.0.1",
             "postgres://u@db.example/d?hostaddr=127.0.0.1",
+            "postgres://u@%2Frun%2Fpostgresql/d?hostaddr=10.0.0.1&sslmode=require",
+            "postgres://u@%2Frun%2Fpostgresql/d?hostaddr=10.0.0.1",
         ] {
             assert_eq!(mode(url), SslMode::Require, "{url}");
         }

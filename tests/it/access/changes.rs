@@ -1,9 +1,11 @@
 //! What a changed access file does to those who are there already.
 
-use event_aggregator::proto::v1::{ListEventsRequest, PublishStreamRequest, SubscribeRequest};
+use event_aggregator::proto::v1::{
+    ListEventsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -84,6 +86,38 @@ async fn two_tokens_are_valid_while_they_are_exchanged() {
         .rewrite(&only_new.replace("grants = []", &format!("grants = [{}]", grant("read", "*"))));
     until(async || guarded.get("shop", "/stats").await.status == 401).await;
     assert_eq!(guarded.get("new", "/stats").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_gets_no_more_of_a_batch_that_was_begun() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut root = guarded.caller("root").await;
+    // Far more than the system keeps on the way for a reader that does not read.
+    let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000));
+    const ALL: usize = 1_000;
+    for first in (0..ALL).step_by(100) {
+        let ids = first..first + 100;
+        let events = ids.map(|id| event_with("orders", &id.to_string(), &payload)).collect();
+        let request = PublishRequest { events, allow_partial: false };
+        root.publish(request).await.expect("granted");
+    }
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    let mut connection = socket.connect(guarded.server.address).await.expect("connect");
+    let head = "GET /events/stream?topic=orders&cursor=beginning HTTP/1.1\r\nHost: test\r\n\
+                Connection: close\r\nAuthorization: Bearer token-of-shop\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.expect("send");
+    connection.readable().await.expect("an answer");
+    guarded.rewrite(&entry("root", &grant("publish read admin", "*")));
+    until(async || guarded.get("shop", "/stats?topic=orders").await.status == 401).await;
+    let mut read = Vec::new();
+    connection.read_to_end(&mut read).await.expect("an end");
+    let read = String::from_utf8_lossy(&read);
+    let events = read.matches("\ndata: ").count();
+    assert!(events < ALL, "all were sent");
+    // The last of a batch is followed by its place.
+    let last = read.rsplit("\nid: ").next().expect("an id");
+    assert!(last.contains("\ndata: "), "the batch was sent to its end after {events} events");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,34 @@ async fn a_made_token_is_valid_where_its_entry_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_sent_where_nobody_can_read_it_on_the_way() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let service = guarded(&database, &everybody());
+    let stats = |address: &str, more: &[&str]| {
+        let mut command = program();
+        command.args(["stats", "--token", "token-of-root", "--addr", address]).args(more);
+        run(command)
+    };
+    // An address that leads here, but does not say so.
+    let beyond = format!("0.0.0.0:{}", service.address.port());
+    for address in [&*beyond, &format!("http://{beyond}"), "events.example:1", "[2001:db8::1]:1"] {
+        let refused = stats(address, &[]).await;
+        assert_eq!(refused.status.code(), Some(1), "{address}");
+        let said = said(&refused);
+        assert!(said.contains("https://") && said.contains("--insecure"), "{address}: {said}");
+        assert!(!said.contains("token-of-root"), "{said}");
+    }
+    for (address, more) in [
+        (beyond, &["--insecure"][..]),
+        (service.address.to_string(), &[]),
+        (format!("http://localhost:{}", service.address.port()), &[]),
+    ] {
+        let output = stats(&address, more).await;
+        assert_eq!(output.status.code(), Some(0), "{address}: {}", said(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_publish_and_follow_with_a_token() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = guarded(&database, &everybody());
@@ -109,6 +137,15 @@ async fn commands_publish_and_follow_with_a_token() {
         [&simulate[..], &bench, &["tail", "--from-start", "-n", "1"], &["stats"], &["list"]]
     {
         let output = run(command("root", arguments)).await;
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
+    }
+    // Whoever may read one topic finds the place to begin at by that alone.
+    let event = r#"{"topic":"orders","event_id":"1","source":"test"}"#;
+    fs::write(database.path("event"), event).expect("write");
+    let file = database.path("event").display().to_string();
+    let since = ["tail", "--topic", "orders", "--since", "1h", "-n", "1"];
+    for arguments in [&["publish", "--file", &file][..], &since] {
+        let output = run(command("shop", arguments)).await;
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
     }
     for arguments in [&["tail", "--from-start", "-n", "1"][..], &["stats"], &["list"]] {
@@ -143,7 +180,11 @@ async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
     }
     let by_flag = Service::run(serve("0.0.0.0:0").arg("--insecure"));
     drop(by_flag);
-    drop(Service::run(serve("0.0.0.0:0").env("EVENT_AGGREGATOR_INSECURE", "true")));
+    for yes in ["true", "1"] {
+        let mut command = serve("0.0.0.0:0");
+        command.env("EVENT_AGGREGATOR_INSECURE", yes);
+        drop(Service::run(command.env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", yes)));
+    }
     let output = run({
         let mut command = serve("0.0.0.0:0");
         command.env("EVENT_AGGREGATOR_INSECURE", "false");

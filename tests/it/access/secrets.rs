@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File},
     net::SocketAddr,
-    process::Command,
+    path::{Path, PathBuf},
+    process::{Child, Command},
 };
 
 use event_aggregator::proto::v1::{
@@ -33,6 +34,79 @@ fn assert_silent(text: &str) {
     }
 }
 
+/// A service as a process that says as much as it can.
+struct Loud {
+    service: Child,
+    address: SocketAddr,
+    out: PathBuf,
+    log: PathBuf,
+}
+
+impl Loud {
+    fn start(database: &TestDatabase, url: &str, more: &[&str]) -> Self {
+        let (out, log) = (database.path("out"), database.path("log"));
+        let service = program()
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(more)
+            .env("DATABASE_URL", url)
+            .env("RUST_LOG", "trace")
+            .stdout(File::create(&out).expect("a file"))
+            .stderr(File::create(&log).expect("a file"))
+            .spawn()
+            .expect("spawn");
+        wait_until(|| read(&out).contains("is listening on "));
+        let banner = read(&out);
+        let address = banner.lines().next().and_then(|line| line.rsplit(' ').next());
+        let address = address.expect("an address").parse().expect("an address");
+        Self { service, address, out, log }
+    }
+
+    fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Stops it and looks at all that it said.
+    fn was_silent(mut self) {
+        let kill = format!("kill -TERM {}", self.service.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
+        assert!(self.service.wait().expect("an end").success());
+        assert!(self.log().contains("TRACE"), "it said much");
+        assert_silent(&self.log());
+        assert_silent(&read(&self.out));
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_quotes_is_not_told() {
+    let postgres = Server::start("-c fsync=off");
+    let database = TestDatabase::on(&postgres).await;
+    let loud = Loud::start(&database, &database.url_text(), &[]);
+    // One tells the whole row in its details, the other the value in its message.
+    for sql in [
+        "ALTER TABLE processed_events ADD CONSTRAINT no_canary CHECK (payload->>'x' IS NULL)",
+        "CREATE INDEX ON processed_events (((payload->>'n')::bigint))",
+    ] {
+        database.execute(sql).await;
+    }
+    let mut client = connect_to(loud.address).await;
+    for field in ["x", "n"] {
+        let payload = format!("{{\"{field}\":\"{PAYLOAD}\"}}");
+        let events = vec![event_with("orders", "1", &payload)];
+        let request = PublishRequest { events, allow_partial: true };
+        let response = client.publish(request).await.expect("an answer").into_inner();
+        assert_eq!(response.rejected, 1, "{response:?}");
+    }
+    for told in ["SQLSTATE 23514, table processed_events, constraint no_canary", "SQLSTATE 22P02"] {
+        assert!(loud.log().contains(told), "{told}: {}", loud.log());
+    }
+    drop(client);
+    loud.was_silent();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_log_tells_secrets_however_much_it_says() {
     let postgres = Server::start("-c fsync=off");
@@ -41,22 +115,8 @@ async fn no_log_tells_secrets_however_much_it_says() {
     assert!(url.contains(PASSWORD));
     let access = database.path("access.toml");
     fs::write(&access, everybody()).expect("write");
-    let (out, log) = (database.path("out"), database.path("log"));
-    let mut service = program()
-        .args(["serve", "--listen", "127.0.0.1:0"])
-        .arg("--access")
-        .arg(&access)
-        .env("DATABASE_URL", &url)
-        .env("RUST_LOG", "trace")
-        .stdout(File::create(&out).expect("a file"))
-        .stderr(File::create(&log).expect("a file"))
-        .spawn()
-        .expect("spawn");
-    let read = |path| fs::read_to_string(path).expect("text");
-    wait_until(|| read(&out).contains("is listening on "));
-    let banner = read(&out);
-    let address = banner.lines().next().and_then(|line| line.rsplit(' ').next());
-    let address: SocketAddr = address.expect("an address").parse().expect("an address");
+    let loud = Loud::start(&database, &url, &["--access", access.to_str().expect("text")]);
+    let address = loud.address;
 
     let good = event_with("orders", "1", &format!("{{\"x\":\"{PAYLOAD}\"}}"));
     let conflict = event_with("orders", "1", &format!("{{\"y\":\"{PAYLOAD}\"}}"));
@@ -97,13 +157,8 @@ async fn no_log_tells_secrets_however_much_it_says() {
     }
     // Neither does a file that cannot be taken.
     fs::write(&access, format!("{WRONG}\n")).expect("write");
-    wait_until(|| read(&log).contains("is not taken"));
-    let kill = format!("kill -TERM {}", service.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
-    assert!(service.wait().expect("an end").success());
-    assert!(read(&log).contains("TRACE"), "it said much");
-    assert_silent(&read(&log));
-    assert_silent(&read(&out));
+    wait_until(|| loud.log().contains("is not taken"));
+    loud.was_silent();
 }
 
 #[test]

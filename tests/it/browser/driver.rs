@@ -63,6 +63,8 @@ impl Browser {
             "/session",
             &json!({ "capabilities": { "alwaysMatch": {
                 "browserName": "chrome",
+                // Those of tests are signed by nobody.
+                "acceptInsecureCerts": true,
                 "goog:chromeOptions": { "binary": chromium, "args": arguments },
                 "goog:loggingPrefs": { "browser": "ALL" },
             } } }),

@@ -1,0 +1,42 @@
+//! What stands in an address behind the question mark. A parameter that is not UTF-8 is at fault, as it
+//! would be in a path.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode_str;
+
+use super::error::Error;
+use crate::event::Violation;
+
+/// Names and values, in their order.
+pub(super) struct Parameters(pub(super) Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mut parameters = Vec::new();
+        let mut violations = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let Some(name) = decoded(name) else {
+                violations.push(not_text("query"));
+                continue;
+            };
+            match decoded(value) {
+                Some(value) => parameters.push((name, value)),
+                None => violations.push(not_text(&name)),
+            }
+        }
+        if violations.is_empty() { Ok(Self(parameters)) } else { Err(Error::invalid(violations)) }
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let text = text.replace('+', " ");
+    percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+fn not_text(field: &str) -> Violation {
+    Violation::new(field, "must be UTF-8")
+}

@@ -1,0 +1,18 @@
+//! Who a client is by its certificate, once that was verified.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use webpki::EndEntityCert;
+
+/// The DNS names in the certificate of a client, in lower case. None if it has sent no certificate, or one
+/// without such names: the common name counts for nothing, because authorities that may vouch for some
+/// names only are not bound there.
+pub(crate) fn names(stream: &TlsStream<TcpStream>) -> Arc<[String]> {
+    let (_, connection) = stream.get_ref();
+    let sent = connection.peer_certificates().and_then(|chain| chain.first());
+    let certificate = sent.and_then(|sent| EndEntityCert::try_from(sent).ok());
+    let names = certificate.iter().flat_map(|certificate| certificate.valid_dns_names());
+    names.map(str::to_ascii_lowercase).collect()
+}
