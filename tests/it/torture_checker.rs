@@ -374,9 +374,9 @@ fn what_does_not_come_back_and_what_nobody_may_see_is_found() {
 
 #[test]
 fn what_comes_back_too_late_is_found() {
-    breaks(&[Liveness], |history| history.attempts[10].returned = at(31_000));
+    breaks(&[Liveness], |history| history.attempts[10].returned = at(61_000));
     breaks(&[], |history| {
-        history.attempts[10].returned = at(31_000);
+        history.attempts[10].returned = at(61_000);
         history.settled.healed = at(2_000);
     });
 }

@@ -149,9 +149,6 @@ async fn walk(round: Arc<Round>, mut rng: Rng) {
         listing.complete = walked.is_ok();
         let complete = listing.complete;
         failures = if complete { 0 } else { failures + 1 };
-        if complete {
-            round.recorder.goes_on(Waiting::Readers);
-        }
         round.recorder.listing(listing);
         if let Err(status) = walked {
             look_at(&round, "ListEvents", &status);
@@ -181,6 +178,7 @@ async fn list(
         let page = timeout(patience, client.list_events(request.clone())).await;
         let page = page.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner();
         let at = round.recorder.now();
+        round.recorder.goes_on(Waiting::Readers);
         events.extend(page.events.iter().map(|event| delivery(event, at)));
         if page.next_page_token.is_empty() {
             return Ok(());
