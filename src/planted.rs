@@ -59,11 +59,13 @@ pub enum Bug {
     /// What waits for its commit when the process is told to stop is answered as if it had not been taken in,
     /// and committed.
     AcksDroppedOnDrain,
+    /// The first lane of a process waits for ever for one of its commits.
+    DeadLane,
 }
 
 use Bug::*;
 
-const BUGS: [(&str, Bug); 19] = [
+const BUGS: [(&str, Bug); 20] = [
     ("ack-before-commit", AckBeforeCommit),
     ("blind-retry", BlindRetry),
     ("probe-by-select", ProbeBySelect),
@@ -83,6 +85,7 @@ const BUGS: [(&str, Bug); 19] = [
     ("lagging-listing", LaggingListing),
     ("late-is-refused", LateIsRefused),
     ("acks-dropped-on-drain", AcksDroppedOnDrain),
+    ("dead-lane", DeadLane),
 ];
 
 /// What the bugs are called.

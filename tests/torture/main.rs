@@ -112,7 +112,8 @@ async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
         }
     }
     for (store, sums) in &sums {
-        println!("{store}: {} rounds, {sums}", sums.rounds);
+        let Sums { rounds, unharmed, .. } = sums;
+        println!("{store}: {rounds} rounds, {unharmed} of them without a fault, {sums}");
     }
     if arguments.gate {
         let command: Vec<String> = std::env::args().skip(1).collect();
