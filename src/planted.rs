@@ -56,8 +56,8 @@ pub enum Bug {
     LaggingListing,
     /// What takes long is answered as if nothing had been done.
     LateIsRefused,
-    /// What waits for its commit when the process is told to stop is answered as if it had not been taken in,
-    /// and committed.
+    /// What waits for its commit when the process is told to stop is answered as if it had not been
+    /// taken in, and committed.
     AcksDroppedOnDrain,
     /// The first lane of a process waits for ever for one of its commits.
     DeadLane,

@@ -35,8 +35,8 @@ const INSTANCES: usize = 3;
 /// How long an instance may take to become ready.
 const START: Duration = Duration::from_secs(30);
 
-/// How long one may take to end when it is asked to: 15 s for calls in progress, 10 s for what they have
-/// left to store, and what a busy machine takes to notice.
+/// How long one may take to end when it is asked to: 15 s for calls in progress, 10 s for what they
+/// have left to store, and what a busy machine takes to notice.
 const STOP: Duration = Duration::from_secs(30);
 
 pub struct Cluster {

@@ -26,7 +26,8 @@ pub fn of_end(status: &Status) -> Outcome {
     }
 }
 
-/// Whether the service says that it stops: it has answered what it took in, and took in nothing else.
+/// Whether the service says that it stops: it has answered what it took in, and took in nothing
+/// else.
 fn is_stopping(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "SHUTTING_DOWN")
 }

@@ -144,8 +144,8 @@ impl Producer {
     }
 }
 
-/// What is wrong with how an event was taken, if it was judged alone: the service knows a valid one from
-/// an invalid one.
+/// What is wrong with how an event was taken, if it was judged alone: the service knows a valid one
+/// from an invalid one.
 fn wrong_judgement(item: &Item, outcome: Outcome, alone: bool) -> Option<&'static str> {
     match outcome {
         Outcome::Failed(Code::InvalidArgument) if item.valid && alone => Some("refused as invalid"),

@@ -187,8 +187,8 @@ impl Line {
     }
 }
 
-/// Passes on what the service has left to send until an answer comes, which shows that it was carried
-/// out, and is lost.
+/// Passes on what the service has left to send until an answer comes, which shows that it was
+/// carried out, and is lost.
 async fn swallow_answer(mut service: TcpStream, mut database: UnixStream) -> std::io::Result<()> {
     let mut requests = vec![0; 64 << 10];
     let mut answers = vec![0; 64 << 10];

@@ -107,8 +107,8 @@ impl Recorder {
     }
 }
 
-/// Whether the service said it itself. What the transport says has a cause, or is what is said when a
-/// stream breaks off without a last word.
+/// Whether the service said it itself. What the transport says has a cause, or is what is said when
+/// a stream breaks off without a last word.
 fn is_answer(status: &tonic::Status) -> bool {
     let breaks_off = status.message().contains("missing grpc-status trailer");
     std::error::Error::source(status).is_none() && !breaks_off

@@ -83,8 +83,8 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} faults, {} attempts, {} acknowledged, {} unknown, {} reads, {} samples, alive after \
-             {:.1} s, {} violations",
+            "{} faults, {} attempts, {} acknowledged, {} unknown, {} reads, {} samples, alive \
+             after {:.1} s, {} violations",
             self.fault_count(),
             self.attempts,
             self.acknowledged,

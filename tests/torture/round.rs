@@ -72,9 +72,9 @@ impl Round {
         Ok(history)
     }
 
-    /// Waits for all of them who still work on something, and stops everybody when none of them has got
-    /// anything for so long, or when it takes too long altogether. On a slow machine all takes its
-    /// time; nothing may stand still.
+    /// Waits for all of them who still work on something, and stops everybody when none of them has
+    /// got anything for so long, or when it takes too long altogether. On a slow machine all takes
+    /// its time; nothing may stand still.
     pub async fn wait_or_give_up(
         &self,
         who: Waiting,

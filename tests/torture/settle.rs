@@ -22,8 +22,8 @@ use crate::{
 /// tries again within two seconds.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// Files and connections that a process may have open in the end beyond those that it had when it was
-/// ready: sessions that reads and lanes keep, and somebody who is asking.
+/// Files and connections that a process may have open in the end beyond those that it had when it
+/// was ready: sessions that reads and lanes keep, and somebody who is asking.
 const KEPT_FILES: usize = 20;
 
 /// Memory that a process may ever have taken, in KiB.
@@ -139,8 +139,8 @@ async fn is_queue_empty(round: &Round, instance: usize) -> bool {
     }
 }
 
-/// Waits until an instance has let go what it took for those who are gone, and looks at what it took at
-/// most.
+/// Waits until an instance has let go what it took for those who are gone, and looks at what it
+/// took at most.
 async fn lets_go(round: &Round, instance: &Instance) {
     let (number, pid) = (instance.number, instance.pid());
     let bound = instance.first_files() + KEPT_FILES;

@@ -35,8 +35,8 @@ const ON_SQLITE: [&str; 9] = [
     "late-is-refused",
 ];
 
-/// Bugs that only show when a commit gets no answer, or when the service stops, with the fault that sees
-/// to that. In other rounds it would be a matter of luck.
+/// Bugs that only show when a commit gets no answer, or when the service stops, with the fault that
+/// sees to that. In other rounds it would be a matter of luck.
 const SHOWN_BY: [(&str, Kind); 5] = [
     ("acks-dropped-on-drain", Kind::StopInstance),
     ("blind-retry", Kind::CutCommit),
@@ -110,8 +110,8 @@ impl Hunt {
         self.broken.is_empty() && self.rounds < ROUNDS
     }
 
-    /// Takes note of what a round found. Nearly all bugs falsify data or what is said about it; whatever
-    /// merely stands still may be something else then.
+    /// Takes note of what a round found. Nearly all bugs falsify data or what is said about it;
+    /// whatever merely stands still may be something else then.
     fn note(&mut self, violations: &[Violation]) {
         let last = if STAND_STILL.contains(&self.bug) { Rule::Liveness } else { Rule::Cursor };
         let rules = violations.iter().map(|violation| violation.rule);

@@ -24,8 +24,8 @@ use crate::{
     workload::PRODUCERS,
 };
 
-/// How long a round may take before it counts as stuck itself. Longer than it waits for whoever does not
-/// come back to life, which is judged by its history.
+/// How long a round may take before it counts as stuck itself. Longer than it waits for whoever
+/// does not come back to life, which is judged by its history.
 const ROUND: Duration = Duration::from_secs(400);
 
 /// What every round must have seen to be worth its name, and only one that stands still has not.

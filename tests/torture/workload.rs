@@ -84,8 +84,8 @@ pub fn content(source: &str, payload: &str) -> Content {
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
 const CALM_PATIENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(30));
 
-/// Makes up a round. In every other one nobody gives up what would be answered: the fewer outcomes are
-/// unknown, the more exactly is known what the counters must be.
+/// Makes up a round. In every other one nobody gives up what would be answered: the fewer outcomes
+/// are unknown, the more exactly is known what the counters must be.
 pub fn plan(rng: &mut Rng) -> Plan {
     let is_calm = rng.bool();
     let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("orders-{n}").into()).collect();

@@ -2,10 +2,10 @@
 
 use super::{Findings, History, Moment, Rule};
 
-/// How long after everything was healed the last event may be answered. A batch that was in trouble is
-/// tried again within two seconds, a connection within three, a lock is waited for five; producers that
-/// lost an answer ask again after four, and longer if that did not help. The rest is for machines on
-/// which what is left to send then takes its time.
+/// How long after everything was healed the last event may be answered. A batch that was in trouble
+/// is tried again within two seconds, a connection within three, a lock is waited for five;
+/// producers that lost an answer ask again after four, and longer if that did not help. The rest is
+/// for machines on which what is left to send then takes its time.
 pub(super) const BOUND: Moment = Moment::from_secs(60);
 
 pub(super) fn check(history: &History, findings: &mut Findings) {

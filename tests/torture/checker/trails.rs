@@ -100,8 +100,8 @@ impl<'a> Trail<'a> {
             .any(|attempt| attempt.outcome.is_judged() || attempt.outcome.is_unknown())
     }
 
-    /// Whether somebody sent this content in a way that may have stored it. A repetition does not vouch
-    /// for itself.
+    /// Whether somebody sent this content in a way that may have stored it. A repetition does not
+    /// vouch for itself.
     pub(super) fn may_hold(&self, content: Content) -> bool {
         self.originals().any(|attempt| attempt.content == content)
     }

@@ -28,8 +28,8 @@ fn accepted_first(trail: &Trail<'_>, findings: &mut Findings) {
         if let Some(known) = known.filter(|known| *known < attempt.invoked) {
             let invoked = attempt.invoked;
             let what = format_args!(
-                "{key} was accepted when it was sent at {invoked:.3?}, and was known to be stored at \
-                 {known:.3?}"
+                "{key} was accepted when it was sent at {invoked:.3?}, and was known to be stored \
+                 at {known:.3?}"
             );
             findings.add(Rule::Verdict, what);
         }
@@ -39,8 +39,8 @@ fn accepted_first(trail: &Trail<'_>, findings: &mut Findings) {
 /// A repetition repeats something: what is stored, which another attempt has sent.
 fn repetitions(trail: &Trail<'_>, findings: &mut Findings) {
     let (key, stored) = (trail.key, trail.rows.first().map(|row| row.content));
-    // The attempt itself stored nothing, so whatever may have is another one. That nothing is stored
-    // is for the rule of lost writes to tell.
+    // The attempt itself stored nothing, so whatever may have is another one. That nothing is
+    // stored is for the rule of lost writes to tell.
     let originals = trail.originals().filter(|other| stored.is_none_or(|row| row == other.content));
     let first_sent = originals.map(|original| original.invoked).min();
     for attempt in trail.judged().filter(|attempt| attempt.outcome != Outcome::Accepted) {

@@ -12,8 +12,8 @@ use crate::{
     secrets,
 };
 
-/// What a commit is known by: the statement itself, or payloads, which go to the database with the one
-/// statement that stores them. Where everything in a batch is new, that is the commit.
+/// What a commit is known by: the statement itself, or payloads, which go to the database with the
+/// one statement that stores them. Where everything in a batch is new, that is the commit.
 const MARKERS: [&[u8]; 3] = [b"COMMIT", secrets::PAYLOAD.as_bytes(), secrets::PAYLOAD.as_bytes()];
 
 /// Cuts connections again and again, all instances', at a commit.
