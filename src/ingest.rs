@@ -299,8 +299,10 @@ impl Pending {
         for (indexes, reply) in self.parts {
             #[cfg(feature = "planted-bugs")]
             let reply = crate::planted::in_time(reply);
-            // The lane task answers everything it takes; it is only gone if it panicked.
-            let part = reply.await.map_err(|_| Error::Stopping)??;
+            // The lane task answers everything it takes; it is only gone if it panicked, and then
+            // nobody knows how far it got.
+            let gone = |_| Error::Unavailable(Arc::new(store::Error::Unknown("a panic".into())));
+            let part = reply.await.map_err(gone)??;
             for (index, outcome) in indexes.into_iter().zip(part) {
                 outcomes[index] = outcome;
             }

@@ -56,11 +56,16 @@ pub enum Bug {
     LaggingListing,
     /// What takes long is answered as if nothing had been done.
     LateIsRefused,
+    /// What waits for its commit when the process is told to stop is answered as if it had not been
+    /// taken in, and committed.
+    AcksDroppedOnDrain,
+    /// The first lane of a process waits for ever for one of its commits.
+    DeadLane,
 }
 
 use Bug::*;
 
-const BUGS: [(&str, Bug); 18] = [
+const BUGS: [(&str, Bug); 20] = [
     ("ack-before-commit", AckBeforeCommit),
     ("blind-retry", BlindRetry),
     ("probe-by-select", ProbeBySelect),
@@ -79,6 +84,8 @@ const BUGS: [(&str, Bug); 18] = [
     ("page-border", PageBorder),
     ("lagging-listing", LaggingListing),
     ("late-is-refused", LateIsRefused),
+    ("acks-dropped-on-drain", AcksDroppedOnDrain),
+    ("dead-lane", DeadLane),
 ];
 
 /// What the bugs are called.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{Bug, is};
 use crate::{
@@ -151,12 +152,21 @@ pub(crate) fn seen_before(events: &[NewEvent]) -> Option<Vec<Option<Outcome>>> {
     all.then(|| vec![Some(duplicate); events.len()])
 }
 
+/// Told when the process is to stop.
+pub(super) static STOPPING: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
+
 /// Gives up waiting for what was submitted, and says that nothing of it was done.
 pub(crate) async fn in_time<T, E>(
     reply: impl Future<Output = Result<Result<T, ingest::Error>, E>>,
 ) -> Result<Result<T, ingest::Error>, E> {
-    if !is(Bug::LateIsRefused) {
-        return reply.await;
+    if is(Bug::LateIsRefused) {
+        return timeout(PATIENCE, reply).await.unwrap_or(Ok(Err(ingest::Error::QueueFull)));
     }
-    timeout(PATIENCE, reply).await.unwrap_or(Ok(Err(ingest::Error::QueueFull)))
+    tokio::select! {
+        biased;
+        reply = reply => reply,
+        () = STOPPING.cancelled(), if is(Bug::AcksDroppedOnDrain) => {
+            Ok(Err(ingest::Error::Stopping))
+        }
+    }
 }

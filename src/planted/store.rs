@@ -4,18 +4,22 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 use uuid::Uuid;
 
 use super::{
     Bug::{self, *},
-    acknowledging, retrying,
+    acknowledging::{self, STOPPING},
+    retrying,
 };
 use crate::{
     event::{EventKey, Outcome, Timestamp},
@@ -24,6 +28,12 @@ use crate::{
 
 /// How old counters from memory may be.
 const MEMORY: Duration = Duration::from_secs(1);
+
+/// How long a commit takes of which nobody shall hear.
+const COMMIT: Duration = Duration::from_millis(100);
+
+/// How many commits a lane makes before it is dead.
+const COMMITS: i64 = 20;
 
 /// How far listings lag behind.
 const LAG: Duration = Duration::from_secs(2);
@@ -36,22 +46,23 @@ pub(super) struct PlantedStore {
     stats: Mutex<Option<(Instant, Stats)>>,
     /// By lane, how many numbers are given out and not committed.
     in_flight: Vec<AtomicI64>,
-    stopping: Arc<AtomicBool>,
+    /// Commits of the first lane.
+    commits: AtomicI64,
 }
 
 impl PlantedStore {
     pub(super) fn plant(bug: Bug, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        if let (DrainThrowsAway, Ok(mut stop)) = (bug, signal(SignalKind::terminate())) {
-            let stopping = Arc::clone(&stopping);
+        if let (DrainThrowsAway | AcksDroppedOnDrain, Ok(mut stop)) =
+            (bug, signal(SignalKind::terminate()))
+        {
             tokio::spawn(async move {
                 stop.recv().await;
-                stopping.store(true, Ordering::SeqCst);
+                STOPPING.cancel();
             });
         }
         let in_flight = (0..store.lanes()).map(|_| AtomicI64::new(0)).collect();
-        let (doubts, known, stats) = Default::default();
-        Arc::new(Self { bug, store, doubts, known, stats, in_flight, stopping })
+        let (doubts, known, stats, commits) = Default::default();
+        Arc::new(Self { bug, store, doubts, known, stats, in_flight, commits })
     }
 
     async fn counters_from_memory(
@@ -104,8 +115,15 @@ impl Store for PlantedStore {
                 Err(Error::Unknown(_)) => Ok(acknowledging::all_new(&batch)),
                 result => result,
             },
-            DrainThrowsAway if self.stopping.load(Ordering::SeqCst) => {
-                Ok(acknowledging::all_new(&batch))
+            DrainThrowsAway if STOPPING.is_cancelled() => Ok(acknowledging::all_new(&batch)),
+            AcksDroppedOnDrain => {
+                sleep(COMMIT).await;
+                store.commit(batch).await
+            }
+            DeadLane
+                if batch.lane == 0 && self.commits.fetch_add(1, Ordering::SeqCst) >= COMMITS =>
+            {
+                std::future::pending().await
             }
             UncountedDuplicates => self.known.drop_repeated(store, batch).await,
             AcceptedTwice => {

@@ -391,6 +391,7 @@ async fn a_panic_in_the_write_path_ends_the_service() {
     server.store.panics.store(true, Ordering::Relaxed);
     let unknown = try_publish(&mut client, vec![event("t", "1")]).await.expect_err("a panic");
     assert_eq!(unknown.code(), Code::Unavailable, "perhaps it is stored: send it again");
+    assert_eq!(reason(&unknown), "STORE_UNAVAILABLE", "a stop would mean that it is not stored");
     while let Ok(Some(_)) = frames.message().await {}
     drop((client, frames));
     let error = server.running.await.expect("no panic").expect_err("a fault");

@@ -425,7 +425,7 @@ fn the_feed_goes_on_after_a_panic() {
             sleep(FEED_POLL_INTERVAL).await;
         }
         let sent = Sent { topic: 0, id: 0, source: 0, timestamp: None, payload: 0 };
-        let pending = service.ingest.submit(vec![sent.event()], Admission::Refuse).await;
+        let pending = service.ingest.submit(vec![sent.event()], 0, Admission::Refuse).await;
         pending.expect("admitted").outcomes().await.expect("stored");
         let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
         assert!(matches!(frame, Ok(Frame::Events(events, _)) if events.len() == 1));

@@ -116,6 +116,13 @@ fn good() -> History {
     history_with(&sent, &["a/2"])
 }
 
+/// Everybody has got this content of the one event that there is.
+fn holds(history: &mut History, content: Content) {
+    history.settled.rows[0].content = content;
+    history.readers[0].deliveries[0].content = content;
+    history.listings[0].events[0].content = content;
+}
+
 /// Which rules a history breaks.
 fn broken(history: &History) -> Vec<Rule> {
     let rules: BTreeSet<Rule> =
@@ -141,13 +148,18 @@ fn what_is_right_breaks_no_rule() {
 fn a_lost_write_is_found() {
     // The first answer was lost, the second one says that it is there.
     let lost = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
-    assert_eq!(broken(&history_with(&lost, &[])), [LostWrite]);
+    assert_eq!(broken(&history_with(&lost, &[])), [LostWrite, Counters]);
     // An accepted event that is not stored is not counted either, or counted and not stored.
     breaks(&[LostWrite, Counters], |history| {
         history.attempts.extend(attempts(&[("b/9", 1, Accepted)]));
     });
     // Stored, but not what was sent.
     breaks(&[LostWrite, Cursor], |history| history.settled.rows[1].content = 7);
+    // Stored, but nobody may have stored it: a repetition does not vouch for itself.
+    let sent = [("a/1", 2, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
+    let mut history = history_with(&sent, &["a/1"]);
+    holds(&mut history, 1);
+    assert_eq!(broken(&history), [LostWrite, Verdict]);
     // Duplicates are the same, conflicts are not.
     breaks(&[LostWrite], |history| history.attempts[1].content = 2);
     breaks(&[LostWrite], |history| history.attempts[2].content = 1);
@@ -160,7 +172,7 @@ fn a_phantom_is_found() {
     breaks(&[Phantom], |history| history.listings[0].events.push(failed));
     let invented = Delivery { key: key("b/77"), content: 1, at: at(9_000) };
     breaks(&[Phantom], |history| history.readers[0].deliveries.push(invented));
-    breaks(&[Phantom], |history| history.readers[0].deliveries[0].at = at(99));
+    breaks(&[Phantom, Verdict], |history| history.readers[0].deliveries[0].at = at(99));
     breaks(&[Phantom, Counters, Cursor], |history| {
         let row = Row { key: key("b/2"), content: 1, lane: 1, seq: 3 };
         history.settled.rows.push(row);
@@ -202,11 +214,29 @@ fn a_wrong_verdict_is_found() {
     history.settled.rows[0].key = key("b/3");
     history.readers[0].deliveries[0] = Delivery { key: key("b/3"), content: 1, at: at(400) };
     history.listings[0].events[0].key = key("b/3");
-    assert_eq!(broken(&history), [Verdict]);
+    assert_eq!(broken(&history), [LostWrite, Verdict]);
 
     // The original was sent after its repetition was answered.
     let sent = [("a/1", 1, Duplicate), ("a/1", 1, Accepted)];
-    assert_eq!(broken(&history_with(&sent, &[])), [Verdict]);
+    assert_eq!(broken(&history_with(&sent, &[])), [Verdict, Counters]);
+    // What was sent before it was something else.
+    let sent = [
+        ("a/1", 2, Unknown(Code::Unavailable)),
+        ("a/1", 1, Duplicate),
+        ("a/1", 1, Unknown(Code::Unavailable)),
+    ];
+    let mut history = history_with(&sent[..2], &["a/1"]);
+    history.attempts = attempts(&sent);
+    holds(&mut history, 1);
+    assert_eq!(broken(&history), [Verdict]);
+    // It was known before it was sent: to somebody who was answered, or who got it.
+    let sent =
+        [("b/1", 1, Unknown(Code::Unavailable)), ("b/1", 1, Duplicate), ("b/1", 1, Accepted)];
+    assert_eq!(broken(&history_with(&sent, &[])), [Verdict, Counters]);
+    let mut history = history_with(&[sent[0], sent[2]], &[]);
+    assert_eq!(checker::check(&history), []);
+    history.readers[0].deliveries[0].at = at(150);
+    assert_eq!(broken(&history), [Verdict]);
     // Two producers are both told that theirs was new.
     breaks(&[Verdict, Counters], |history| history.attempts[1].outcome = Accepted);
 }
@@ -257,6 +287,28 @@ fn wrong_counters_are_found() {
 }
 
 #[test]
+fn a_key_is_unique_once() {
+    // Whichever of two attempts stored it, there is one event.
+    let sent = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Unknown(Code::Unavailable))];
+    let mut history = history_with(&sent[..1], &["a/1"]);
+    history.attempts = attempts(&sent);
+    assert_eq!(checker::check(&history), []);
+    history.samples[0].invoked = at(300);
+    history.samples[0].returned = at(310);
+    let twice = &mut history.samples[0];
+    for counters in [&mut twice.totals, twice.topics.get_mut("a").expect("topic")] {
+        count(counters, Accepted);
+    }
+    assert_eq!(broken(&history), [Counters, Cursor]);
+    // A reader had it, and it was not counted.
+    let mut history = history_with(&sent[..1], &["a/1"]);
+    let blind = &mut history.samples[0];
+    (blind.totals, blind.topics) = Default::default();
+    history.readers[0].deliveries[0].at = at(115);
+    assert_eq!(broken(&history), [Counters]);
+}
+
+#[test]
 fn without_unknown_outcomes_counters_are_exact() {
     let sent = [("a/1", 1, Accepted), ("a/1", 1, Duplicate), ("a/1", 2, Conflict)];
     let mut history = history_with(&sent, &[]);
@@ -282,7 +334,7 @@ fn a_cursor_that_skips_is_found() {
     });
     breaks(&[Cursor], |history| history.readers[0].deliveries[0].content = 2);
     // What was delivered is gone.
-    breaks(&[Cursor], |history| {
+    breaks(&[Counters, Cursor], |history| {
         let undone = Delivery { key: key("a/4"), content: 1, at: at(9_000) };
         history.readers[0].deliveries.push(undone);
     });
@@ -290,6 +342,10 @@ fn a_cursor_that_skips_is_found() {
     breaks(&[Cursor], |history| drop(history.listings[0].events.remove(0)));
     breaks(&[Cursor], |history| drop(history.listings[0].events.pop()));
     breaks(&[Cursor], |history| history.listings[0].events.reverse());
+    // It was counted before, and is not listed.
+    let mut history = history_with(&[("a/1", 1, Unknown(Code::Unavailable))], &["a/1"]);
+    history.listings[0].events.clear();
+    assert_eq!(broken(&history), [Cursor]);
 }
 
 #[test]
@@ -314,6 +370,27 @@ fn what_does_not_come_back_and_what_nobody_may_see_is_found() {
     breaks(&[Liveness], |history| history.settled.stuck.push("instance 1".into()));
     breaks(&[Liveness], |history| history.readers[0].caught_up = false);
     breaks(&[Hygiene], |history| history.settled.dirt.push("a panic".into()));
+}
+
+#[test]
+fn what_comes_back_too_late_is_found() {
+    breaks(&[Liveness], |history| history.attempts[10].returned = at(61_000));
+    breaks(&[], |history| {
+        history.attempts[10].returned = at(61_000);
+        history.settled.healed = at(2_000);
+    });
+}
+
+#[test]
+fn a_history_with_nothing_in_it_is_found() {
+    let enough = checker::Enough { producers: 1, readers: 1, listings: 1, samples: 11 };
+    let lacks = |history: &History| checker::check_extent(history, enough).len();
+    assert_eq!(lacks(&good()), 0);
+    assert_eq!(lacks(&History::default()), 4);
+    let mut history = good();
+    history.listings[0].complete = false;
+    history.samples.pop();
+    assert_eq!(lacks(&history), 2);
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! What the torture test is told, by whoever runs it or by `cargo test`.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, value_parser};
 
 use crate::Store;
+
+/// What a release needs without a violation.
+const GATE: [(Store, u64); 2] = [(Store::Postgres, 200), (Store::Sqlite, 100)];
+
+/// What only this test understands: a word beside one of these is a mistake.
+const OWN: [&str; 8] = ["store", "seed", "rounds", "jobs", "gate", "keep", "planted", "teeth"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -12,6 +18,7 @@ use crate::Store;
 )]
 pub struct Arguments {
     /// Run only if the name of this test contains one of these, as `cargo test` has it
+    #[arg(conflicts_with_all = OWN)]
     filters: Vec<String>,
 
     /// On which store
@@ -23,12 +30,17 @@ pub struct Arguments {
     pub seed: u64,
 
     /// Rounds on each store
-    #[arg(long, default_value_t = 3)]
-    pub rounds: u64,
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
+    rounds: u64,
 
     /// Rounds side by side
-    #[arg(long, default_value_t = 2)]
-    pub jobs: usize,
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    pub jobs: u64,
+
+    /// Run what a release needs without a violation: 200 rounds on PostgreSQL and 100 on SQLite,
+    /// and print a summary in Markdown
+    #[arg(long, conflicts_with_all = ["store", "seed", "rounds", "planted", "teeth"])]
+    pub gate: bool,
 
     /// Keep the history and the logs of all rounds, not only of those with violations
     #[arg(long)]
@@ -42,10 +54,6 @@ pub struct Arguments {
     /// `--features planted-bugs`
     #[arg(long)]
     pub teeth: bool,
-
-    /// Write a summary in Markdown
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
 
     #[command(flatten)]
     harness: Harness,
@@ -64,12 +72,21 @@ impl Arguments {
         self.harness.list
     }
 
-    pub fn stores(&self) -> &'static [Store] {
-        match self.store {
-            Stores::Postgres => &[Store::Postgres],
-            Stores::Sqlite => &[Store::Sqlite],
-            Stores::Both => &[Store::Postgres, Store::Sqlite],
-        }
+    /// The rounds to run, by store and seed.
+    pub fn rounds(&self) -> VecDeque<(Store, u64)> {
+        let of = |store| (store, self.rounds);
+        let counts = match self.store {
+            _ if self.gate => GATE.to_vec(),
+            Stores::Postgres => vec![of(Store::Postgres)],
+            Stores::Sqlite => vec![of(Store::Sqlite)],
+            Stores::Both => vec![of(Store::Postgres), of(Store::Sqlite)],
+        };
+        let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let rounds = (0..most).flat_map(|number| {
+            let wanted = counts.iter().filter(move |(_, count)| number < *count);
+            wanted.map(move |(store, _)| (*store, self.seed + number))
+        });
+        rounds.collect()
     }
 }
 

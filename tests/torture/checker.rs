@@ -9,16 +9,21 @@ use super::history::{Attempt, Content, Counters, Delivery, History, Key, Moment,
 // Paths, because this is compiled from more than one place.
 #[path = "checker/counters.rs"]
 mod counters;
+#[path = "checker/liveness.rs"]
+mod liveness;
 #[path = "checker/reading.rs"]
 mod reading;
 #[path = "checker/rows.rs"]
 mod rows;
 #[path = "checker/trails.rs"]
 mod trails;
+#[path = "checker/vacuity.rs"]
+mod vacuity;
 #[path = "checker/verdicts.rs"]
 mod verdicts;
 
 use trails::Trails;
+pub use vacuity::Enough;
 
 /// Violations of one rule that are told. One would do; some show the pattern.
 const TOLD: usize = 20;
@@ -42,6 +47,8 @@ pub enum Rule {
     Liveness,
     /// Nothing is seen that nobody may ever see.
     Hygiene,
+    /// There was something to judge.
+    Vacuous,
 }
 
 impl fmt::Display for Rule {
@@ -55,6 +62,7 @@ impl fmt::Display for Rule {
             Self::Cursor => "C6 cursor",
             Self::Liveness => "C7 liveness",
             Self::Hygiene => "C8 hygiene",
+            Self::Vacuous => "vacuous",
         })
     }
 }
@@ -78,15 +86,25 @@ pub fn check(history: &History) -> Vec<Violation> {
     let mut verdict = Findings::default();
     rows::check(history, &trails, &mut verdict);
     verdicts::check(&trails, &mut verdict);
-    counters::check(history, &mut verdict);
+    counters::check(history, &trails, &mut verdict);
     reading::check(history, &trails, &mut verdict);
-    for what in &history.settled.stuck {
-        verdict.add(Rule::Liveness, format_args!("{what}"));
-    }
+    liveness::check(history, &mut verdict);
     for what in &history.settled.dirt {
         verdict.add(Rule::Hygiene, format_args!("{what}"));
     }
     verdict.into_violations()
+}
+
+/// What a history lacks that is to be more than empty words.
+pub fn check_extent(history: &History, enough: Enough) -> Vec<Violation> {
+    let mut verdict = Findings::default();
+    vacuity::check(history, enough, &mut verdict);
+    verdict.into_violations()
+}
+
+/// How long after everything was healed the last event was answered.
+pub fn wait(history: &History) -> Moment {
+    liveness::wait(history)
 }
 
 /// Violations while they are found.

@@ -9,9 +9,9 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{database::Database, proxy::Proxy, recorder::Recorder};
+use crate::{database::Database, footprint, proxy::Proxy, recorder::Recorder};
 
 pub type Client = EventAggregatorServiceClient<Channel>;
 
@@ -35,8 +35,9 @@ const INSTANCES: usize = 3;
 /// How long an instance may take to become ready.
 const START: Duration = Duration::from_secs(30);
 
-/// How long one may take to end when it is asked to.
-const STOP: Duration = Duration::from_secs(25);
+/// How long one may take to end when it is asked to: 15 s for calls in progress, 10 s for what they
+/// have left to store, and what a busy machine takes to notice.
+const STOP: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     pub instances: Vec<Arc<Instance>>,
@@ -64,6 +65,7 @@ impl Cluster {
                 proxy,
                 log: folder.join(format!("instance-{number}.log")),
                 pid: AtomicU32::new(0),
+                files: AtomicUsize::new(0),
                 process: Mutex::default(),
             }));
         }
@@ -111,13 +113,25 @@ pub struct Instance {
     url: String,
     planted: Option<String>,
     pid: AtomicU32,
-    process: Mutex<Option<Child>>,
+    files: AtomicUsize,
+    process: Mutex<Option<Process>>,
+}
+
+/// A process, and what copies its log.
+struct Process {
+    child: Child,
+    logging: JoinHandle<io::Result<u64>>,
 }
 
 impl Instance {
     /// The process, also one that has ended meanwhile.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// How many files and connections the process had open when it was ready.
+    pub fn first_files(&self) -> usize {
+        self.files.load(Ordering::Relaxed)
     }
 
     /// Starts it unless it runs, again and again as one that watches over services would: without its
@@ -127,15 +141,18 @@ impl Instance {
         self.start_process(&mut process).await
     }
 
-    async fn start_process(&self, process: &mut Option<Child>) -> Result<(), String> {
+    async fn start_process(&self, process: &mut Option<Process>) -> Result<(), String> {
         let deadline = Instant::now() + START;
         while process.is_none() {
             let (mut command, log) = (self.command(), self.log.clone());
             let running = spawn_blocking(move || run(&mut command, &log)).await;
             match running.expect("no panic") {
-                Ok(child) => {
-                    self.pid.store(child.id(), Ordering::Relaxed);
-                    *process = Some(child);
+                Ok(running) => {
+                    let pid = running.child.id();
+                    self.pid.store(pid, Ordering::Relaxed);
+                    let files = footprint::open_files(pid).unwrap_or(0);
+                    self.files.store(files, Ordering::Relaxed);
+                    *process = Some(running);
                 }
                 Err(error) if Instant::now() > deadline => {
                     return Err(format!("instance {} does not start: {error}", self.number));
@@ -165,9 +182,9 @@ impl Instance {
         pause: Duration,
     ) -> Result<(), String> {
         let mut process = self.running(recorder).await?;
-        let mut child = process.take().ok_or("it does not run")?;
-        child.kill().map_err(|error| error.to_string())?;
-        ended(&mut child, STOP).await.ok_or("it cannot be killed")?;
+        let mut killed = process.take().ok_or("it does not run")?;
+        killed.child.kill().map_err(|error| error.to_string())?;
+        killed.ended(STOP).await.ok_or("it cannot be killed")?;
         sleep(pause).await;
         self.start_process(&mut process).await
     }
@@ -192,29 +209,32 @@ impl Instance {
         }
     }
 
-    async fn stop_process(&self, process: &mut Option<Child>, recorder: &Recorder) {
-        let Some(mut child) = process.take() else { return };
+    async fn stop_process(&self, process: &mut Option<Process>, recorder: &Recorder) {
+        let Some(mut stopped) = process.take() else { return };
         let number = self.number;
-        signal("TERM", child.id());
-        match ended(&mut child, STOP).await {
+        signal("TERM", stopped.child.id());
+        match stopped.ended(STOP).await {
             Some(status) if status.success() => (),
             Some(status) => {
                 recorder.dirt(format!("instance {number} did not end well: {status}"));
             }
             None => {
                 recorder.dirt(format!("instance {number} did not end within {STOP:?}"));
-                let _ = child.kill();
-                let _ = child.wait();
+                let _ = stopped.child.kill();
+                let _ = stopped.ended(STOP).await;
             }
         }
     }
 
     /// The process, which nobody else ends meanwhile. One that has ended by itself is a fault of the
     /// service.
-    async fn running(&self, recorder: &Recorder) -> Result<MutexGuard<'_, Option<Child>>, String> {
+    async fn running(
+        &self,
+        recorder: &Recorder,
+    ) -> Result<MutexGuard<'_, Option<Process>>, String> {
         let mut process = self.process.lock().await;
-        if let Some(child) = &mut *process
-            && let Ok(Some(status)) = child.try_wait()
+        if let Some(running) = &mut *process
+            && let Ok(Some(status)) = running.child.try_wait()
         {
             recorder.dirt(format!("instance {} ended by itself: {status}", self.number));
             *process = None;
@@ -225,7 +245,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if let Some(child) = self.process.get_mut() {
+        if let Some(Process { child, .. }) = self.process.get_mut() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -234,33 +254,37 @@ impl Drop for Instance {
 
 /// Runs the service until it is ready. Its log comes through a pipe: a limit on the size of its files
 /// must not hide it.
-fn run(command: &mut Command, log: &Path) -> Result<Child, String> {
+fn run(command: &mut Command, log: &Path) -> Result<Process, String> {
     let text = |error: io::Error| error.to_string();
     let mut log = File::options().create(true).append(true).open(log).map_err(text)?;
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(text)?;
     let mut stderr = child.stderr.take().expect("piped");
-    thread::spawn(move || io::copy(&mut stderr, &mut log));
+    let logging = thread::spawn(move || io::copy(&mut stderr, &mut log));
     let mut banner = String::new();
     let stdout = child.stdout.take().expect("piped");
     let read = BufReader::new(stdout).read_line(&mut banner).map_err(text)?;
     if read == 0 {
         return Err(format!("it ended with {}", child.wait().map_err(text)?));
     }
-    Ok(child)
+    Ok(Process { child, logging })
 }
 
-/// Waits for a process to end.
-async fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            return Some(status);
+impl Process {
+    /// Waits for it to end, and for its log to be whole.
+    async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if self.logging.is_finished()
+                && let Some(status) = self.child.try_wait().expect("a child")
+            {
+                return Some(status);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            sleep(Duration::from_millis(10)).await;
         }
-        if Instant::now() > deadline {
-            return None;
-        }
-        sleep(Duration::from_millis(10)).await;
     }
 }
 

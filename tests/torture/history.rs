@@ -62,7 +62,7 @@ pub struct Delivery {
 #[derive(Debug, Clone, Default)]
 pub struct Reader {
     pub deliveries: Vec<Delivery>,
-    /// How often it connected again.
+    /// How often it went on behind a cursor that it had.
     pub resumed: usize,
     /// Whether it was told that it has everything, after the last event was published.
     pub caught_up: bool,
@@ -118,6 +118,8 @@ pub struct Fault {
 /// What is left when all faults are healed and all producers are done.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
+    /// When all faults were over, all instances ran, and nothing new was due.
+    pub healed: Moment,
     /// All rows, in no order.
     pub rows: Vec<Row>,
     /// `lanes.head` by lane.

@@ -81,7 +81,8 @@ pub fn write(history: &History, path: &Path) -> io::Result<()> {
         writeln!(file, "{line}")?;
     }
     let end = json!({
-        "what": "settled", "heads": settled.heads, "totals": counters(&settled.totals),
+        "what": "settled", "healed": settled.healed.as_micros(), "heads": settled.heads,
+        "totals": counters(&settled.totals),
         "differences": settled.differences, "stuck": settled.stuck, "dirt": settled.dirt,
     });
     writeln!(file, "{end}")?;

@@ -8,7 +8,7 @@
 #![allow(unreachable_pub)]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -25,6 +25,7 @@ mod checker;
 mod cluster;
 mod database;
 mod faults;
+mod footprint;
 mod history;
 mod http;
 mod journal;
@@ -76,11 +77,16 @@ fn cargo() -> String {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if !arguments.mean(NAME) {
+        println!("{NAME}: not among the tests that are asked for");
         return ExitCode::SUCCESS;
     }
     if arguments.only_lists() {
         println!("{NAME}: test");
         return ExitCode::SUCCESS;
+    }
+    if let Some(bug) = arguments.planted.as_ref().filter(|bug| !teeth::can_be_planted(bug)) {
+        println!("there is no bug {bug} in the program: build it with --features planted-bugs");
+        return ExitCode::FAILURE;
     }
     let arguments = Arc::new(arguments);
     let possible = spawn_blocking(Kind::possible).await.expect("no panic").into();
@@ -93,13 +99,9 @@ async fn main() -> ExitCode {
 /// Runs all rounds and says what came of them.
 async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
     let began = Instant::now();
-    let mut rounds = VecDeque::new();
-    for seed in (arguments.seed..).take(arguments.rounds as usize) {
-        rounds.extend(arguments.stores().iter().map(|store| (*store, seed)));
-    }
-    let rounds = Arc::new(Mutex::new(rounds));
+    let rounds = Arc::new(Mutex::new(arguments.rounds()));
     let mut working = JoinSet::new();
-    for _ in 0..arguments.jobs.max(1) {
+    for _ in 0..arguments.jobs {
         let worker = Worker::new(&arguments, &possible);
         working.spawn(worker.run(Arc::clone(&rounds)));
     }
@@ -110,12 +112,13 @@ async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
         }
     }
     for (store, sums) in &sums {
-        println!("{store}: {} rounds, {sums}", sums.rounds);
+        let Sums { rounds, unharmed, .. } = sums;
+        println!("{store}: {rounds} rounds, {unharmed} of them without a fault, {sums}");
     }
-    if let Some(path) = &arguments.report {
+    if arguments.gate {
         let command: Vec<String> = std::env::args().skip(1).collect();
         let command = format!("{} {}", cargo(), command.join(" "));
-        report::write(path, &sums, &command, began.elapsed()).expect("write the report");
+        println!("\n{}", report::table(&sums, &command, began.elapsed()));
     }
     let is_clean = sums.values().all(|sums| sums.violations == 0);
     if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use event_aggregator::proto::v1::{PublishResult, PublishStatus};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::history::Outcome;
 
@@ -11,9 +12,24 @@ use crate::history::Outcome;
 pub fn of_status(status: &Status) -> Outcome {
     match status.code() {
         code @ (Code::InvalidArgument | Code::ResourceExhausted) => Outcome::Failed(code),
-        code if was_refused(status) => Outcome::Failed(code),
+        code if was_refused(status) || is_stopping(status) => Outcome::Failed(code),
         code => Outcome::Unknown(code),
     }
+}
+
+/// What the end of a stream says about requests that were not answered on it. Whatever it is about,
+/// requests before that may have been stored, unless the service says that it took no more in.
+pub fn of_end(status: &Status) -> Outcome {
+    match of_status(status) {
+        Outcome::Failed(code) if !is_stopping(status) => Outcome::Unknown(code),
+        outcome => outcome,
+    }
+}
+
+/// Whether the service says that it stops: it has answered what it took in, and took in nothing
+/// else.
+fn is_stopping(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == "SHUTTING_DOWN")
 }
 
 /// Whether nobody listened, so that nothing was sent.
@@ -54,6 +70,7 @@ pub fn of_word(word: &str) -> Outcome {
         "accepted" => Outcome::Accepted,
         "duplicate" => Outcome::Duplicate,
         "conflict" => Outcome::Conflict,
+        "rejected" => Outcome::Failed(Code::InvalidArgument),
         _ => Outcome::Unknown(Code::Unknown),
     }
 }

@@ -9,12 +9,14 @@ use std::{
 
 use fastrand::Rng;
 use tokio::{task::JoinSet, time::sleep};
+use tonic::Code;
 
 use crate::{
     history::{Attempt, Moment, Outcome},
     outcome,
+    recorder::Waiting,
     round::Round,
-    workload::{HTTP_PRODUCER, Item, Request},
+    workload::{HTTP_PRODUCER, Item, Plan, Request},
 };
 
 mod calls;
@@ -23,16 +25,16 @@ mod stream;
 /// Calls that one producer has in flight.
 const CALLS: usize = 3;
 
-/// How long a producer waits for an answer, at least and at most.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
+/// How long a producer waits for an answer at most, however little it helped to ask again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a producer has to send.
 type Queue = Arc<Mutex<VecDeque<Request>>>;
 
 /// Starts all producers. They end when all is answered, or when the round gives up.
-pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Vec<Vec<Request>>) -> JoinSet<()> {
+pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Plan) -> JoinSet<()> {
     let mut producing = JoinSet::new();
-    for (number, requests) in plan.into_iter().enumerate() {
+    for (number, requests) in plan.requests.into_iter().enumerate() {
         let queue = Queue::new(Mutex::new(requests.into()));
         let workers = if number <= HTTP_PRODUCER { CALLS } else { 1 };
         for _ in 0..workers {
@@ -42,6 +44,7 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Vec<Vec<Request>>) -> Join
                 instance: number % round.cluster.size(),
                 queue: Arc::clone(&queue),
                 rng: rng.fork(),
+                patience: plan.patience,
                 failures: 0,
             };
             match number {
@@ -61,6 +64,8 @@ struct Producer {
     instance: usize,
     queue: Queue,
     rng: Rng,
+    /// How long it waits for an answer at first, at least and at most.
+    patience: (Duration, Duration),
     /// How often in a row it got no answer.
     failures: u32,
 }
@@ -75,7 +80,11 @@ impl Producer {
     ) -> Option<Request> {
         let returned = self.round.recorder.now();
         let mut unanswered = Vec::new();
+        let alone = request.allow_partial || request.items.iter().all(|item| item.valid);
         let attempts = request.items.into_iter().zip(outcomes).map(|(item, outcome)| {
+            if let Some(fault) = wrong_judgement(&item, outcome, alone) {
+                self.round.recorder.dirt(format!("{} was {fault}", item.key));
+            }
             let attempt = Attempt {
                 producer: self.number,
                 instance: self.instance,
@@ -94,7 +103,7 @@ impl Producer {
         self.round.recorder.attempts(attempts);
         if unanswered.is_empty() {
             self.failures = 0;
-            self.round.recorder.goes_on();
+            self.round.recorder.goes_on(Waiting::Producers);
             return None;
         }
         Some(Request { items: unanswered, cancel: None, ..request })
@@ -129,8 +138,21 @@ impl Producer {
     /// The longer the less it helped: where everything is slow, answers take longer than anybody
     /// would wait at first.
     fn patience(&mut self) -> Duration {
-        let patience = PATIENCE.0 + (PATIENCE.1 - PATIENCE.0).mul_f64(self.rng.f64());
-        patience * 2_u32.pow(self.failures.min(3))
+        let (least, most) = self.patience;
+        let patience = least + (most - least).mul_f64(self.rng.f64());
+        (patience * 2_u32.pow(self.failures.min(3))).min(PATIENCE)
+    }
+}
+
+/// What is wrong with how an event was taken, if it was judged alone: the service knows a valid one
+/// from an invalid one.
+fn wrong_judgement(item: &Item, outcome: Outcome, alone: bool) -> Option<&'static str> {
+    match outcome {
+        Outcome::Failed(Code::InvalidArgument) if item.valid && alone => Some("refused as invalid"),
+        Outcome::Accepted | Outcome::Duplicate | Outcome::Conflict if !item.valid => {
+            Some("taken although it is invalid")
+        }
+        _ => None,
     }
 }
 

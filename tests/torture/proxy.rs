@@ -127,9 +127,7 @@ impl Line {
                         }
                         Some(Cut::After) => {
                             database.write_all(data).await?;
-                            // An answer shows that it was carried out.
-                            let _ = database.read(&mut answers).await?;
-                            return Ok(());
+                            return swallow_answer(service, database).await;
                         }
                         None => self.pass(data, &mut database).await?,
                     }
@@ -186,5 +184,21 @@ impl Line {
             *armed = None;
         }
         cut
+    }
+}
+
+/// Passes on what the service has left to send until an answer comes, which shows that it was
+/// carried out, and is lost.
+async fn swallow_answer(mut service: TcpStream, mut database: UnixStream) -> std::io::Result<()> {
+    let mut requests = vec![0; 64 << 10];
+    let mut answers = vec![0; 64 << 10];
+    loop {
+        tokio::select! {
+            read = service.read(&mut requests) => match read? {
+                0 => return Ok(()),
+                length => database.write_all(&requests[..length]).await?,
+            },
+            read = database.read(&mut answers) => return read.map(|_| ()),
+        }
     }
 }

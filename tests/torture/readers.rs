@@ -17,7 +17,7 @@ use crate::{
     cluster::Client,
     database::key,
     history::{Delivery, Listing, Moment, Reader, Sample},
-    recorder::{counters, topic_counters},
+    recorder::{Waiting, counters, topic_counters},
     round::Round,
     workload,
 };
@@ -78,7 +78,6 @@ async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
             sleep(Duration::from_millis(rng.u64(10..200))).await;
         }
         failures = if reader.deliveries.len() > before { 0 } else { failures + 1 };
-        reader.resumed += 1;
     }
     round.recorder.reader(reader);
 }
@@ -102,6 +101,7 @@ async fn read(
     let silence = |_| Status::deadline_exceeded("no answer");
     let mut frames =
         timeout(patience, client.subscribe(request)).await.map_err(silence)??.into_inner();
+    reader.resumed += usize::from(!cursor.is_empty());
     loop {
         let frame = timeout(patience, frames.message()).await.map_err(silence)??;
         match frame.and_then(|frame| frame.frame) {
@@ -109,7 +109,7 @@ async fn read(
                 let at = round.recorder.now();
                 reader.deliveries.extend(batch.events.iter().map(|event| delivery(event, at)));
                 *cursor = batch.cursor;
-                round.recorder.goes_on();
+                round.recorder.goes_on(Waiting::Readers);
                 if temper == Temper::Slow && !in_the_end {
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -178,7 +178,7 @@ async fn list(
         let page = timeout(patience, client.list_events(request.clone())).await;
         let page = page.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner();
         let at = round.recorder.now();
-        round.recorder.goes_on();
+        round.recorder.goes_on(Waiting::Readers);
         events.extend(page.events.iter().map(|event| delivery(event, at)));
         if page.next_page_token.is_empty() {
             return Ok(());

@@ -17,12 +17,21 @@ use event_aggregator::proto::v1::GetStatsResponse;
 pub struct Recorder {
     began: Instant,
     history: Mutex<History>,
-    progress: AtomicU64,
+    answered: AtomicU64,
+    read: AtomicU64,
+}
+
+/// Who waits for something.
+#[derive(Debug, Clone, Copy)]
+pub enum Waiting {
+    Producers,
+    Readers,
 }
 
 impl Recorder {
     pub fn start() -> Self {
-        Self { began: Instant::now(), history: Mutex::default(), progress: AtomicU64::new(0) }
+        let (began, history) = (Instant::now(), Mutex::default());
+        Self { began, history, answered: AtomicU64::new(0), read: AtomicU64::new(0) }
     }
 
     /// The time since the round began.
@@ -39,14 +48,21 @@ impl Recorder {
         self.history().attempts.extend(attempts);
     }
 
-    /// Somebody got what they waited for.
-    pub fn goes_on(&self) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
+    /// One of them got what it waited for.
+    pub fn goes_on(&self, who: Waiting) {
+        self.steps(who).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that changes as long as somebody gets what they wait for.
-    pub fn progress(&self) -> u64 {
-        self.progress.load(Ordering::Relaxed)
+    /// A number that changes as long as they get what they wait for.
+    pub fn progress(&self, who: Waiting) -> u64 {
+        self.steps(who).load(Ordering::Relaxed)
+    }
+
+    fn steps(&self, who: Waiting) -> &AtomicU64 {
+        match who {
+            Waiting::Producers => &self.answered,
+            Waiting::Readers => &self.read,
+        }
     }
 
     pub fn reader(&self, reader: Reader) {
@@ -77,9 +93,7 @@ impl Recorder {
 
     /// Looks at an error that the service answered: some must not be.
     pub fn look_at(&self, doing: &str, status: &tonic::Status) {
-        // Those of the transport have a cause; what the service says itself has none.
-        let is_answer = std::error::Error::source(status).is_none();
-        if is_answer && is_forbidden(status.code()) {
+        if is_answer(status) && is_forbidden(status.code()) {
             self.dirt(format!("{doing} was answered {:?}: {}", status.code(), status.message()));
         }
         if secrets::are_in(status.message()) {
@@ -93,11 +107,29 @@ impl Recorder {
     }
 }
 
+/// Whether the service said it itself. What the transport says has a cause, or is what is said when
+/// a stream breaks off without a last word.
+fn is_answer(status: &tonic::Status) -> bool {
+    let breaks_off = status.message().contains("missing grpc-status trailer");
+    std::error::Error::source(status).is_none() && !breaks_off
+}
+
 /// Whether an answer shows a fault of the service, whatever happens around it: every request is one
-/// that it must take.
+/// that it must take, of whoever sends it.
 fn is_forbidden(code: tonic::Code) -> bool {
     use tonic::Code::*;
-    matches!(code, Internal | DataLoss | FailedPrecondition | OutOfRange | NotFound | Unimplemented)
+    matches!(
+        code,
+        Internal
+            | Unknown
+            | DataLoss
+            | FailedPrecondition
+            | OutOfRange
+            | NotFound
+            | Unimplemented
+            | Unauthenticated
+            | PermissionDenied
+    )
 }
 
 /// The counters of an answer.

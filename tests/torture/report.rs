@@ -1,9 +1,9 @@
 //! What all rounds together came to.
 
-use std::{collections::BTreeMap, fmt, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
-    Store,
+    Store, checker,
     history::{Fault, History, Outcome},
 };
 
@@ -11,6 +11,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Sums {
     pub rounds: usize,
+    /// Rounds in which every fault came too late, or found nobody.
+    pub unharmed: usize,
     /// Attempts, each of one event.
     pub attempts: usize,
     /// Attempts with an answer about the event.
@@ -23,6 +25,8 @@ pub struct Sums {
     pub samples: usize,
     /// How often subscribers went on from a cursor.
     pub resumed: usize,
+    /// How long after everything was healed the last event of a round was answered, at most.
+    pub wait: Duration,
     pub violations: usize,
     pub faults: BTreeMap<&'static str, usize>,
 }
@@ -41,12 +45,14 @@ impl Sums {
         }
         Self {
             rounds: 1,
+            unharmed: usize::from(history.faults.is_empty()),
             attempts: history.attempts.len(),
             acknowledged: outcomes().filter(is_acknowledged).count(),
             unknown: outcomes().filter(|outcome| matches!(outcome, Outcome::Unknown(_))).count(),
             reads: delivered.chain(listed).sum(),
             samples: history.samples.len(),
             resumed: history.readers.iter().map(|reader| reader.resumed).sum(),
+            wait: checker::wait(history),
             violations,
             faults,
         }
@@ -54,12 +60,14 @@ impl Sums {
 
     pub fn add(&mut self, other: &Self) {
         self.rounds += other.rounds;
+        self.unharmed += other.unharmed;
         self.attempts += other.attempts;
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
         self.reads += other.reads;
         self.samples += other.samples;
         self.resumed += other.resumed;
+        self.wait = self.wait.max(other.wait);
         self.violations += other.violations;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
@@ -75,47 +83,51 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} faults, {} attempts, {} acknowledged, {} unknown, {} reads, {} samples, {} \
-             violations",
+            "{} faults, {} attempts, {} acknowledged, {} unknown, {} reads, {} samples, alive \
+             after {:.1} s, {} violations",
             self.fault_count(),
             self.attempts,
             self.acknowledged,
             self.unknown,
             self.reads,
             self.samples,
+            self.wait.as_secs_f64(),
             self.violations
         )
     }
 }
 
 /// The sums as Markdown.
-pub fn write(
-    path: &Path,
-    sums: &BTreeMap<Store, Sums>,
-    command: &str,
-    took: Duration,
-) -> io::Result<()> {
+pub fn table(sums: &BTreeMap<Store, Sums>, command: &str, took: Duration) -> String {
     let stores: Vec<String> = sums.keys().map(ToString::to_string).collect();
     let mut text = format!("| | {} |\n|---|{}\n", stores.join(" | "), "---:|".repeat(sums.len()));
     let mut row = |name: &str, number: &dyn Fn(&Sums) -> usize| {
-        let numbers: Vec<String> = sums.values().map(|sums| grouped(number(sums))).collect();
+        let cell = |sums| match number(sums) {
+            0 if name.starts_with("fault: ") => "–".to_owned(),
+            number => grouped(number),
+        };
+        let numbers: Vec<String> = sums.values().map(cell).collect();
         text.push_str(&format!("| {name} | {} |\n", numbers.join(" | ")));
     };
     row("rounds", &|sums| sums.rounds);
     row("faults", &Sums::fault_count);
+    row("rounds without a fault", &|sums| sums.unharmed);
     row("attempts to publish an event", &|sums| sums.attempts);
     row("of these, answers checked", &|sums| sums.acknowledged);
     row("of these, without a known outcome", &|sums| sums.unknown);
     row("events read and compared", &|sums| sums.reads);
     row("samples of the counters", &|sums| sums.samples);
     row("subscriptions resumed", &|sums| sums.resumed);
+    row("seconds from healing to the last answer, at most", &|sums| {
+        sums.wait.as_secs_f64().ceil() as usize
+    });
     row("**violations**", &|sums| sums.violations);
     let kinds: Vec<&str> = sums.values().flat_map(|sums| sums.faults.keys().copied()).collect();
     for kind in kinds.into_iter().collect::<std::collections::BTreeSet<_>>() {
         row(&format!("fault: {kind}"), &|sums| sums.faults.get(kind).copied().unwrap_or(0));
     }
     text.push_str(&format!("\nTook {} on {}: `{command}`\n", whole_seconds(took), machine()));
-    std::fs::write(path, text)
+    text
 }
 
 fn whole_seconds(time: Duration) -> humantime::FormattedDuration {

@@ -16,9 +16,12 @@ use crate::{
     faults::{self, Kind},
     history::History,
     producers, readers,
-    recorder::Recorder,
+    recorder::{Recorder, Waiting},
     settle, workload,
 };
+
+/// How long everybody may take together once all is healed, however steadily they go on.
+const END: Duration = Duration::from_secs(120);
 
 /// What everybody in a round needs.
 pub struct Round {
@@ -69,17 +72,24 @@ impl Round {
         Ok(history)
     }
 
-    /// Waits for everybody who still works on something, and stops them when nobody has got anything
-    /// for so long. On a slow machine all takes its time; nothing may stand still.
-    pub async fn wait_or_give_up(&self, mut tasks: JoinSet<()>, limit: Duration) -> bool {
-        let mut progress = self.recorder.progress();
-        let mut latest = Instant::now();
+    /// Waits for all of them who still work on something, and stops everybody when none of them has
+    /// got anything for so long, or when it takes too long altogether. On a slow machine all takes
+    /// its time; nothing may stand still.
+    pub async fn wait_or_give_up(
+        &self,
+        who: Waiting,
+        mut tasks: JoinSet<()>,
+        limit: Duration,
+    ) -> bool {
+        let began = Instant::now();
+        let (mut progress, mut latest) = (self.recorder.progress(who), began);
         loop {
             match timeout(Duration::from_millis(100), tasks.join_next()).await {
                 Ok(Some(task)) => task.expect("no panic"),
                 Ok(None) => return !self.given_up.is_cancelled(),
-                Err(_) if self.recorder.progress() != progress => {
-                    progress = self.recorder.progress();
+                Err(_) if began.elapsed() > END => self.given_up.cancel(),
+                Err(_) if self.recorder.progress(who) != progress => {
+                    progress = self.recorder.progress(who);
                     latest = Instant::now();
                 }
                 Err(_) if latest.elapsed() > limit => self.given_up.cancel(),

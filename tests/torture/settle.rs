@@ -10,8 +10,10 @@ use tokio::{
 
 use crate::{
     cluster::{Instance, PROGRAM},
+    footprint,
     history::Sample,
     http, readers,
+    recorder::Waiting,
     round::Round,
     secrets,
 };
@@ -20,6 +22,13 @@ use crate::{
 /// tries again within two seconds.
 const ALIVE: Duration = Duration::from_secs(15);
 
+/// Files and connections that a process may have open in the end beyond those that it had when it
+/// was ready: sessions that reads and lanes keep, and somebody who is asking.
+const KEPT_FILES: usize = 20;
+
+/// Memory that a process may ever have taken, in KiB.
+const MEMORY: u64 = 512 << 10;
+
 pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet<()>) {
     let recorder = &round.recorder;
     for instance in &round.cluster.instances {
@@ -27,15 +36,19 @@ pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet
             recorder.stuck(reason);
         }
     }
-    if !round.wait_or_give_up(producing, ALIVE).await {
+    recorder.history().settled.healed = recorder.now();
+    if !round.wait_or_give_up(Waiting::Producers, producing, ALIVE).await {
         recorder
             .stuck(format!("after all faults were healed, producers got no answer for {ALIVE:?}"));
     }
     let last = quiet(round).await;
     round.published.cancel();
-    if !round.wait_or_give_up(reading, ALIVE).await {
+    if !round.wait_or_give_up(Waiting::Readers, reading, ALIVE).await {
         recorder
             .stuck(format!("after the last event, readers that are behind got none for {ALIVE:?}"));
+    }
+    for instance in &round.cluster.instances {
+        lets_go(round, instance).await;
     }
 
     let (rows, heads) = (round.database.rows().await, round.database.heads().await);
@@ -97,6 +110,9 @@ async fn state(round: &Round) -> (Vec<String>, Option<Sample>) {
     }
     let mut last = None;
     for number in 0..round.cluster.size() {
+        if !is_ready(round, number).await {
+            restless.push(format!("instance {number} is not ready"));
+        }
         if !is_queue_empty(round, number).await {
             restless.push(format!("instance {number} has events in its queue, or does not answer"));
         }
@@ -108,6 +124,11 @@ async fn state(round: &Round) -> (Vec<String>, Option<Sample>) {
     (restless, last)
 }
 
+async fn is_ready(round: &Round, instance: usize) -> bool {
+    let asking = http::get(round.cluster.address(instance), "/readyz");
+    matches!(timeout(Duration::from_secs(2), asking).await, Ok(Ok(answer)) if answer.status == 200)
+}
+
 async fn is_queue_empty(round: &Round, instance: usize) -> bool {
     let asking = http::get(round.cluster.address(instance), "/metrics");
     match timeout(Duration::from_secs(2), asking).await {
@@ -115,6 +136,37 @@ async fn is_queue_empty(round: &Round, instance: usize) -> bool {
             answer.body.lines().any(|line| line.trim() == "event_aggregator_queue_bytes 0")
         }
         _ => false,
+    }
+}
+
+/// Waits until an instance has let go what it took for those who are gone, and looks at what it
+/// took at most.
+async fn lets_go(round: &Round, instance: &Instance) {
+    let (number, pid) = (instance.number, instance.pid());
+    let bound = instance.first_files() + KEPT_FILES;
+    let deadline = Instant::now() + ALIVE;
+    loop {
+        match footprint::open_files(pid) {
+            Ok(files) if files <= bound => break,
+            Ok(files) if Instant::now() > deadline => {
+                let what = format!(
+                    "instance {number} has {files} files open, and began with {}",
+                    instance.first_files()
+                );
+                round.recorder.stuck(what);
+                break;
+            }
+            Ok(_) => sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                round.recorder.stuck(format!("instance {number} does not run: {error}"));
+                return;
+            }
+        }
+    }
+    match footprint::peak_memory(pid) {
+        Ok(peak) if peak <= MEMORY => (),
+        Ok(peak) => round.recorder.stuck(format!("instance {number} took {peak} KiB of memory")),
+        Err(error) => round.recorder.stuck(format!("instance {number} does not run: {error}")),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::{
     Store,
     arguments::Arguments,
+    cargo,
     checker::{Rule, Violation},
     faults::Kind,
     worker::{Case, Worker},
@@ -22,7 +23,8 @@ const ROUNDS: u64 = 20;
 
 /// Bugs that one instance on SQLite shows as well, or only it. The others need a network, or the
 /// company of other instances.
-const ON_SQLITE: [&str; 8] = [
+const ON_SQLITE: [&str; 9] = [
+    "acks-dropped-on-drain",
     "counters-apart",
     "uncounted-duplicates",
     "early-dedup",
@@ -33,14 +35,18 @@ const ON_SQLITE: [&str; 8] = [
     "late-is-refused",
 ];
 
-/// Bugs that only show when a commit gets no answer, with the fault that sees to that. In other rounds
-/// it would be a matter of luck.
-const SHOWN_BY: [(&str, Kind); 4] = [
+/// Bugs that only show when a commit gets no answer, or when the service stops, with the fault that
+/// sees to that. In other rounds it would be a matter of luck.
+const SHOWN_BY: [(&str, Kind); 5] = [
+    ("acks-dropped-on-drain", Kind::StopInstance),
     ("blind-retry", Kind::CutCommit),
     ("panic-is-abort", Kind::FsyncFails),
     ("probe-by-select", Kind::CutCommit),
     ("unknown-is-done", Kind::CutCommit),
 ];
+
+/// Bugs that falsify nothing, but let something stand still.
+const STAND_STILL: [&str; 1] = ["dead-lane"];
 
 type Queue = Arc<Mutex<VecDeque<Hunt>>>;
 
@@ -56,19 +62,20 @@ pub async fn bite(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode 
     }
     let queue = Arc::new(Mutex::new(hunts));
     let mut working = JoinSet::new();
-    for _ in 0..arguments.jobs.max(1) {
+    for _ in 0..arguments.jobs {
         let worker = Worker::new(&arguments, &possible);
         working.spawn(search(worker, arguments.seed, Arc::clone(&queue)));
     }
     let mut hunts: Vec<Hunt> = working.join_all().await.into_iter().flatten().collect();
     hunts.sort_by_key(|hunt| hunt.bug);
-    let table = table(&hunts);
-    println!("\n{table}");
-    if let Some(path) = &arguments.report {
-        std::fs::write(path, table).expect("write the report");
-    }
+    println!("\n{}", table(&hunts));
     let all_found = hunts.iter().all(|hunt| !hunt.broken.is_empty());
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the program has a bug of this name.
+pub fn can_be_planted(bug: &str) -> bool {
+    bugs().contains(&bug)
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -103,11 +110,12 @@ impl Hunt {
         self.broken.is_empty() && self.rounds < ROUNDS
     }
 
-    /// Takes note of what a round found. All bugs falsify data or what is said about it; whatever
-    /// merely stands still may be something else.
+    /// Takes note of what a round found. Nearly all bugs falsify data or what is said about it;
+    /// whatever merely stands still may be something else then.
     fn note(&mut self, violations: &[Violation]) {
+        let last = if STAND_STILL.contains(&self.bug) { Rule::Liveness } else { Rule::Cursor };
         let rules = violations.iter().map(|violation| violation.rule);
-        self.broken.extend(rules.filter(|rule| *rule < Rule::Liveness));
+        self.broken.extend(rules.filter(|rule| *rule <= last));
     }
 }
 
@@ -128,6 +136,7 @@ async fn search(mut worker: Worker, first_seed: u64, queue: Queue) -> Vec<Hunt> 
                     println!("{bug} on {store}, seed {seed}: {} violations", violations.len());
                     let some = violations.iter().take(3);
                     some.for_each(|violation| println!("    {violation}"));
+                    println!("    again: {} --teeth --planted {bug} --seed {seed}", cargo());
                     hunt.note(&violations);
                 }
                 // A bug that lets nothing start is not found.

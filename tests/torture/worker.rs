@@ -21,10 +21,16 @@ use crate::{
     postgres_server::Server,
     report::Sums,
     round::Round,
+    workload::PRODUCERS,
 };
 
-/// How long a round may take before it counts as stuck itself.
-const ROUND: Duration = Duration::from_secs(300);
+/// How long a round may take before it counts as stuck itself. Longer than it waits for whoever
+/// does not come back to life, which is judged by its history.
+const ROUND: Duration = Duration::from_secs(400);
+
+/// What every round must have seen to be worth its name, and only one that stands still has not.
+const ENOUGH: checker::Enough =
+    checker::Enough { producers: PRODUCERS, readers: 3, listings: 1, samples: 10 };
 
 /// A round to run.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +110,8 @@ impl Worker {
         let running = Box::pin(self.history(case, folder));
         let history = tokio::time::timeout(ROUND, running).await;
         let history = history.unwrap_or_else(|_| Err(format!("not done after {ROUND:?}")))?;
-        let violations = checker::check(&history);
+        let mut violations = checker::check(&history);
+        violations.extend(checker::check_extent(&history, ENOUGH));
         Ok((history, violations))
     }
 

@@ -63,6 +63,14 @@ impl Item {
     }
 }
 
+/// What producers send in a round, and how.
+pub struct Plan {
+    /// The requests of each producer, in the order of their times.
+    pub requests: Vec<Vec<Request>>,
+    /// How long they wait for an answer at first, at least and at most.
+    pub patience: (Duration, Duration),
+}
+
 /// Tells contents apart, byte by byte.
 pub fn content(source: &str, payload: &str) -> Content {
     let mut hasher = Xxh3::new();
@@ -72,8 +80,14 @@ pub fn content(source: &str, payload: &str) -> Content {
     hasher.digest()
 }
 
-/// The requests of each producer, in the order of their times.
-pub fn plan(rng: &mut Rng) -> Vec<Vec<Request>> {
+/// How long producers wait if they lose interest easily, and if they do not.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
+const CALM_PATIENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(30));
+
+/// Makes up a round. In every other one nobody gives up what would be answered: the fewer outcomes
+/// are unknown, the more exactly is known what the counters must be.
+pub fn plan(rng: &mut Rng) -> Plan {
+    let is_calm = rng.bool();
     let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("orders-{n}").into()).collect();
     let mut items = vec![Vec::new(); PRODUCERS];
     for number in 0..rng.usize(3_000..=5_000) {
@@ -88,10 +102,19 @@ pub fn plan(rng: &mut Rng) -> Vec<Vec<Request>> {
     let requests = items.into_iter().enumerate().map(|(producer, mut items)| {
         items.sort_by_key(|item| item.due);
         // A stream that is cancelled takes all with it that waits for an answer.
-        let cancelled = if producer > HTTP_PRODUCER { 0.005 } else { 0.02 };
-        requests(rng, items, cancelled)
+        let is_stream = producer > HTTP_PRODUCER;
+        let cancelled = match is_stream {
+            _ if is_calm => 0.0,
+            true => 0.005,
+            false => 0.02,
+        };
+        let mut requests = requests(rng, items, cancelled);
+        // A stream always takes each event alone.
+        requests.iter_mut().for_each(|request| request.allow_partial |= is_stream);
+        requests
     });
-    requests.collect()
+    let requests = requests.collect();
+    Plan { requests, patience: if is_calm { CALM_PATIENCE } else { PATIENCE } }
 }
 
 /// Most events belong to few topics: the first has the most, the second half as many, and so on.
@@ -117,6 +140,10 @@ fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
         if copy > 0 && rng.bool() {
             item.due = (item.due + Duration::from_secs(2).mul_f64(rng.f64())).min(LOAD);
         }
+        if rng.f64() < 0.02 {
+            // Due at the same time, so it is in the same request.
+            items[producer].push(item.clone());
+        }
         items[producer].push(item);
     }
     if rng.f64() < 0.05 {
@@ -125,7 +152,11 @@ fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
             true => Item::new(item.key.clone(), "somebody-else", item.payload.to_string(), due),
             false => Item::new(item.key.clone(), &item.source, payload(rng, usize::MAX), due),
         };
-        items[rng.usize(..PRODUCERS)].push(other);
+        // Perhaps together with the first.
+        match rng.u8(..4) {
+            0 => items[first].push(Item { due: item.due, ..other }),
+            _ => items[rng.usize(..PRODUCERS)].push(other),
+        }
     }
     if rng.f64() < 0.01 {
         let producer = [0, 1, 3, 4, 5][rng.usize(..5)];

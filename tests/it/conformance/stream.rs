@@ -1,11 +1,14 @@
 //! PublishStream: answers in order, per event, to the end.
 
-use event_aggregator::proto::v1::{
-    Event, PublishStatus::*, PublishStreamRequest, PublishStreamResponse,
+use event_aggregator::{
+    config::Database,
+    proto::v1::{Event, PublishStatus::*, PublishStreamRequest, PublishStreamResponse},
 };
-use tokio_stream::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 
+use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(
@@ -96,18 +99,56 @@ async fn a_request_too_large_is_rejected_and_the_stream_goes_on(backend: Backend
 async fn a_stopping_service_answers_what_it_took(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
-    let stream = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-    let mut responses = client.publish_stream(stream).await.expect("stream").into_inner();
+    let (idle, outgoing) = mpsc::channel(1);
+    let nothing = client.publish_stream(ReceiverStream::new(outgoing)).await.expect("stream");
+    let (requests, outgoing) = mpsc::channel(1);
+    let responses = client.publish_stream(ReceiverStream::new(outgoing)).await.expect("stream");
+    let (mut nothing, mut responses) = (nothing.into_inner(), responses.into_inner());
     requests.send(request("a", vec![event("t", "1")])).await.expect("sent");
     let response = responses.message().await.expect("answered").expect("a response");
     assert_eq!(response.unique_processed, 1);
 
+    let held = Held::hold(&server.database).await;
+    requests.send(request("b", vec![event("t", "2")])).await.expect("sent");
+    let empty = "event_aggregator_queue_bytes 0\n";
+    while get(&server, "/metrics").await.body.contains(empty) {}
     let stopped = tokio::spawn(server.stop());
+    let end = nothing.message().await.expect_err("there is nothing to answer");
+    assert_eq!(reason(&end), "SHUTTING_DOWN");
+    held.release().await;
+    let response = responses.message().await.expect("answered").expect("a response");
+    assert_eq!((&*response.request_id, response.unique_processed), ("b", 1));
     let end = responses.message().await.expect_err("the stream ends");
     assert_eq!(end.code(), Code::Unavailable);
     assert_eq!(reason(&end), "SHUTTING_DOWN");
-    drop((requests, responses, client));
+    drop((idle, nothing, requests, responses, client));
     let server = TestServer::on(stopped.await.expect("stopped")).await;
-    assert_eq!(server.stored().await, 1);
+    assert_eq!(server.stored().await, 2);
+}
+
+/// Somebody past the service who lets nothing be committed.
+enum Held {
+    Sqlite(rusqlite::Connection),
+    Postgres(tokio_postgres::Client),
+}
+
+impl Held {
+    async fn hold(database: &TestDatabase) -> Self {
+        match &database.url {
+            Database::Sqlite(path) => {
+                let holder = rusqlite::Connection::open(path).expect("open");
+                holder.busy_timeout(std::time::Duration::from_secs(5)).expect("wait");
+                holder.execute_batch("BEGIN IMMEDIATE").expect("hold");
+                Self::Sqlite(holder)
+            }
+            Database::Postgres(_) => Self::Postgres(block_lanes(database).await),
+        }
+    }
+
+    async fn release(self) {
+        match self {
+            Self::Sqlite(holder) => holder.execute_batch("ROLLBACK").expect("release"),
+            Self::Postgres(holder) => holder.batch_execute("ROLLBACK").await.expect("release"),
+        }
+    }
 }

@@ -6,11 +6,14 @@ use std::{
     fmt,
 };
 
-use super::{Attempt, Counters, Findings, History, Moment, Outcome, Rule};
+use super::{
+    Counters, Findings, History, Moment, Outcome, Rule,
+    trails::{Trail, Trails},
+};
 
 const NAMES: [&str; 4] = ["received", "unique_processed", "duplicate_dropped", "conflicts"];
 
-pub(super) fn check(history: &History, findings: &mut Findings) {
+pub(super) fn check(history: &History, trails: &Trails<'_>, findings: &mut Findings) {
     let settled = &history.settled;
     let end = Answer { asked: Moment::MAX, got: Moment::MAX, instance: None };
     adds_up(&end, &settled.totals, &settled.topics, findings);
@@ -18,8 +21,8 @@ pub(super) fn check(history: &History, findings: &mut Findings) {
         let answer = Answer::of(sample.invoked, sample.returned, sample.instance);
         adds_up(&answer, &sample.totals, &sample.topics, findings);
     }
-    for (scope, sent) in scopes(history) {
-        let sent = Sent::of(&sent);
+    for scope in scopes(history) {
+        let sent = Sent::of(trails.iter().filter(|trail| scope.has(&trail.key.topic)));
         let mut answers: Vec<(Answer, Values)> = history
             .samples
             .iter()
@@ -118,45 +121,44 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
-/// Everything that may be counted, with the attempts of each.
-fn scopes(history: &History) -> Vec<(Scope<'_>, Vec<&Attempt>)> {
+/// Everything that may be counted.
+fn scopes(history: &History) -> Vec<Scope<'_>> {
     let settled = &history.settled;
     let mut topics: BTreeSet<&str> = settled.topics.keys().map(|topic| &**topic).collect();
     topics.extend(settled.rows.iter().map(|row| &*row.key.topic));
     topics.extend(
         history.samples.iter().flat_map(|sample| sample.topics.keys().map(|topic| &**topic)),
     );
-    let mut by_topic: BTreeMap<&str, Vec<&Attempt>> =
-        topics.into_iter().map(|topic| (topic, Vec::new())).collect();
-    for attempt in &history.attempts {
-        by_topic.entry(&attempt.key.topic).or_default().push(attempt);
-    }
-    let all = (Scope::All, history.attempts.iter().collect());
-    let topics = by_topic.into_iter().map(|(topic, sent)| (Scope::Topic(topic), sent));
-    std::iter::once(all).chain(topics).collect()
+    topics.extend(history.attempts.iter().map(|attempt| &*attempt.key.topic));
+    std::iter::once(Scope::All).chain(topics.into_iter().map(Scope::Topic)).collect()
 }
 
-/// Moments of attempts, sorted.
+/// Moments, sorted, by the counters that they matter for.
 struct Sent {
-    /// When those that were told returned, by the counters that they count in.
+    /// From when on something is counted.
     told: [Vec<Moment>; 4],
-    /// When those that may count there were invoked.
+    /// Before when it is not.
     possible: [Vec<Moment>; 4],
 }
 
 impl Sent {
-    fn of(attempts: &[&Attempt]) -> Self {
+    fn of<'a>(trails: impl Iterator<Item = &'a Trail<'a>>) -> Self {
         let mut sent = Self { told: Default::default(), possible: Default::default() };
-        for attempt in attempts {
-            let (certain, perhaps): (&[usize], &[usize]) = match attempt.outcome {
-                Outcome::Accepted => (&[0, 1], &[0, 1]),
-                Outcome::Duplicate => (&[0, 2], &[0, 2]),
-                Outcome::Conflict => (&[0, 2, 3], &[0, 2, 3]),
-                Outcome::Unknown(_) => (&[], &[0, 1, 2, 3]),
-                Outcome::Failed(_) => (&[], &[]),
-            };
-            certain.iter().for_each(|&counter| sent.told[counter].push(attempt.returned));
-            perhaps.iter().for_each(|&counter| sent.possible[counter].push(attempt.invoked));
+        for trail in trails {
+            // A key is unique once, however many attempts there are.
+            sent.told[1].extend(trail.first_known().filter(|_| trail.may_be_seen()));
+            sent.possible[1].extend(trail.first_sent());
+            for attempt in &trail.attempts {
+                let (certain, perhaps): (&[usize], &[usize]) = match attempt.outcome {
+                    Outcome::Accepted => (&[0], &[0]),
+                    Outcome::Duplicate => (&[0, 2], &[0, 2]),
+                    Outcome::Conflict => (&[0, 2, 3], &[0, 2, 3]),
+                    Outcome::Unknown(_) => (&[], &[0, 2, 3]),
+                    Outcome::Failed(_) => (&[], &[]),
+                };
+                certain.iter().for_each(|&counter| sent.told[counter].push(attempt.returned));
+                perhaps.iter().for_each(|&counter| sent.possible[counter].push(attempt.invoked));
+            }
         }
         sent.told.iter_mut().chain(&mut sent.possible).for_each(|moments| moments.sort_unstable());
         sent
@@ -207,7 +209,7 @@ fn within_bounds(
             sent.possible[counter].partition_point(|&invoked| invoked <= answer.got) as i64;
         if value < told {
             let what =
-                format_args!("{scope}, {answer}: {name} is {value}, and {told} were acknowledged");
+                format_args!("{scope}, {answer}: {name} is {value}, and {told} were known before");
             findings.add(Rule::Counters, what);
         }
         if value > possible {

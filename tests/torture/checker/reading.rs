@@ -21,6 +21,7 @@ pub(super) fn check(history: &History, trails: &Trails<'_>, findings: &mut Findi
         rises(&who, &shown, findings);
         if listing.complete {
             is_whole(&who, &shown, &known.before(listing.invoked), findings);
+            shows_what_is_counted(&who, shown.len(), listing.invoked, history, findings);
         }
     }
 }
@@ -115,6 +116,22 @@ fn is_whole(who: &str, shown: &[&Row], ends: &BTreeMap<i16, i64>, findings: &mut
                 format_args!("{who} lacks {missing} of the first {end} events of lane {lane}");
             findings.add(Rule::Cursor, what);
         }
+    }
+}
+
+/// Whoever lists everything gets as many as were counted before, at least.
+fn shows_what_is_counted(
+    who: &str,
+    shown: usize,
+    invoked: Moment,
+    history: &History,
+    findings: &mut Findings,
+) {
+    let before = history.samples.iter().filter(|sample| sample.returned < invoked);
+    let counted = before.map(|sample| sample.totals.unique_processed).max().unwrap_or(0);
+    if (shown as i64) < counted {
+        let what = format_args!("{who} has {shown} events, and {counted} were counted before");
+        findings.add(Rule::Cursor, what);
     }
 }
 

@@ -32,7 +32,8 @@ fn lost_write(trail: &Trail<'_>, findings: &mut Findings) {
         return;
     };
     if trail.may_be_seen() && !trail.may_hold(row.content) {
-        findings.add(Rule::LostWrite, format_args!("{key} is stored with content nobody sent"));
+        let what = format_args!("{key} is stored with content that no attempt may have stored");
+        findings.add(Rule::LostWrite, what);
         return;
     }
     let mut accepted = trail.accepted();

@@ -9,6 +9,8 @@ pub(super) struct Trail<'a> {
     pub(super) key: &'a Key,
     pub(super) attempts: Vec<&'a Attempt>,
     pub(super) rows: Vec<&'a Row>,
+    /// When a reader first got it.
+    pub(super) shown: Option<Moment>,
 }
 
 /// All that is known, by key.
@@ -27,6 +29,15 @@ impl<'a> Trails<'a> {
         for row in &history.settled.rows {
             trails.at(&row.key).rows.push(row);
         }
+        let delivered = history.readers.iter().flat_map(|reader| &reader.deliveries);
+        let listed = history.listings.iter().flat_map(|listing| &listing.events);
+        for delivery in delivered.chain(listed) {
+            // What nobody sent and nobody stored is for the rules of readers to tell.
+            if let Some(&place) = trails.places.get(&delivery.key) {
+                let shown = trails.trails[place].shown.get_or_insert(delivery.at);
+                *shown = delivery.at.min(*shown);
+            }
+        }
         trails
     }
 
@@ -34,7 +45,7 @@ impl<'a> Trails<'a> {
         let next = self.trails.len();
         let place = *self.places.entry(key).or_insert(next);
         if place == next {
-            self.trails.push(Trail { key, attempts: Vec::new(), rows: Vec::new() });
+            self.trails.push(Trail { key, attempts: Vec::new(), rows: Vec::new(), shown: None });
         }
         &mut self.trails[place]
     }
@@ -63,13 +74,22 @@ impl<'a> Trail<'a> {
         self.attempts.iter().copied().filter(|attempt| attempt.outcome == Outcome::Accepted)
     }
 
-    pub(super) fn unknown(&self) -> impl Iterator<Item = &'a Attempt> {
-        self.attempts.iter().copied().filter(|attempt| attempt.outcome.is_unknown())
+    /// Attempts that may have stored it.
+    pub(super) fn originals(&self) -> impl Iterator<Item = &'a Attempt> {
+        self.attempts
+            .iter()
+            .copied()
+            .filter(|attempt| attempt.outcome == Outcome::Accepted || attempt.outcome.is_unknown())
     }
 
     /// When somebody first sent what may have been stored. None: nobody ever did.
     pub(super) fn first_sent(&self) -> Option<Moment> {
-        self.accepted().chain(self.unknown()).map(|attempt| attempt.invoked).min()
+        self.originals().map(|attempt| attempt.invoked).min()
+    }
+
+    /// When it was first known to be stored: somebody was told so, or got it.
+    pub(super) fn first_known(&self) -> Option<Moment> {
+        self.judged().map(|attempt| attempt.returned).chain(self.shown).min()
     }
 
     /// Whether it may be seen by readers: a repetition tells of another attempt that was stored, and
@@ -80,11 +100,10 @@ impl<'a> Trail<'a> {
             .any(|attempt| attempt.outcome.is_judged() || attempt.outcome.is_unknown())
     }
 
-    /// Whether somebody sent this content in a way that may have stored it.
+    /// Whether somebody sent this content in a way that may have stored it. A repetition does not
+    /// vouch for itself.
     pub(super) fn may_hold(&self, content: Content) -> bool {
-        let is_refused = |attempt: &&Attempt| matches!(attempt.outcome, Outcome::Failed(_));
-        let sent = self.attempts.iter().filter(|attempt| !is_refused(attempt));
-        sent.into_iter().any(|attempt| attempt.content == content)
+        self.originals().any(|attempt| attempt.content == content)
     }
 }
 

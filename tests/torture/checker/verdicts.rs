@@ -9,6 +9,7 @@ use super::{
 pub(super) fn check(trails: &Trails<'_>, findings: &mut Findings) {
     for trail in trails.iter() {
         accepted_once(trail, findings);
+        accepted_first(trail, findings);
         repetitions(trail, findings);
     }
 }
@@ -20,17 +21,35 @@ fn accepted_once(trail: &Trail<'_>, findings: &mut Findings) {
     }
 }
 
-/// A repetition repeats something.
+/// Nothing is new that somebody knew before it was sent.
+fn accepted_first(trail: &Trail<'_>, findings: &mut Findings) {
+    let (key, known) = (trail.key, trail.first_known());
+    for attempt in trail.accepted() {
+        if let Some(known) = known.filter(|known| *known < attempt.invoked) {
+            let invoked = attempt.invoked;
+            let what = format_args!(
+                "{key} was accepted when it was sent at {invoked:.3?}, and was known to be stored \
+                 at {known:.3?}"
+            );
+            findings.add(Rule::Verdict, what);
+        }
+    }
+}
+
+/// A repetition repeats something: what is stored, which another attempt has sent.
 fn repetitions(trail: &Trail<'_>, findings: &mut Findings) {
-    let (key, first_sent) = (trail.key, trail.first_sent());
+    let (key, stored) = (trail.key, trail.rows.first().map(|row| row.content));
+    // The attempt itself stored nothing, so whatever may have is another one. That nothing is
+    // stored is for the rule of lost writes to tell.
+    let originals = trail.originals().filter(|other| stored.is_none_or(|row| row == other.content));
+    let first_sent = originals.map(|original| original.invoked).min();
     for attempt in trail.judged().filter(|attempt| attempt.outcome != Outcome::Accepted) {
-        // The attempt itself stored nothing, so whatever may have is another one.
         if first_sent.is_none_or(|sent| sent > attempt.returned) {
             let (outcome, returned) = (attempt.outcome, attempt.returned);
             let others = trail.attempts.len() - 1;
             let what = format_args!(
                 "{key} was answered {outcome:?} at {returned:.3?}, and none of its {others} other \
-                 attempts may have stored it before"
+                 attempts may have stored before what is stored"
             );
             findings.add(Rule::Verdict, what);
         }

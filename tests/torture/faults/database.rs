@@ -22,7 +22,11 @@ pub(super) async fn crash(database: &Database, by_kill: bool) -> Result<(), Stri
 pub(super) async fn terminate(database: &Database) -> Result<(), String> {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE usename = current_database()";
-    database.execute(sql).await
+    let ended = database.administrator().await?.query(sql, &[]).await;
+    match ended.map_err(|error| error.to_string())?.is_empty() {
+        true => Err("there are no sessions".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// Keeps everybody out of a table; on SQLite, keeps everybody from writing.

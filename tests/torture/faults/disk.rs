@@ -13,17 +13,20 @@ use crate::{cluster::signal, database::Database};
 
 /// Lets the next flush of each process fail, as a broken disk would.
 pub(super) async fn fail(pids: &[u32], lasting: Duration) -> Result<(), String> {
-    let mut strace = attach(pids).map_err(|error| error.to_string())?;
+    let log = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    let mut strace = attach(pids, log.path()).map_err(|error| error.to_string())?;
     sleep(lasting).await;
     // Asked politely it lets the processes go; killed, it would leave some of them stopped.
     signal("INT", strace.id());
     let waiting = spawn_blocking(move || strace.wait()).await.expect("no panic");
-    waiting.map(|_| ()).map_err(|error| error.to_string())
+    waiting.map_err(|error| error.to_string())?;
+    let log = std::fs::read_to_string(log.path()).map_err(|error| error.to_string())?;
+    log.contains("(INJECTED)").then_some(()).ok_or_else(|| "nothing was flushed".to_owned())
 }
 
-fn attach(pids: &[u32]) -> std::io::Result<Child> {
+fn attach(pids: &[u32], log: &Path) -> std::io::Result<Child> {
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=fsync,fdatasync"]);
+    strace.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(log);
     strace.args(["-e", "inject=fsync,fdatasync:error=EIO:when=1"]);
     pids.iter().for_each(|pid| _ = strace.args(["-p", &pid.to_string()]));
     strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()

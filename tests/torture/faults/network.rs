@@ -9,11 +9,12 @@ use crate::{
     cluster::Instance,
     proxy::{Cut, Proxy, Trap, Weather},
     round::Round,
+    secrets,
 };
 
-/// What a commit is known by: the statement itself, or the names that are sent with the statements
-/// that go before it.
-const MARKERS: [&[u8]; 5] = [b"COMMIT", b"COMMIT", b"orders-0", b"orders-1", b"orders-2"];
+/// What a commit is known by: the statement itself, or payloads, which go to the database with the
+/// one statement that stores them. Where everything in a batch is new, that is the commit.
+const MARKERS: [&[u8]; 3] = [b"COMMIT", secrets::PAYLOAD.as_bytes(), secrets::PAYLOAD.as_bytes()];
 
 /// Cuts connections again and again, all instances', at a commit.
 pub(super) async fn cut_commits(

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::cluster::signal;
+use crate::{cluster::signal, footprint};
 
 pub(super) fn kill(pid: u32) -> Result<(), String> {
     sent(signal("KILL", pid))
@@ -13,17 +13,26 @@ pub(super) fn kill(pid: u32) -> Result<(), String> {
 /// Lets a process stand still, as a machine that swaps would.
 pub(super) async fn pause(pid: u32, lasting: Duration) -> Result<(), String> {
     sent(signal("STOP", pid))?;
+    let _stopped = Stopped(pid);
     sleep(lasting).await;
-    // It may have been killed meanwhile.
-    signal("CONT", pid);
     Ok(())
+}
+
+/// A process that stands still, as long as this lives.
+struct Stopped(u32);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        signal("CONT", self.0);
+    }
 }
 
 /// Lets a process open only two more files or connections than it has.
 pub(super) async fn few_files(pid: u32, lasting: Duration) -> Result<(), String> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| error.to_string())?;
+    let open = footprint::open_files(pid).map_err(|error| error.to_string())?;
     let before = limit(pid, "nofile")?;
-    set_limit(pid, &format!("--nofile={}:", open.count() + 2))?;
+    set_limit(pid, &format!("--nofile={}:", open + 2))?;
     sleep(lasting).await;
     // It may have been killed meanwhile.
     let _ = set_limit(pid, &format!("--nofile={before}:"));

@@ -74,7 +74,7 @@ impl Producer {
         }
     }
 
-    /// What became of one event; a valid one that is rejected is a fault of the service.
+    /// What became of one event.
     pub(super) fn outcome_of(
         &self,
         result: &event_aggregator::proto::v1::PublishResult,

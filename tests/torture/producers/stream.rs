@@ -54,7 +54,7 @@ impl Producer {
                     Ok(()) => return self.finish(session).await,
                     Err(outcome) => self.give_up(session.sent, outcome),
                 },
-                Err(status) => self.round.recorder.look_at("PublishStream", &status),
+                Err(status) => self.look_at(&status),
             }
             self.look_around().await;
         }
@@ -150,12 +150,8 @@ impl Producer {
                 Err(Outcome::Unknown(Code::Unknown))
             }
             Err(status) => {
-                recorder.look_at("PublishStream", &status);
-                // Whatever it says: requests before the one that it is about were not answered.
-                match outcome::of_status(&status) {
-                    Outcome::Failed(code) => Err(Outcome::Unknown(code)),
-                    outcome => Err(outcome),
-                }
+                self.look_at(&status);
+                Err(outcome::of_end(&status))
             }
         }
     }
@@ -163,8 +159,20 @@ impl Producer {
     /// Ends a stream whose requests are all answered. It must end well, unless something breaks it.
     async fn finish(&self, mut session: Session) {
         drop(session.requests);
-        if let Ok(Ok(Some(_))) = timeout(session.patience, session.responses.message()).await {
-            self.round.recorder.dirt("a stream answered what nobody asked".to_owned());
+        match timeout(session.patience, session.responses.message()).await {
+            Ok(Ok(Some(_))) => {
+                self.round.recorder.dirt("a stream answered what nobody asked".to_owned());
+            }
+            Ok(Err(status)) => self.look_at(&status),
+            Ok(Ok(None)) | Err(_) => (),
+        }
+    }
+
+    /// Looks at what a stream ended with. No event ends it, whatever is wrong with that.
+    fn look_at(&self, status: &Status) {
+        self.round.recorder.look_at("PublishStream", status);
+        if status.code() == Code::InvalidArgument {
+            self.round.recorder.dirt(format!("PublishStream was answered {status}"));
         }
     }
 
