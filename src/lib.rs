@@ -1,7 +1,7 @@
 //! Takes in events that producers may send more than once, keeps each exactly once under its key
 //! `(topic, event_id)`, counts what came and what was repeated, and gives it back.
 //!
-//! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge. In reading order:
+//! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge.
 
 pub mod access;
 pub mod app;

@@ -1,6 +1,6 @@
-//! What the service tells Prometheus of itself: every name that `GET /metrics` answers. Whoever does the
-//! work counts it in here, or is asked when it is told; nothing here knows what the work is. Label values are bounded: none comes
-//! from an event or a caller; names of identities come from the operator.
+//! Every metric that `GET /metrics` answers with. Whoever does the work counts it in here, or is asked when
+//! it is told; nothing here knows what the work is. Label values are bounded: none comes from an event or a
+//! caller; names of identities come from the operator.
 
 use std::sync::{Arc, atomic::Ordering};
 

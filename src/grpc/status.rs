@@ -117,7 +117,7 @@ pub(super) fn store(error: store::Error) -> Status {
         }
         store::Error::Timeout(_) => Status::with_error_details(
             Code::DeadlineExceeded,
-            "this takes the store too long; narrow it by topic or by time",
+            "this takes the store too long; ask for less, or narrow it by topic or by time",
             info("STORE_TIMEOUT"),
         ),
         store::Error::Refused(_) | store::Error::TooMuch => internal(),

@@ -154,7 +154,7 @@ impl Error {
             store::Error::Unavailable(_) | store::Error::Unknown(_) => Self::unavailable(),
             store::Error::Timeout(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
-                "this takes the store too long; narrow it by topic or by time",
+                "this takes the store too long; ask for less, or narrow it by topic or by time",
             ),
             store::Error::Refused(_) | store::Error::TooMuch => Self::internal(),
         }

@@ -13,7 +13,8 @@ use crate::{
     limits::MAX_EVENT_FIELDS,
 };
 
-/// Fields that nobody has taken yet. Of too many there is one too many: a body has room for a million. The last one of a name counts, as in most readers of JSON.
+/// Fields that nobody has taken yet. At most one more than [`MAX_EVENT_FIELDS`] is kept, since a body has
+/// room for a million. If a name repeats, the last one counts, as in most readers of JSON.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 

@@ -19,8 +19,12 @@ fn publishing(mut client: Client, events: Vec<Event>) -> JoinHandle<Vec<PublishS
     tokio::spawn(async move { verdicts(&mut client, events).await })
 }
 
-/// The process that waits for the standby, when it is not one of `others`.
-async fn waiting(database: &TestDatabase, others: &[i32]) -> i32 {
+/// The process that waits for the standby, when it is not one of `others`. The answer waits for it, too.
+async fn waiting(
+    database: &TestDatabase,
+    others: &[i32],
+    answer: &JoinHandle<Vec<PublishStatus>>,
+) -> i32 {
     let asking = connect(&database.url_text()).await;
     let sql = "SELECT pid FROM pg_stat_activity
                WHERE datname = current_database() AND wait_event = 'SyncRep' AND pid <> ALL($1)";
@@ -28,6 +32,7 @@ async fn waiting(database: &TestDatabase, others: &[i32]) -> i32 {
         if let Some(row) = asking.query_opt(sql, &[&others]).await.expect("activity") {
             return row.get(0);
         }
+        assert!(!answer.is_finished(), "nobody waits for the standby");
     }
 }
 
@@ -43,18 +48,20 @@ async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
     let events = vec![event("t", "new"), event("t", "before"), event("t", "new")];
     let answer = publishing(client.clone(), events);
     // Its process is ended: the commit is on this server and nowhere else.
-    let ended = waiting(&server.database, &[]).await;
+    let ended = waiting(&server.database, &[], &answer).await;
     admin.execute("SELECT pg_terminate_backend($1)", &[&ended]).await.expect("terminate");
     // It is found there, and still waited for. Somebody cancels the wait, which PostgreSQL answers as if
     // the commit was done.
-    let cancelled = waiting(&server.database, &[ended]).await;
+    let cancelled = waiting(&server.database, &[ended], &answer).await;
     admin.execute("SELECT pg_cancel_backend($1)", &[&cancelled]).await.expect("cancel");
     // This one is given up after a while, and goes on waiting all the same.
-    let given_up = waiting(&server.database, &[ended, cancelled]).await;
+    let given_up = waiting(&server.database, &[ended, cancelled], &answer).await;
     let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND wait_event_type = 'Lock'";
-    while server.database.number(blocked).await == 0 {}
-    assert_eq!(waiting(&server.database, &[]).await, given_up);
+    while server.database.number(blocked).await == 0 {
+        assert!(!answer.is_finished(), "nobody waits for what was given up");
+    }
+    assert_eq!(waiting(&server.database, &[], &answer).await, given_up);
     assert!(!answer.is_finished());
 
     database_server.set("synchronous_standby_names = ''").await;

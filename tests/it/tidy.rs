@@ -14,7 +14,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ),
     ("peer.rs", &["crate::", "serde", "prost", "tonic", "axum", "hyper", "rustls"]),
     (
-        "load.rs",
+        "load",
         &[
             "crate::store",
             "crate::ingest",
@@ -188,5 +188,22 @@ fn every_file_says_what_lives_there_and_stays_short() {
         assert!(text.starts_with("//! "), "{name} has no module docs");
         let lines = text.lines().count();
         assert!(lines <= MAX_LINES, "{name} has {lines} lines");
+    }
+}
+
+#[test]
+fn the_contract_names_every_reason_of_an_error() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path| fs::read_to_string(root.join(path)).expect("text");
+    let contract = read("proto/event_aggregator/v1/event_aggregator.proto");
+    let named: Vec<&str> = contract.split(|c: char| !c.is_ascii_uppercase() && c != '_').collect();
+    let status = read("src/grpc/status.rs");
+    let is_reason =
+        |text: &&str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let texts = status.split('"').skip(1).step_by(2).filter(|text| !text.is_empty());
+    let reasons: Vec<&str> = texts.filter(is_reason).collect();
+    assert!(reasons.contains(&"QUEUE_FULL"), "{reasons:?}");
+    for reason in reasons {
+        assert!(named.contains(&reason), "{reason} is not in the contract");
     }
 }

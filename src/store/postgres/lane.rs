@@ -26,7 +26,8 @@ use super::{
 use crate::event::{Outcome, Timestamp};
 
 /// The statement that stores events that are new, and counts. Gives the events the next numbers of
-/// the lane, and the time, which never runs backwards within a lane. Public so that a benchmark can drive it without the service.
+/// the lane, and the time, which never runs backwards within a lane. Public so that a benchmark can drive
+/// it without the service.
 pub const STORE: &str = "
     WITH lane AS (
         UPDATE lanes SET head = head + $3, last_received_at = greatest(last_received_at, $4)
