@@ -16,8 +16,8 @@ use crate::{
     load::{LargeAnswer, Load, Room},
 };
 
-/// The body of an answer.
-pub(super) enum Answer {
+/// The body of a response.
+pub(super) enum ResponseBody {
     /// A small one, or one that never ends: how much of that waits is bounded where it is made.
     Small {
         body: Body,
@@ -26,7 +26,7 @@ pub(super) enum Answer {
     Large(LargeAnswer<Room>),
 }
 
-impl Answer {
+impl ResponseBody {
     /// An answer to a call that has this room. Fails if too many large ones wait already.
     pub(super) async fn new(body: Body, room: Room, load: &Load) -> Result<Self, Error> {
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

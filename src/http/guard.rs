@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use super::{access::Caller, body::Answer, error::Error};
+use super::{access::Caller, body::ResponseBody, error::Error};
 use crate::{
     limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
     load::Kind,
@@ -38,7 +38,7 @@ pub(super) async fn guarded(
         Err(_) => Error::deadline_exceeded().into_response(),
     };
     let (head, body) = response.into_parts();
-    match Answer::new(body, room, &load).await {
+    match ResponseBody::new(body, room, &load).await {
         Ok(body) => Response::from_parts(head, Body::new(body)),
         Err(error) => error.into_response(),
     }
