@@ -2,20 +2,35 @@
 //! (DNS rebinding), and a browser then takes the service for a part of that page; but the name stands in
 //! each of its calls.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Whether a call to this host, which may have a port, can come from no page out there: to an address, to
-/// localhost, or to a name without a dot, which is given on this machine or in its own network.
+/// localhost, or to a name without a dot, which is given on this machine or in its own network. What is
+/// no host and port as in RFC 3986 is not here, nor is a name with escapes.
 pub(super) fn is_here(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     if let Some(rest) = host.strip_prefix('[') {
-        let address = rest.split_once(']').map(|(address, _)| address.parse::<IpAddr>());
-        return matches!(address, Some(Ok(_)));
+        return rest.split_once(']').is_some_and(|(address, port)| {
+            address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port))
+        });
     }
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if !name.bytes().all(is_host) || !(port.is_empty() || is_port(port)) {
+        return false;
+    }
     // A dot at the end only says that the name is whole.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    name.parse::<IpAddr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
+    name.parse::<Ipv4Addr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
+}
+
+/// Whether this is a colon and a port, which may be left out.
+fn is_port(text: &str) -> bool {
+    let port = text.strip_prefix(':');
+    port.is_some_and(|port| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && (port.is_empty() || port.parse::<u16>().is_ok())
+    })
 }
 
 #[cfg(test)]
@@ -34,6 +49,9 @@ mod tests {
             "LOCALHOST.",
             "events.localhost:1",
             "aggregator:50051",
+            "my_aggregator-1:50051",
+            "localhost:",
+            "[::ffff:127.0.0.1]:1",
             "",
         ] {
             assert!(is_here(host.as_bytes()), "{host}");
@@ -49,6 +67,26 @@ mod tests {
             "[::1",
             "u@evil.example",
             "evil.local",
+            "evil%2eexample",
+            "evil%2Eexample:50051",
+            "[::1].evil.example",
+            "[::1].evil.example:50051",
+            "[::1]evil",
+            "[::1]:50051.evil.example",
+            "[::1]:x",
+            "[::1%25eth0]",
+            "[127.0.0.1]",
+            "::1",
+            "localhost:50051.evil.example",
+            "localhost:1:2",
+            "localhost:65536",
+            "localhost:+1",
+            "localhost/evil.example",
+            "localhost evil",
+            "localhost\t",
+            "localhost,evil.example",
+            "evil\u{3002}example",
+            "127.0.0.1..",
         ] {
             assert!(!is_here(host.as_bytes()), "{host}");
         }
