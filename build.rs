@@ -14,8 +14,11 @@ use tonic_prost_build::Builder;
 const CONTRACT: &str = "event_aggregator/v1/event_aggregator.proto";
 const PACKAGE: &str = "event_aggregator.v1";
 
+/// The message of one event that comes in. The service reads it with code of its own around it.
+const INCOMING_EVENT: &[&str] = &["Event"];
+
 /// The messages that bring events in, which the service reads in a form of its own.
-const INCOMING: &[&str] = &["Event", "PublishRequest", "PublishStreamRequest"];
+const INCOMING: &[&str] = &["PublishRequest", "PublishStreamRequest"];
 
 /// The messages that give events back, which the service writes in a form of its own.
 const OUTGOING: &[&str] =
@@ -38,8 +41,10 @@ fn main() -> Result<()> {
 
     let outgoing = in_folder(&out, "outgoing")?.build_server(false).bytes(".");
     form(contract.clone(), outgoing, OUTGOING, &[("outgoing", OUTGOING)], structure_as_bytes)?;
+    let event = in_folder(&out, "incoming_event")?.build_server(false).bytes(".");
+    form(contract.clone(), event, INCOMING_EVENT, &[], texts_as_bytes)?;
     let incoming = in_folder(&out, "incoming")?.bytes(".");
-    let forms = [("incoming", INCOMING), ("outgoing", OUTGOING)];
+    let forms = [("incoming", INCOMING_EVENT), ("outgoing", OUTGOING)];
     form(contract, incoming, INCOMING, &forms, texts_as_bytes)
 }
 

@@ -11,7 +11,16 @@ pub mod v1 {
 #[allow(missing_docs, clippy::all)]
 pub mod incoming {
     include!(concat!(env!("OUT_DIR"), "/incoming/event_aggregator.v1.rs"));
+
+    pub use self::fields::{Event as Fields, event::Content};
+    pub use super::incoming_event::Event;
+
+    pub mod fields {
+        include!(concat!(env!("OUT_DIR"), "/incoming_event/event_aggregator.v1.rs"));
+    }
 }
+
+mod incoming_event;
 
 /// The messages that give events back, as the service writes them: the structure of an event is the bytes
 /// that it has on the wire.

@@ -12,7 +12,7 @@ use crate::{
     ingest::ProcessCounters,
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
-        incoming::{self, event::Content},
+        incoming::{self, Content},
         outgoing, timestamp,
         v1::{self as pb, PayloadFormat},
     },
@@ -32,18 +32,20 @@ impl Violations {
 /// Checks an event that came in. Fields of its own that only the service sets are ignored.
 pub(super) fn new_event(event: incoming::Event) -> Result<NewEvent, Vec<Violation>> {
     let mut violations = Violations::default();
+    let incoming::Event { fields: event, repeated_content } = event;
     let mut name =
         |field, bytes| violations.check(text(field, bytes).and_then(|text| Name::new(field, text)));
     let topic = name("topic", event.topic);
     let event_id = name("event_id", event.event_id);
     let source = name("source", event.source);
     let timestamp = violations.check(event.timestamp.map(time("timestamp")).transpose());
-    let payload = violations.check(match event.content {
-        None => Ok(Payload::default()),
-        Some(Content::PayloadJson(bytes)) => {
+    let payload = violations.check(match (repeated_content, event.content) {
+        (Some(field), _) => Err(Violation::new(field, REPEATED)),
+        (None, None) => Ok(Payload::default()),
+        (None, Some(Content::PayloadJson(bytes))) => {
             text("payload_json", bytes).and_then(|text| Payload::new("payload_json", text))
         }
-        Some(Content::Payload(bytes)) => {
+        (None, Some(Content::Payload(bytes))) => {
             structure::payload(&bytes).map_err(|fault| Violation::new("payload", fault))
         }
     });
@@ -54,6 +56,8 @@ pub(super) fn new_event(event: incoming::Event) -> Result<NewEvent, Vec<Violatio
         _ => Err(violations.0),
     }
 }
+
+const REPEATED: &str = "comes again in the same event; an event has one payload, sent as a whole";
 
 fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
     ByteString::try_from(bytes).map_err(|_| Violation::new(field, "must be UTF-8"))

@@ -8,7 +8,7 @@ use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
 
 use super::{Bench, Ids, PayloadForm};
-use crate::proto::incoming::{Event, event::Content};
+use crate::proto::incoming::{Content, Event, Fields};
 
 /// Repeats are drawn from this many of the latest events of the same client.
 const REMEMBERED: usize = 100_000;
@@ -57,7 +57,7 @@ impl Generator {
             true => self.remembered[self.random.usize(..self.remembered.len())],
             false => self.fresh(),
         };
-        Event {
+        Event::from(Fields {
             topic: self.topics[topic].clone(),
             event_id: Bytes::copy_from_slice(
                 id.simple().encode_lower(&mut Uuid::encode_buffer()).as_bytes(),
@@ -65,7 +65,7 @@ impl Generator {
             timestamp: None,
             source: Bytes::from_static(b"bench"),
             content: Some(self.content.clone()),
-        }
+        })
     }
 
     fn fresh(&mut self) -> (usize, Uuid) {

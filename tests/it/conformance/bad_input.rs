@@ -317,10 +317,18 @@ async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
 }
 
 /// Messages of events, each with the field that cannot be read in it, and why.
-fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 6] {
+fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 10] {
     let structure = |bytes: &[u8]| targets::structure::event_with(bytes);
     let topic = [b"\x0a\x01\xfc", &event("", "1").encode_to_vec()[..]].concat();
+    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(5_000));
+    let text = |payload: &str| event_with("t", "1", payload).encode_to_vec();
+    let again = |event: Vec<u8>, more: &[u8]| [&*event, more].concat();
+    let one = b"\x0a\x07\x0a\x01a\x12\x02\x20\x01";
     [
+        (again(structure(one), b"\x2a\x00"), "payload", "comes again"),
+        (again(text("{}"), b"\x2a\x00"), "payload", "comes again"),
+        (again(structure(one), b"\x32\x02{}"), "payload_json", "comes again"),
+        (again(text(&large), b"\x32\x02{}"), "payload_json", "comes again"),
         (topic, "topic", "must be UTF-8"),
         (structure(b"\x08\x01"), "payload", "another type"),
         (structure(b"\x0a\x06\x08\x07\x12\x02\x20\x01"), "payload", "another type"),

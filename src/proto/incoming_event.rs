@@ -1,0 +1,83 @@
+//! Reading one event. A payload that comes twice in its message is noticed, because Protobuf would put
+//! the two together, and the last one alone is not what was sent.
+
+use prost::{
+    DecodeError, Message,
+    bytes::{Buf, BufMut},
+    encoding::{DecodeContext, WireType},
+};
+
+use super::incoming::Fields;
+
+/// An event that came in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Event {
+    /// Its fields; of several payloads the last one.
+    pub fields: Fields,
+    /// The field with which a payload came again, if one did.
+    pub repeated_content: Option<&'static str>,
+}
+
+impl From<Fields> for Event {
+    fn from(fields: Fields) -> Self {
+        Self { fields, repeated_content: None }
+    }
+}
+
+impl Message for Event {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        self.fields.encode_raw(buffer);
+        if let (Some(_), Some(content)) = (self.repeated_content, &self.fields.content) {
+            content.encode(buffer);
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        let had_content = self.fields.content.is_some();
+        match tag {
+            5 if had_content => self.repeated_content = Some("payload"),
+            6 if had_content => self.repeated_content = Some("payload_json"),
+            _ => (),
+        }
+        self.fields.merge_field(tag, wire_type, buffer, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        let again = self.repeated_content.and(self.fields.content.as_ref());
+        self.fields.encoded_len() + again.map_or(0, |content| content.encoded_len())
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_payload_is_noticed_also_when_it_is_written_and_read_again() {
+        for (message, repeated) in [
+            (&b"\x0a\x01t"[..], None),
+            (b"\x0a\x01t\x0a\x01u\x2a\x02\x0a\x00", None),
+            (b"\x2a\x02\x0a\x00\x2a\x02\x0a\x00", Some("payload")),
+            (b"\x2a\x00\x0a\x01t\x2a\x00", Some("payload")),
+            (b"\x32\x02{}\x32\x02{}", Some("payload_json")),
+            (b"\x2a\x00\x32\x02{}", Some("payload_json")),
+            (b"\x32\x02{}\x2a\x00\x32\x02{}", Some("payload_json")),
+        ] {
+            let event = Event::decode(message).expect("an event");
+            assert_eq!(event.repeated_content, repeated, "{message:?}");
+            let written = event.encode_to_vec();
+            assert_eq!(written.len(), event.encoded_len());
+            assert_eq!(Event::decode(&*written), Ok(event));
+        }
+    }
+}
