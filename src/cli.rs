@@ -7,6 +7,8 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use self::{table::Table, terminal::Escape};
+
 mod bearer;
 mod bench;
 mod client;
@@ -18,7 +20,9 @@ mod ndjson;
 mod publish;
 mod serve;
 mod stats;
+mod table;
 mod tail;
+mod terminal;
 mod token;
 mod verify;
 mod version;
@@ -32,6 +36,8 @@ Start with:
 
 Results go to standard output, everything else to standard error. Tables are for terminals; into a
 pipe goes JSON, one object a line. -o chooses. NO_COLOR=1 keeps colours out of the log and of help.
+On a terminal, control characters and those that hide or reorder text are shown as \\u{202e}, or as
+\\u202e in JSON.
 
 Exits with
   0         done
@@ -112,7 +118,7 @@ impl Cli {
             // Whoever read our output has seen enough.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("event-aggregator: {error:#}");
+                terminal::tell(format_args!("event-aggregator: {error:#}"));
                 client::exit_code(&error)
             }
         }
@@ -144,10 +150,18 @@ impl Output {
     }
 }
 
-/// Prints results. Fails if nobody can take them, instead of panicking as `println!` does.
+/// Prints results for people. Fails if nobody can take them, instead of panicking as `println!` does.
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    print_with(Escape::Plain, &text.to_string())
+}
+
+/// Prints JSON.
+fn print_json(json: impl std::fmt::Display) -> anyhow::Result<()> {
+    print_with(Escape::Json, &json.to_string())
+}
+
+fn print_with(escape: Escape, text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{}", terminal::shown(text, escape, &io::stdout()))?)
 }
 
 /// A part of a whole, as an argument.
@@ -156,16 +170,6 @@ fn part(text: &str) -> Result<f64, String> {
         Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
         _ => Err("must be a number from 0 to 1".to_owned()),
     }
-}
-
-/// A table for people.
-fn table<H: Into<comfy_table::Cell>>(header: impl IntoIterator<Item = H>) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table
-        .load_style(comfy_table::presets::ASCII_MARKDOWN)
-        .set_content_arrangement(comfy_table::ContentArrangement::Disabled)
-        .set_header(header);
-    table
 }
 
 #[cfg(test)]

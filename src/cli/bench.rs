@@ -15,7 +15,7 @@ use self::{
     generator::Generator,
     load::{Load, Report},
 };
-use super::{Output, client::Server, print, table};
+use super::{Output, Table, client::Server, print, print_json};
 
 mod generator;
 mod load;
@@ -140,7 +140,7 @@ impl Bench {
         let seconds = begun.elapsed().as_secs_f64();
         match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&total, seconds))?,
-            Output::Json | Output::Ndjson => print(as_json(&total, seconds))?,
+            Output::Json | Output::Ndjson => print_json(as_json(&total, seconds))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -153,7 +153,7 @@ fn millis(latency: &Histogram<u64>, quantile: f64) -> f64 {
 }
 
 fn as_table(report: &Report, seconds: f64) -> String {
-    let mut rows = table(["", "per second", "total"]);
+    let mut rows = Table::new(["", "per second", "total"]);
     for (what, count) in [
         ("events", report.events()),
         ("accepted", report.accepted),

@@ -16,7 +16,10 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use self::trust::Trust;
-use super::bearer::{Bearer, BearerArgs};
+use super::{
+    bearer::{Bearer, BearerArgs},
+    terminal::one_line,
+};
 use crate::{
     access::exposure::is_loopback, limits::MAX_MESSAGE_BYTES,
     proto::v1::event_aggregator_service_client::EventAggregatorServiceClient,
@@ -135,7 +138,7 @@ fn describe(status: &Status) -> String {
     if std::error::Error::source(status).is_some() {
         return "the connection broke, or what is at this address is no gRPC service".to_owned();
     }
-    let mut text = status.message().to_owned();
+    let mut text = one_line(status.message()).into_owned();
     if text.is_empty() {
         text = status.code().description().to_owned();
     }
@@ -145,7 +148,8 @@ fn describe(status: &Status) -> String {
     // The first one is the message.
     let violations = status.get_details_bad_request().map(|details| details.field_violations);
     for violation in violations.iter().flatten().skip(1) {
-        text.push_str(&format!("\n  {} {}", violation.field, violation.description));
+        let (field, description) = (one_line(&violation.field), one_line(&violation.description));
+        text.push_str(&format!("\n  {field} {description}"));
     }
     text
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     Output,
     client::{Refused, Server},
-    list, ndjson, print,
+    list, ndjson, print, print_json, terminal,
 };
 use crate::proto::v1::{BatchGetEventsRequest, EventKey, PayloadFormat};
 
@@ -37,11 +37,11 @@ impl Get {
         };
         let found = client.batch_get_events(request).await.map_err(Refused)?.into_inner();
         let Some(event) = found.events.first() else {
-            eprintln!("Nothing is stored under this key.");
+            terminal::tell("Nothing is stored under this key.");
             return Ok(ExitCode::FAILURE);
         };
         match Output::or_suitable(self.output) {
-            Output::Json | Output::Ndjson => print(ndjson::write(event)?)?,
+            Output::Json | Output::Ndjson => print_json(ndjson::write(event)?)?,
             Output::Table => print(list::rows(&found.events))?,
         }
         Ok(ExitCode::SUCCESS)

@@ -9,9 +9,10 @@ use anyhow::bail;
 use clap::Args;
 
 use super::{
-    Output,
+    Output, Table,
     client::{Refused, Server},
-    ndjson, table,
+    ndjson,
+    terminal::{self, Escape},
 };
 use crate::event::Timestamp;
 use crate::proto::{
@@ -102,7 +103,7 @@ impl List {
         }
         printer.end()?;
         if printer.events == 0 {
-            eprintln!("{hint}");
+            terminal::tell(hint);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -121,13 +122,13 @@ impl Printer {
         match self.output {
             Output::Ndjson => {
                 for event in events {
-                    writeln!(stdout, "{}", ndjson::write(event)?)?;
+                    writeln!(stdout, "{}", ndjson::shown(event)?)?;
                 }
             }
             Output::Json => {
                 for (place, event) in (self.events..).zip(events) {
                     let before = if place == 0 { "[\n" } else { ",\n" };
-                    write!(stdout, "{before}{}", ndjson::write(event)?)?;
+                    write!(stdout, "{before}{}", ndjson::shown(event)?)?;
                 }
             }
             Output::Table if events.is_empty() => (),
@@ -150,8 +151,8 @@ impl Printer {
 }
 
 /// Events as a table.
-pub(super) fn rows(events: &[Event]) -> comfy_table::Table {
-    let mut rows = table(["received", "topic", "event id", "source", "payload"]);
+pub(super) fn rows(events: &[Event]) -> Table {
+    let mut rows = Table::new(["received", "topic", "event id", "source", "payload"]);
     for event in events {
         rows.add_row([
             ndjson::time(event.received_at.as_ref()),
@@ -164,12 +165,14 @@ pub(super) fn rows(events: &[Event]) -> comfy_table::Table {
     rows
 }
 
-/// The beginning of a payload.
+/// The beginning of a payload, on one line.
 pub(super) fn short_payload(event: &Event) -> String {
     const CHARACTERS: usize = 40;
     let Some(Content::PayloadJson(text)) = &event.content else { return String::new() };
-    match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.clone(),
-    }
+    let (beginning, more) = match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (&**text, ""),
+    };
+    let line = ndjson::one_line(beginning);
+    terminal::shown(&line, Escape::Json, &io::stdout()).into_owned() + more
 }

@@ -1,9 +1,12 @@
 //! Events as lines of JSON: what `list` prints and `publish --file` reads.
 
+use std::{borrow::Cow, io};
+
 use anyhow::{anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::terminal::{self, Escape};
 use crate::{
     event::Timestamp,
     proto::{
@@ -53,10 +56,12 @@ pub(super) fn read(line: &str) -> anyhow::Result<Event> {
     })
 }
 
-/// Writes an event as a line, without the line break.
+/// Writes an event as one line, without the line break at its end.
 pub(super) fn write(event: &Event) -> anyhow::Result<String> {
     let payload = match &event.content {
-        Some(Content::PayloadJson(text)) => Some(RawValue::from_string(text.clone())?),
+        Some(Content::PayloadJson(text)) => {
+            Some(RawValue::from_string(one_line(text).into_owned())?)
+        }
         _ => None,
     };
     let line = Line {
@@ -69,6 +74,24 @@ pub(super) fn write(event: &Event) -> anyhow::Result<String> {
         cursor: Some(event.cursor.clone()),
     };
     Ok(serde_json::to_string(&line)?)
+}
+
+/// The same, as standard output may get it.
+pub(super) fn shown(event: &Event) -> anyhow::Result<String> {
+    let line = write(event)?;
+    Ok(match terminal::shown(&line, Escape::Json, &io::stdout()) {
+        Cow::Borrowed(_) => line,
+        Cow::Owned(shown) => shown,
+    })
+}
+
+/// JSON text on one line. Its line breaks are white space between tokens, since those in strings are
+/// escaped: they become spaces, and all else stays as it was written.
+pub(super) fn one_line(json: &str) -> Cow<'_, str> {
+    match json.contains(['\n', '\r']) {
+        true => json.replace(['\n', '\r'], " ").into(),
+        false => json.into(),
+    }
 }
 
 /// A time as RFC 3339, or nothing.

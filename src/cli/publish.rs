@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use self::{import::Import, send::Tally, simulate::Simulation};
-use super::{Output, client::Server, print, table};
+use super::{Output, Table, client::Server, print, print_json, terminal::tell};
 use crate::proto::v1::Event;
 
 mod file;
@@ -164,23 +164,23 @@ impl Publish {
         tally.rejects.print("was rejected");
         tally.conflict.print("conflicts with the stored event, which stays, in");
         if interrupted {
-            eprintln!("{}", self.how_to_go_on());
+            tell(self.how_to_go_on());
         } else if tally.total() == 0 {
             match import.start() {
-                (0, _) => eprintln!("There were no events."),
-                (line, _) => eprintln!("There is nothing new behind line {line}."),
+                (0, _) => tell("There were no events."),
+                (line, _) => tell(format_args!("There is nothing new behind line {line}.")),
             }
         }
         match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,
-            Output::Json | Output::Ndjson => print(tally.as_json())?,
+            Output::Json | Output::Ndjson => print_json(tally.as_json())?,
         }
         if interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }
         let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
         if !exact {
-            eprintln!("event-aggregator: the service did not count exactly what was sent");
+            tell("event-aggregator: the service did not count exactly what was sent");
         }
         Ok(match exact && tally.rejects.count == 0 {
             true => ExitCode::SUCCESS,
@@ -222,7 +222,7 @@ pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Res
 }
 
 fn as_table(tally: &Tally, seconds: f64) -> String {
-    let mut rows = table(["result", "events"]);
+    let mut rows = Table::new(["result", "events"]);
     for (result, events) in [
         ("accepted", tally.accepted),
         ("duplicate", tally.duplicate),

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Output,
+    Output, Table,
     client::{Refused, Server},
-    ndjson, print, table,
+    ndjson, print, print_json,
 };
 use crate::proto::v1::{GetStatsRequest, GetStatsResponse, TopicStats};
 
@@ -59,7 +59,7 @@ impl ShowStats {
         let stats = client.get_stats(request).await.map_err(Refused)?.into_inner();
         match output {
             Output::Table => print(as_table(&stats, narrowed))?,
-            Output::Json | Output::Ndjson => print(as_json(&stats))?,
+            Output::Json | Output::Ndjson => print_json(as_json(&stats))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -72,7 +72,7 @@ pub(super) fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
     if stats.topics.is_empty() {
         return "Nothing was received yet. Try: event-aggregator publish --simulate 20000".into();
     }
-    let mut topics = table(["topic", "received", "unique", "duplicates", "conflicts", "last"]);
+    let mut topics = Table::new(["topic", "received", "unique", "duplicates", "conflicts", "last"]);
     for topic in &stats.topics {
         topics.add_row([
             topic.topic.clone(),

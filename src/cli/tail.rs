@@ -18,6 +18,7 @@ use super::{
     client::{Client, Refused, Server, may_recover},
     list::short_payload,
     ndjson,
+    terminal::{cell, tell},
 };
 use crate::{
     event::Timestamp,
@@ -30,6 +31,7 @@ use crate::{
 };
 
 mod export;
+mod reader;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -40,7 +42,8 @@ What this prints as ndjson, `publish --file -` reads: together they copy a store
 
   event-aggregator tail --from-start --cursor-file orders.cursor --topic orders >> orders.ndjson
 
-can be killed at any moment and started again: orders.ndjson has each event once.")]
+can be killed at any moment, also in its first run, and started again: orders.ndjson has each event \
+once. So the output must be a file: with --cursor-file a pipe is refused.")]
 pub(super) struct Tail {
     #[command(flatten)]
     server: Server,
@@ -62,7 +65,7 @@ pub(super) struct Tail {
     #[arg(long, group = "start", value_name = "CURSOR")]
     cursor: Option<String>,
 
-    /// Keep the place in this file, and go on from there the next time. If the output is a file, it
+    /// Keep the place in this file, and go on from there the next time. The output must be a file; it
     /// is cut back to what the place says, so that no event is in it twice
     #[arg(long, value_name = "FILE")]
     cursor_file: Option<PathBuf>,
@@ -92,6 +95,13 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 
 impl Tail {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        tokio::select! {
+            printed = self.print() => printed,
+            () = reader::gone() => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    async fn print(self) -> anyhow::Result<ExitCode> {
         let output = Output::or_suitable(self.output);
         let mut export = self.cursor_file.as_deref().map(Export::open).transpose()?;
         let client = self.server.connect().await?;
@@ -125,7 +135,7 @@ impl Tail {
             }
             if std::mem::take(&mut reader.moved) {
                 pause = pauses.build();
-                eprintln!("event-aggregator: {}; connecting again", Refused(status));
+                tell(format_args!("event-aggregator: {}; connecting again", Refused(status)));
             }
             tokio::time::sleep(pause.next().unwrap_or(RECONNECT.1)).await;
         }
@@ -137,7 +147,11 @@ impl Tail {
             return Ok(cursor.clone());
         }
         let Some(since) = self.since else {
-            return Ok(if self.from_start { "beginning" } else { "end" }.to_owned());
+            return match (self.from_start, &self.cursor_file) {
+                (true, _) => Ok("beginning".to_owned()),
+                (false, None) => Ok("end".to_owned()),
+                (false, Some(_)) => self.end(client).await,
+            };
         };
         // What was received since then comes behind the last event before: of the topic if there is
         // one, as its reader may know no others, and of all if there are several.
@@ -151,6 +165,31 @@ impl Tail {
         let cursor = listed.events.into_iter().next().map(|event| event.cursor);
         Ok(cursor.unwrap_or_else(|| "beginning".to_owned()))
     }
+}
+
+impl Tail {
+    /// The cursor of the end as it is now. The word, if it was kept, would mean a later end.
+    async fn end(&self, mut client: Client) -> anyhow::Result<String> {
+        let topics = self.topic.clone();
+        let request = SubscribeRequest { topics, cursor: "end".to_owned(), ..Default::default() };
+        loop {
+            let frames = client.subscribe(request.clone()).await.map_err(Refused)?;
+            let frame = frames.into_inner().message().await.map_err(Refused)?;
+            match frame.ok_or_else(ended)?.frame {
+                Some(Frame::CaughtUp(caught_up)) => return Ok(caught_up.cursor),
+                Some(Frame::Checkpoint(checkpoint)) => return Ok(checkpoint.cursor),
+                // Events that were stored meanwhile. Their cursors are behind them.
+                Some(Frame::Events(_)) | None => (),
+            }
+        }
+    }
+}
+
+/// What a failing cursor file means.
+const CANNOT_KEEP: &str = "cannot keep the place in the cursor file";
+
+fn ended() -> Refused {
+    Refused(Status::new(Code::Unavailable, "the feed ended"))
 }
 
 /// Reads the feed and prints it.
@@ -173,9 +212,11 @@ impl Reader {
     ) -> anyhow::Result<()> {
         let frames = client.subscribe(self.request.clone()).await.map_err(Refused)?;
         let mut frames = frames.into_inner();
+        if let Some(export) = &mut export {
+            export.begin(&self.request.cursor).context(CANNOT_KEEP)?;
+        }
         while self.left > 0 {
             let frame = frames.message().await.map_err(Refused)?;
-            let ended = || Refused(Status::new(Code::Unavailable, "the feed ended"));
             let (events, cursor) = match frame.ok_or_else(ended)?.frame {
                 Some(Frame::Events(batch)) => (batch.events, batch.cursor),
                 Some(Frame::Checkpoint(checkpoint)) => (Vec::new(), checkpoint.cursor),
@@ -191,7 +232,7 @@ impl Reader {
                 _ => cursor,
             };
             if let Some(export) = &mut export {
-                export.save(&self.request.cursor).context("cannot keep the place")?;
+                export.save(&self.request.cursor).context(CANNOT_KEEP)?;
             }
         }
         Ok(())
@@ -203,14 +244,14 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
     for event in events {
         match output {
             // A feed has no end, so no document can hold it.
-            Output::Json | Output::Ndjson => writeln!(stdout, "{}", ndjson::write(event)?)?,
+            Output::Json | Output::Ndjson => writeln!(stdout, "{}", ndjson::shown(event)?)?,
             Output::Table => writeln!(
                 stdout,
                 "{:<27}  {:<20}  {:<32}  {:<16}  {}",
                 ndjson::time(event.received_at.as_ref()),
-                event.topic,
-                event.event_id,
-                event.source,
+                cell(&event.topic),
+                cell(&event.event_id),
+                cell(&event.source),
                 short_payload(event),
             )?,
         }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print};
+use super::{Output, print_json};
 use crate::{access, event::Name};
 
 #[derive(Debug, Args)]
@@ -37,13 +37,14 @@ impl Token {
         let entry = entry(&self.name, &token);
         let all = || json!({ "name": &*self.name, "token": token.reveal(), "entry": entry });
         match Output::or_suitable(self.output) {
-            Output::Table => print(format_args!(
+            // TOML has the escapes of JSON.
+            Output::Table => print_json(format_args!(
                 "The token, shown this once:\n\n  {}\n\nIts entry in the access file; grant what it \
                  needs:\n\n{entry}",
                 token.reveal()
             ))?,
-            Output::Json => print(format_args!("{:#}", all()))?,
-            Output::Ndjson => print(all())?,
+            Output::Json => print_json(format_args!("{:#}", all()))?,
+            Output::Ndjson => print_json(all())?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{Output, print, table};
+use super::{Output, Table, print, print_json};
 use crate::{
     app::{self, Difference, Report},
     config::DatabaseArgs,
@@ -39,7 +39,7 @@ impl Verify {
         let report = report?;
         match Output::or_suitable(self.output) {
             Output::Table => print(as_table(&report))?,
-            Output::Json | Output::Ndjson => print(as_json(&report))?,
+            Output::Json | Output::Ndjson => print_json(as_json(&report))?,
         }
         Ok(if report.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -47,7 +47,7 @@ impl Verify {
 
 fn as_table(report: &Report) -> String {
     let totals = report.totals;
-    let mut rows = table(["counter", "recorded", "counted anew"]);
+    let mut rows = Table::new(["counter", "recorded", "counted anew"]);
     rows.add_row(["unique", &totals.unique_processed.to_string(), &report.events.to_string()]);
     rows.add_row(["duplicates", &totals.duplicate_dropped.to_string(), ""]);
     rows.add_row(["conflicts", &totals.conflicts.to_string(), ""]);
@@ -60,7 +60,7 @@ fn as_table(report: &Report) -> String {
     if report.is_exact() {
         return format!("{rows}\nOK: {} topics agree in {database}", report.topics);
     }
-    let mut differences = table(["what", "of", "recorded", "must be"]);
+    let mut differences = Table::new(["what", "of", "recorded", "must be"]);
     for difference in &report.differences {
         differences.add_row([
             explain(difference).to_owned(),

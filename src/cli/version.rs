@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print};
+use super::{Output, print, print_json};
 use crate::grpc::SERVICE_NAME;
 
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ impl Version {
         match Output::or_suitable(self.output) {
             Output::Table => print(format!("event-aggregator {version}, contract {contract}"))?,
             Output::Json | Output::Ndjson => {
-                print(json!({ "version": version, "contract": contract }))?;
+                print_json(json!({ "version": version, "contract": contract }))?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -161,3 +161,133 @@ async fn what_cannot_be_tailed_says_why() {
         assert!(stderr.contains(expected), "{stderr}");
     }
 }
+
+/// Exports into a file under strace, which kills it at the third such call on that file. Says whether
+/// it was killed.
+fn killed_at(call: &str, address: &str, cursor: &Path, output: &Path) -> bool {
+    let file = OpenOptions::new().create(true).append(true).open(output).expect("output");
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+        .arg(output)
+        .arg("-e")
+        .arg(format!("trace={call}"))
+        .arg("-e")
+        .arg(format!("inject={call}:signal=KILL:when=3"))
+        .arg(crate::process::PROGRAM)
+        .args(["tail", "--addr", address, "--from-start", "-o", "ndjson", "-n", "3000"])
+        .arg("--cursor-file")
+        .arg(cursor)
+        .stdout(Stdio::from(file))
+        .stderr(Stdio::null())
+        .status();
+    !status.expect("strace is installed").success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_killed_before_its_first_batch_ends_has_each_event_once() {
+    const EVENTS: usize = 3_000;
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address.to_string();
+    publish_some(&mut server.client().await, 0, EVENTS).await;
+    let exported = |cursor: &Path, output: &Path, limit: usize| {
+        let file = OpenOptions::new().create(true).append(true).open(output).expect("output");
+        let limit = limit.to_string();
+        let mut command = tail(&address, &["--from-start", "-n", &limit, "-o", "ndjson"]);
+        command.arg("--cursor-file").arg(cursor).stdout(Stdio::from(file)).stderr(Stdio::null());
+        command
+    };
+    let finish = |cursor: &Path, output: &Path, what: &str| {
+        let rest = EVENTS - kept_lines(cursor, output);
+        if rest > 0 {
+            assert!(exported(cursor, output, rest).status().expect("tail").success());
+        }
+        let mut ids = ids_in(output);
+        assert_eq!(ids.len(), EVENTS, "{what}");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), EVENTS, "{what}");
+    };
+    // Killed while it writes the first lines.
+    let (cursor, output) = (server.database.path("cursor"), server.database.path("output"));
+    assert!(killed_at("write", &address, &cursor, &output), "killed");
+    let written = fs::metadata(&output).expect("output").len();
+    assert!(written > 0 && cursor.exists(), "the first place is kept before the first line");
+    // Killed as early as it happens to be.
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..20 {
+        let (cursor, output) = (
+            server.database.path(&format!("cursor{round}")),
+            server.database.path(&format!("output{round}")),
+        );
+        fs::write(&output, "").expect("write");
+        let mut exporting = exported(&cursor, &output, EVENTS).spawn().expect("tail");
+        let enough = random.u64(1..40_000);
+        while fs::metadata(&output).expect("output").len() < enough
+            && exporting.try_wait().expect("tail").is_none()
+        {}
+        let _ = exporting.kill();
+        exporting.wait().expect("killed");
+        finish(&cursor, &output, "at random");
+    }
+    finish(&cursor, &output, "at the third write");
+}
+
+/// How many lines of the output the cursor file vouches for.
+fn kept_lines(cursor: &Path, output: &Path) -> usize {
+    let place: Value = serde_json::from_slice(&fs::read(cursor).expect("place")).expect("JSON");
+    let bytes = place["output_bytes"].as_u64().expect("bytes") as usize;
+    let text = fs::read(output).expect("output");
+    text[..bytes].iter().filter(|&&byte| byte == b'\n').count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_begins_at_the_end_that_there_was() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address.to_string();
+    let (cursor, output) = (server.database.path("cursor"), server.database.path("output"));
+    let mut client = server.client().await;
+    publish_some(&mut client, 0, 10).await;
+    fs::write(&output, "what was there\n").expect("write");
+    let exporting = |limit: &str| {
+        let file = OpenOptions::new().append(true).open(&output).expect("output");
+        let mut command = tail(&address, &["-o", "ndjson", "-n", limit, "--cursor-file"]);
+        command.arg(&cursor).stdout(Stdio::from(file)).stderr(Stdio::null());
+        command.spawn().expect("tail")
+    };
+    let mut first = exporting("1");
+    crate::process::wait_until(|| cursor.exists());
+    first.kill().expect("kill");
+    first.wait().expect("killed");
+    // Stored while nobody was there, and torn.
+    publish_some(&mut client, 10, 13).await;
+    let mut torn = OpenOptions::new().append(true).open(&output).expect("output");
+    std::io::Write::write_all(&mut torn, b"{\"topic\":").expect("write");
+    assert!(exporting("3").wait().expect("tail").success());
+    let text = fs::read_to_string(&output).expect("text");
+    let (before, events) = text.split_once('\n').expect("lines");
+    assert_eq!(before, "what was there");
+    assert_eq!(events.lines().count(), 3, "{events}");
+    assert!(["000010", "000011", "000012"].iter().all(|id| events.contains(id)), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_has_no_cursor_file_and_ends_what_writes_into_it() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let address = server.address.to_string();
+    publish_some(&mut server.client().await, 0, 3).await;
+    let cursor = server.database.path("cursor");
+    let mut refused = tail(&address, &["--from-start", "--cursor-file"]);
+    let refused = refused.arg(&cursor).output().expect("tail");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("an output that is a file"), "{said}");
+    assert!(refused.stdout.is_empty() && !cursor.exists());
+
+    let mut tailing = tail(&address, &["--from-start"]);
+    let mut tailing = tailing.stdout(Stdio::piped()).spawn().expect("tail");
+    let mut read = BufReader::new(tailing.stdout.take().expect("piped"));
+    read.read_line(&mut String::new()).expect("line");
+    // Nothing more is stored, so nothing more is written.
+    drop(read);
+    assert!(tailing.wait().expect("tail").success());
+}

@@ -18,7 +18,10 @@ use tonic::Status;
 
 use super::{Line, Outgoing, import::Import, simulate::Expected};
 use crate::{
-    cli::client::{Client, Refused, Server, may_recover},
+    cli::{
+        client::{Client, Refused, Server, may_recover},
+        terminal::{one_line, tell},
+    },
     proto::v1::{PublishStatus, PublishStreamRequest, PublishStreamResponse},
 };
 
@@ -65,11 +68,11 @@ impl Lines {
 
     pub(super) fn print(&self, what: &str) {
         for (line, reason) in &self.first {
-            eprintln!("line {line} {what}: {reason}");
+            tell(format_args!("line {line} {what}: {}", one_line(reason)));
         }
         let more = self.count - self.first.len() as u64;
         if more > 0 {
-            eprintln!("and {more} more");
+            tell(format_args!("and {more} more"));
         }
     }
 }
@@ -213,7 +216,7 @@ pub(super) async fn all(
         if !may_recover(&broken) || since.elapsed() > PATIENCE {
             return Err(Refused(broken).into());
         }
-        progress.suspend(|| eprintln!("interrupted ({}); trying again", Refused(broken)));
+        progress.suspend(|| tell(format_args!("interrupted ({}); trying again", Refused(broken))));
         tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         tally.reconnects += 1;
     }

@@ -1,7 +1,7 @@
 //! The counters again and again, with how fast they rise.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -13,7 +13,8 @@ use crate::{
     cli::{
         Output,
         client::{Client, Refused, may_recover},
-        print,
+        print, print_json,
+        terminal::tell,
     },
     proto::v1::{GetStatsRequest, GetStatsResponse},
 };
@@ -100,7 +101,7 @@ async fn show(
     let mut before: Option<Sample> = None;
     let mut away = false;
     if in_place {
-        print(WIPE_ALL)?;
+        writeln!(io::stdout(), "{WIPE_ALL}")?;
     }
     loop {
         ticks.tick().await;
@@ -113,7 +114,7 @@ async fn show(
             Err(status) => return Err(Refused(status).into()),
         };
         if std::mem::take(&mut away) {
-            eprintln!("event-aggregator: the service is back");
+            tell("event-aggregator: the service is back");
         }
         let sample = Sample::of(&stats);
         let rates = before.as_ref().and_then(|before| sample.rates_since(before));
@@ -121,18 +122,25 @@ async fn show(
         match output {
             Output::Table if in_place => {
                 let text = people(&stats, narrowed, rates).replace('\n', WIPE_LINE);
-                print(format!("{HOME}{text}{WIPE_LINE}Ctrl-C ends{WIPE_LINE}{WIPE_BELOW}"))?;
+                // Written as it is: the cells of the table are escaped, and the rest is ours.
+                writeln!(
+                    io::stdout(),
+                    "{HOME}{text}{WIPE_LINE}Ctrl-C ends{WIPE_LINE}{WIPE_BELOW}"
+                )?;
             }
             Output::Table => print(people(&stats, narrowed, rates) + "\n")?,
             // It has no end, so no document can hold it.
-            Output::Json | Output::Ndjson => print(program(&stats, rates))?,
+            Output::Json | Output::Ndjson => print_json(program(&stats, rates))?,
         }
     }
 }
 
 fn tell_away(away: &mut bool, status: Status) {
     if !std::mem::replace(away, true) {
-        eprintln!("event-aggregator: the service is away ({}); waiting for it", Refused(status));
+        tell(format_args!(
+            "event-aggregator: the service is away ({}); waiting for it",
+            Refused(status)
+        ));
     }
 }
 

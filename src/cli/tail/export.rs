@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::fd::AsFd,
+    io::{self, Seek, SeekFrom, Write},
+    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -21,35 +21,53 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Export {
     path: PathBuf,
+    /// What the file says now; nothing before the first run has begun.
     cursor: Option<String>,
     /// Standard output, if that is a file.
     output: Option<File>,
 }
 
 impl Export {
-    /// Reads the file, if it is there, and cuts off what was printed but not kept in it.
+    /// Reads the file, if it is there, and cuts off what was printed but not kept in it. Fails if
+    /// standard output is a pipe: what its reader has taken when it ends is not known, so a place in
+    /// the file could be ahead of it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         let place: Option<Place> = match fs::read(path) {
             Ok(text) => Some(serde_json::from_slice(&text).with_context(|| {
-                format!("{name} is no cursor file; name another, or remove it to begin anew")
+                format!(
+                    "{name} is no cursor file; name another, or remove it and the output to begin anew"
+                )
             })?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => bail!("cannot read {name}: {error}"),
         };
-        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let length = Some(output.metadata()?).filter(|output| output.is_file());
-        let length = length.map(|output| output.len());
-        match (length, place.as_ref().and_then(|place| place.output_bytes)) {
-            (Some(length), Some(kept)) if length < kept => bail!(
+        let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let metadata = output.metadata()?;
+        if metadata.file_type().is_fifo() || metadata.file_type().is_socket() {
+            bail!(
+                "--cursor-file needs an output that is a file, and this is a pipe, whose reader may \
+                 end before it has used what it took; append to a file with >>, or let the reader \
+                 keep the cursor, which each line has"
+            );
+        }
+        if !metadata.is_file() {
+            let cursor = place.map(|place| place.cursor);
+            return Ok(Self { path: path.to_owned(), cursor, output: None });
+        }
+        let length = metadata.len();
+        match place.as_ref().and_then(|place| place.output_bytes) {
+            Some(kept) if length < kept => bail!(
                 "the output has {length} bytes, but had {kept} when {name} was written; append to \
                  it with >>, or remove {name} to begin anew"
             ),
-            (Some(_), Some(kept)) => output.set_len(kept)?,
-            _ => (),
+            Some(kept) => output.set_len(kept)?,
+            None => (),
         }
+        // Also where it was not opened to append.
+        output.seek(SeekFrom::End(0))?;
         let cursor = place.map(|place| place.cursor);
-        Ok(Self { path: path.to_owned(), cursor, output: length.and(Some(output)) })
+        Ok(Self { path: path.to_owned(), cursor, output: Some(output) })
     }
 
     /// Where to go on, if this is not the first time.
@@ -57,8 +75,20 @@ impl Export {
         self.cursor.as_deref()
     }
 
-    /// Keeps the place behind what was printed.
-    pub(super) fn save(&self, cursor: &str) -> anyhow::Result<()> {
+    /// Keeps the first place before anything is printed, so that a run that is killed at any moment
+    /// has left something to cut the output back to.
+    pub(super) fn begin(&mut self, cursor: &str) -> anyhow::Result<()> {
+        if self.cursor.is_some() {
+            return Ok(());
+        }
+        self.save(cursor)?;
+        // The name of a new file is part of its folder.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Ok(File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+    }
+
+    /// Keeps the place behind what was printed, after that is on the disk.
+    pub(super) fn save(&mut self, cursor: &str) -> anyhow::Result<()> {
         let output_bytes = match &self.output {
             Some(output) => {
                 output.sync_data()?;
@@ -73,6 +103,8 @@ impl Export {
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(&place)?)?;
         file.sync_data()?;
-        Ok(fs::rename(&new, &self.path)?)
+        fs::rename(&new, &self.path)?;
+        self.cursor = Some(place.cursor);
+        Ok(())
     }
 }

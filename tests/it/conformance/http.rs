@@ -87,7 +87,7 @@ pub(super) async fn post_to(
     call(server, request).await
 }
 
-pub(super) async fn post(server: &TestServer, body: &str) -> Answer {
+pub async fn post(server: &TestServer, body: &str) -> Answer {
     post_as(server, "application/json", body).await
 }
 
