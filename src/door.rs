@@ -19,7 +19,7 @@ use tonic::{
     body::Body,
     codegen::{Service, http::Request},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     headcount::{Headcount, Place},
@@ -34,7 +34,7 @@ use crate::{
     },
     metrics::Metrics,
     peer::Peer,
-    tls::{self, Tls},
+    tls::{self, ClientChain, Tls},
 };
 
 pub mod files;
@@ -176,7 +176,14 @@ impl Served {
         match handshake.await {
             Some(Ok(Ok(stream))) => {
                 let peer = Peer { address, names: tls::names(&stream) };
-                self.serve(stream, peer).await;
+                let chain = ClientChain::of(&stream);
+                // Calls in progress end with their connection.
+                tokio::select! {
+                    () = self.serve(stream, peer) => (),
+                    error = tls.expired(chain) => {
+                        info!(%address, %error, "closed a connection: its client certificate is no longer valid");
+                    }
+                }
             }
             Some(Ok(Err(error))) => debug!(%error, "a TLS handshake failed"),
             Some(Err(_)) => debug!("a TLS handshake took too long"),

@@ -4,12 +4,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use tokio::{
     net::TcpStream,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::spawn_blocking,
     time::sleep,
 };
@@ -19,7 +20,7 @@ use tokio_rustls::{
         self, RootCertStore, ServerConfig,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
-        server::WebPkiClientVerifier,
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
     server::TlsStream,
 };
@@ -27,8 +28,9 @@ use tracing::{info, warn};
 
 use crate::{config::TlsArgs, limits::CERTIFICATE_INTERVAL};
 
-pub(crate) use names::names;
+pub(crate) use self::{client::ClientChain, names::names};
 
+mod client;
 mod names;
 
 /// What is spoken behind TLS, the better one first.
@@ -80,7 +82,15 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<Files>,
-    acceptor: Arc<RwLock<TlsAcceptor>>,
+    present: Arc<watch::Sender<Present>>,
+}
+
+/// What the files make now.
+#[derive(Clone)]
+struct Present {
+    acceptor: TlsAcceptor,
+    /// Verifies the certificates of clients, if they are asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -95,14 +105,14 @@ impl Tls {
     pub fn start(args: &TlsArgs) -> Result<Option<Self>, Error> {
         let Some(files) = Files::named(args)? else { return Ok(None) };
         let contents = files.read()?;
-        let acceptor = Arc::new(RwLock::new(files.acceptor(&contents)?));
-        let tls = Self { files: Arc::new(files), acceptor };
+        let present = Arc::new(watch::Sender::new(files.present(&contents)?));
+        let tls = Self { files: Arc::new(files), present };
         let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Signal)?;
         let mut follower = Follower { files: Arc::clone(&tls.files), known: contents, said: None };
-        let acceptor = Arc::downgrade(&tls.acceptor);
+        let present = Arc::downgrade(&tls.present);
         tokio::spawn(async move {
             // For as long as there is a service.
-            while acceptor.strong_count() > 0 {
+            while present.strong_count() > 0 {
                 let is_asked = tokio::select! {
                     asked = hang_up.recv() => asked.is_some(),
                     () = sleep(CERTIFICATE_INTERVAL) => false,
@@ -110,8 +120,8 @@ impl Tls {
                 let look = move || (follower.look(is_asked), follower);
                 let Ok((found, back)) = spawn_blocking(look).await else { return };
                 follower = back;
-                if let (Some(new), Some(acceptor)) = (found, acceptor.upgrade()) {
-                    *acceptor.write().unwrap_or_else(PoisonError::into_inner) = new;
+                if let (Some(new), Some(present)) = (found, present.upgrade()) {
+                    present.send_replace(new);
                 }
             }
         });
@@ -120,7 +130,7 @@ impl Tls {
 
     /// Shakes hands, with the certificate of now.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let acceptor = self.present.borrow().acceptor.clone();
         acceptor.accept(stream).await
     }
 }
@@ -169,14 +179,14 @@ impl Files {
         })
     }
 
-    fn acceptor(&self, contents: &Contents) -> Result<TlsAcceptor, Error> {
+    fn present(&self, contents: &Contents) -> Result<Present, Error> {
         let provider = Arc::new(ring::default_provider());
         let unusable = |reason| Error::Certificate { path: self.certificate.clone(), reason };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
-        let builder = match self.client_ca.as_deref().zip(contents.client_ca.as_deref()) {
-            None => builder.with_no_client_auth(),
+        let verifier = match self.client_ca.as_deref().zip(contents.client_ca.as_deref()) {
+            None => None,
             Some((path, pem)) => {
                 let mut roots = RootCertStore::empty();
                 let wrong = |reason| Error::ClientCa { path: path.to_owned(), reason };
@@ -185,16 +195,19 @@ impl Files {
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                builder
-                    .with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
+                Some(verifier.map_err(|error| wrong(error.to_string()))?)
             }
+        };
+        let builder = match &verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         };
         let chain = certificates("--tls-cert", &self.certificate, &contents.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|error| unreadable("--tls-key", &self.key, said(&error, "private key")))?;
         let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(Present { acceptor: TlsAcceptor::from(Arc::new(config)), verifier })
     }
 }
 
@@ -234,7 +247,7 @@ struct Follower {
 
 impl Follower {
     /// What they make now, if that is new and can be used. What cannot be used is told once.
-    fn look(&mut self, is_asked: bool) -> Option<TlsAcceptor> {
+    fn look(&mut self, is_asked: bool) -> Option<Present> {
         let read = self.files.read();
         if !is_asked && read.as_ref().is_ok_and(|contents| *contents == self.known) {
             self.said = None;
@@ -242,13 +255,13 @@ impl Follower {
         }
         let made = read.and_then(|contents| {
             self.known = contents;
-            self.files.acceptor(&self.known)
+            self.files.present(&self.known)
         });
         match made {
-            Ok(acceptor) => {
+            Ok(present) => {
                 self.said = None;
                 info!("new connections get the certificate as it is now");
-                Some(acceptor)
+                Some(present)
             }
             Err(error) => {
                 let fault = error.to_string();

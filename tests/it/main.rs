@@ -32,5 +32,6 @@ mod tail;
 mod terminal;
 mod tidy;
 mod tls;
+mod tls_clients;
 mod torture_checker;
 mod trace;

@@ -42,13 +42,13 @@ async fn run(mut command: Command) -> Output {
 }
 
 /// An authority, and where its certificates are written.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -58,23 +58,35 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     /// Writes a certificate for localhost, and its key.
-    fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) {
+    pub fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) {
         self.issue_for(&["localhost"], name, purpose);
     }
 
     /// Writes a certificate for hosts, and its key.
     fn issue_for(&self, hosts: &[&str], name: &str, purpose: ExtendedKeyUsagePurpose) {
+        self.issue_with(hosts, name, purpose, |_| ());
+    }
+
+    /// The same with a change of its own.
+    pub fn issue_with(
+        &self,
+        hosts: &[&str],
+        name: &str,
+        purpose: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("names");
+        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().expect("a key");
@@ -83,13 +95,13 @@ impl Authority {
         fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("write");
     }
 
-    fn identity(&self, name: &str) -> Identity {
+    pub fn identity(&self, name: &str) -> Identity {
         let read = |name: String| fs::read(self.path(&name)).expect("read");
         Identity::from_pem(read(format!("{name}.pem")), read(format!("{name}.key")))
     }
 
     /// How a client that trusts this authority speaks TLS.
-    fn trusted(&self) -> ClientTlsConfig {
+    pub fn trusted(&self) -> ClientTlsConfig {
         let authority = fs::read(self.path("ca.pem")).expect("read");
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority))
     }
@@ -106,22 +118,22 @@ impl Authority {
         command
     }
 
-    fn serve(&self, database: &TestDatabase, more: &[&str]) -> Service {
+    pub fn serve(&self, database: &TestDatabase, more: &[&str]) -> Service {
         Service::run(&mut self.command(database, more))
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).expect("text")
     }
 }
 
-fn channel(service: &Service, tls: ClientTlsConfig) -> Channel {
+pub fn channel(service: &Service, tls: ClientTlsConfig) -> Channel {
     let address = format!("https://localhost:{}", service.address.port());
     let endpoint = Channel::from_shared(address).expect("an address").tls_config(tls);
     endpoint.expect("certificates").connect_lazy()
 }
 
-async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
+pub async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
     // With TLS 1.3 a client learns only from the first answer that it is refused.
     let mut client = Client::new(channel(service, tls));
     client.get_stats(event_aggregator::proto::v1::GetStatsRequest::default()).await?;

@@ -1,0 +1,52 @@
+//! The certificate of a connected client: verified again as long as the connection is open, since the
+//! authorities may change and certificates expire.
+
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{
+    rustls::{
+        self,
+        pki_types::{CertificateDer, UnixTime},
+    },
+    server::TlsStream,
+};
+
+use super::{Present, Tls};
+use crate::limits::CLIENT_CERTIFICATE_INTERVAL;
+
+/// The certificates that a client showed in its handshake, its own first. Empty if it was not asked.
+pub(crate) struct ClientChain(Vec<CertificateDer<'static>>);
+
+impl ClientChain {
+    /// That of a connection whose handshake is done.
+    pub(crate) fn of(stream: &TlsStream<TcpStream>) -> Self {
+        let (_, connection) = stream.get_ref();
+        let shown = connection.peer_certificates().unwrap_or_default();
+        Self(shown.iter().map(|certificate| certificate.clone().into_owned()).collect())
+    }
+
+    fn verify(&self, present: &Present) -> Result<(), rustls::Error> {
+        match (&present.verifier, self.0.split_first()) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(rustls::Error::NoCertificatesPresented),
+            (Some(verifier), Some((certificate, intermediates))) => {
+                verifier.verify_client_cert(certificate, intermediates, UnixTime::now()).map(drop)
+            }
+        }
+    }
+}
+
+impl Tls {
+    /// Waits until the certificate of a client is not valid any more, and says why: the authorities were
+    /// replaced, or it has expired.
+    pub(crate) async fn expired(&self, chain: ClientChain) -> rustls::Error {
+        let mut present = self.present.subscribe();
+        loop {
+            let verified = chain.verify(&present.borrow_and_update());
+            if let Err(error) = verified {
+                return error;
+            }
+            // The sender lives as long as its handle in here.
+            let _ = timeout(CLIENT_CERTIFICATE_INTERVAL, present.changed()).await;
+        }
+    }
+}
