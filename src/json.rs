@@ -346,7 +346,7 @@ mod tests {
 
     /// A value, written in one of many ways, from few pieces, so that many are the same.
     fn json(depth: u32) -> BoxedStrategy<String> {
-        let scalars = [
+        const SCALARS: &[&str] = &[
             "0",
             "-0",
             "0.0e9",
@@ -375,11 +375,12 @@ mod tests {
             "\"\\/\"",
             "\"/\"",
         ];
-        let scalar = select(&scalars[..]).prop_map(str::to_owned);
+        let scalar = select(SCALARS).prop_map(str::to_owned);
         scalar
             .prop_recursive(depth, 40, 4, |inner| {
-                let keys = ["\"a\"", "\"b\" ", "\"\\u0061\"", "\"c\"", "\"\\u0062\"", "\"\""];
-                let member = (select(&keys[..]), inner.clone());
+                const KEYS: &[&str] =
+                    &["\"a\"", "\"b\" ", "\"\\u0061\"", "\"c\"", "\"\\u0062\"", "\"\""];
+                let member = (select(KEYS), inner.clone());
                 let members = vec(member.prop_map(|(key, value)| format!("{key}:{value}")), 0..5);
                 let items = vec(inner, 0..4);
                 let space = select(&["", "", " ", "\n\t"][..]);
