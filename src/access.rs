@@ -11,6 +11,7 @@ use crate::event::Name;
 pub use self::{file::AccessFile, policy::Verb, token::Token};
 use self::{
     policy::{Holder, Policy},
+    rate::Rate,
     token::Digest,
 };
 
@@ -199,6 +200,11 @@ impl Identity {
         rate.map_or(Ok(()), |rate| rate.spend(events).map_err(|wait| Error::TooFast { wait }))
     }
 
+    /// What is charged for work that its events cause.
+    pub fn account(&self) -> Account {
+        Account(self.0.as_ref().and_then(|known| known.holder.rate().cloned()))
+    }
+
     /// Follows what the access file says by now. Costs next to nothing while it says the same. Fails if
     /// whoever this was is not known any more.
     pub fn refresh(&mut self) -> Result<(), Error> {
@@ -217,6 +223,22 @@ impl Identity {
         }
         // Nothing will ever change.
         pending().await
+    }
+}
+
+/// Who pays for work that events cause once they are on their way: an identity with a rate, or nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Account(Option<Arc<Rate>>);
+
+impl Account {
+    /// Charges for comparing events with so many bytes of stored payloads. What is owed is paid with the
+    /// rate before later events are taken.
+    pub fn charge(&self, bytes: usize) {
+        if let Account(Some(rate)) = self
+            && bytes > 0
+        {
+            rate.charge(bytes);
+        }
     }
 }
 

@@ -268,6 +268,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// When the event with this key was first stored.
     pub first_received_at: Timestamp,
+    /// Bytes of the stored payload that this one was compared with, beyond its own.
+    pub compared_bytes: usize,
 }
 
 /// Whether an event was new.

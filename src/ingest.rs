@@ -15,13 +15,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
 use crate::{
+    access::Account,
     event::{NewEvent, Outcome},
     limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES},
     store::{self, Counters, Store, lane_of},
 };
 
 mod batch;
+mod costly;
 mod lane;
+mod settle;
 
 /// Why events were not stored. None of these says anything about the events themselves.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -98,10 +101,21 @@ struct Submission {
     events: Vec<NewEvent>,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
+    /// Who pays for what its events are compared with.
+    account: Account,
     /// That of the call.
     span: Span,
     /// Given back when the reply is sent.
     _room: Arc<Room>,
+}
+
+impl Submission {
+    fn answer(self, reply: Reply) {
+        let outcomes = reply.iter().flatten().flatten();
+        self.account.charge(outcomes.map(|outcome| outcome.compared_bytes).sum());
+        // Whoever waited may have gone away.
+        let _ = self.reply.send(reply);
+    }
 }
 
 /// Room in the queue that a request takes.
@@ -137,11 +151,13 @@ impl Ingest {
     /// will be stored whatever becomes of the caller, unless the store fails. Dropped before, nothing
     /// was done. `message` is how many bytes the events keep in memory if their texts are slices of a
     /// message, which may hold more than them.
+    /// `account` is charged for what they are compared with.
     pub async fn submit(
         &self,
         events: Vec<NewEvent>,
         message: usize,
         admission: Admission<'_>,
+        account: Account,
     ) -> Result<Pending, Error> {
         #[cfg(feature = "planted-bugs")]
         if let Some(outcomes) = crate::planted::seen_before(&events) {
@@ -171,7 +187,8 @@ impl Ingest {
         for (slot, Part { indexes, events, bytes }) in sending {
             let (reply, outcomes) = oneshot::channel();
             let span = Span::current();
-            slot.send(Submission { events, bytes, reply, span, _room: Arc::clone(&room) });
+            let (account, _room) = (account.clone(), Arc::clone(&room));
+            slot.send(Submission { events, bytes, reply, account, span, _room });
             pending.parts.push((indexes, outcomes));
         }
         Ok(pending)

@@ -2,12 +2,21 @@
 //!
 //! Text is kept as it was written, so nothing here builds or prints a document.
 
-use std::{cell::OnceCell, collections::BTreeMap, fmt, ops::RangeInclusive};
+use std::{
+    cell::{Cell, OnceCell},
+    fmt,
+    ops::RangeInclusive,
+};
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
+use self::{decimal::Decimal, tree::Tree};
 use crate::limits::{MAX_NUMBER_BYTES, MAX_NUMBER_EXPONENT, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH};
+
+mod decimal;
+mod skip;
+mod tokens;
+mod tree;
 
 /// Checks that `text` is a JSON object within the bounds of [`crate::limits`] that both stores and
 /// every common JSON reader can hold. The error says what is wrong, for the person who sent it.
@@ -128,7 +137,7 @@ fn check_numbers(text: &str) -> Result<(), String> {
             ));
         }
         let whole = number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
-        if !whole && !Decimal::of(number).is_zero() && number.parse() == Ok(0.0) {
+        if !whole && !Decimal::of(number.as_bytes()).is_zero() && number.parse() == Ok(0.0) {
             return Err("has a number too small for a 64-bit float".to_owned());
         }
         let exponent = number.split_once(['e', 'E']).map_or(Ok(0), |(_, text)| text.parse::<i64>());
@@ -174,116 +183,42 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// A valid JSON text that others are compared with. It is read once at most, so that comparing many
-/// short texts with a long one costs no more than what they are long.
+/// A valid JSON text that others are compared with. However many they are, it is read twice at most: once
+/// beside a shorter text, which a difference may end early, and once to prepare it for all others.
 pub(crate) struct Document<'a> {
     text: &'a str,
-    content: OnceCell<Option<Content<'a>>>,
+    was_compared: Cell<bool>,
+    tree: OnceCell<Option<Tree<'a>>>,
 }
 
 impl<'a> Document<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, content: OnceCell::new() }
+        Self { text, was_compared: Cell::new(false), tree: OnceCell::new() }
     }
 
     /// Whether another valid JSON text is the same value: white space, the order of keys and the way
     /// numbers are written do not matter; of repeated keys the last one counts. Numbers are compared
-    /// exactly, not as floats. This is how PostgreSQL compares `jsonb`.
+    /// exactly, not as floats. This is how PostgreSQL compares `jsonb`. Texts that are not valid are not
+    /// the same.
     pub(crate) fn is_same_value(&self, text: &str) -> bool {
-        self.text == text
-            || self.content().is_some_and(|content| Some(content) == read(text).as_ref())
-    }
-
-    fn content(&self) -> Option<&Content<'a>> {
-        self.content.get_or_init(|| read(self.text)).as_ref()
-    }
-}
-
-/// A value as far as it matters for comparing it.
-enum Content<'a> {
-    Object(BTreeMap<String, Content<'a>>),
-    List(Vec<Content<'a>>),
-    Text(String),
-    Number(&'a str),
-    /// `true`, `false` or `null`.
-    Word(&'a str),
-}
-
-impl PartialEq for Content<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            // The sizes come first, so this takes no longer than the smaller one is large.
-            (Self::Object(a), Self::Object(b)) => a == b,
-            (Self::List(a), Self::List(b)) => a == b,
-            (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => a == b || Decimal::of(a) == Decimal::of(b),
-            (Self::Word(a), Self::Word(b)) => a == b,
-            _ => false,
+        if self.text == text {
+            return true;
         }
-    }
-}
-
-/// Reads a valid JSON text.
-fn read(text: &str) -> Option<Content<'_>> {
-    let text = text.trim_ascii();
-    Some(match text.as_bytes().first()? {
-        b'{' => {
-            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-            let members = members.into_iter().map(|(key, value)| Some((key, read(value.get())?)));
-            Content::Object(members.collect::<Option<_>>()?)
+        if !self.was_compared.replace(true) && text.len() < self.text.len() {
+            return Tree::of(text).is_some_and(|tree| tree.is(self.text));
         }
-        b'[' => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            let mut list = Vec::with_capacity(items.len());
-            for item in items {
-                list.push(read(item.get())?);
-            }
-            Content::List(list)
-        }
-        b'"' => Content::Text(serde_json::from_str(text).ok()?),
-        b'-' | b'0'..=b'9' => Content::Number(text),
-        _ => Content::Word(text),
-    })
-}
-
-/// A JSON number as `0.digits × 10^exponent`, without zeros at either end of the digits, so that
-/// equal numbers are equal values.
-#[derive(Debug, PartialEq, Eq)]
-struct Decimal {
-    negative: bool,
-    digits: Vec<u8>,
-    exponent: i64,
-}
-
-impl Decimal {
-    fn of(number: &str) -> Self {
-        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let negative = whole.starts_with('-');
-        let whole = whole.trim_start_matches('-');
-
-        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
-        let leading_zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
-        digits.drain(..leading_zeros);
-        while digits.last() == Some(&b'0') {
-            digits.pop();
-        }
-        if digits.is_empty() {
-            return Self { negative: false, digits, exponent: 0 };
-        }
-        // An exponent beyond an i64 cannot stand in a number that passed `check_object`.
-        let written: i64 = exponent.parse().unwrap_or(i64::MAX / 2);
-        let shift = whole.len() as i64 - leading_zeros as i64;
-        Self { negative, digits, exponent: written.saturating_add(shift) }
-    }
-
-    fn is_zero(&self) -> bool {
-        self.digits.is_empty()
+        let tree = self.tree.get_or_init(|| Tree::of(self.text));
+        tree.as_ref().is_some_and(|tree| tree.is(text))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*, sample::select};
+    use serde_json::value::RawValue;
+
     use super::*;
 
     #[test]
@@ -365,6 +300,127 @@ mod tests {
             ("{\"e\":\"é\"}", "{\"e\":\"e\u{301}\"}"),
         ] {
             assert!(!Document::new(a).is_same_value(b), "{a} {b}");
+        }
+    }
+
+    /// What a text means, built as a whole, with each level read by serde_json.
+    #[derive(Debug, PartialEq)]
+    enum Meaning {
+        Object(BTreeMap<String, Meaning>),
+        List(Vec<Meaning>),
+        Text(String),
+        Number(bool, Vec<u8>, i64),
+        Word(String),
+    }
+
+    fn meaning(text: &str) -> Meaning {
+        let text = text.trim_ascii();
+        match text.as_bytes()[0] {
+            b'{' => {
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect(text);
+                let members = members.into_iter().map(|(key, value)| (key, meaning(value.get())));
+                Meaning::Object(members.collect())
+            }
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).expect(text);
+                Meaning::List(items.iter().map(|item| meaning(item.get())).collect())
+            }
+            b'"' => Meaning::Text(serde_json::from_str(text).expect(text)),
+            b'-' | b'0'..=b'9' => number(text),
+            _ => Meaning::Word(text.to_owned()),
+        }
+    }
+
+    fn number(text: &str) -> Meaning {
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits: String = whole.trim_start_matches('-').to_owned() + fraction;
+        let significant = digits.trim_start_matches('0');
+        let exponent = exponent.parse::<i64>().expect("small") - fraction.len() as i64
+            + significant.len() as i64;
+        match significant.trim_end_matches('0') {
+            "" => Meaning::Number(false, Vec::new(), 0),
+            digits => Meaning::Number(text.starts_with('-'), digits.into(), exponent),
+        }
+    }
+
+    /// A value, written in one of many ways, from few pieces, so that many are the same.
+    fn json(depth: u32) -> BoxedStrategy<String> {
+        const SCALARS: &[&str] = &[
+            "0",
+            "-0",
+            "0.0e9",
+            "1",
+            "1.0",
+            "10e-1",
+            "0.01E+2",
+            "-1",
+            "100",
+            "1e2",
+            "12.5",
+            "1.25e1",
+            "9007199254740993",
+            "9007199254740992",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            "\"]\"",
+            "\"a\\\"}\"",
+            "\"\\u00fc\"",
+            "\"ü\"",
+            "\"\\ud83d\\ude00\"",
+            "\"😀\"",
+            "\"\\\\\"",
+            "\"\\/\"",
+            "\"/\"",
+        ];
+        let scalar = select(SCALARS).prop_map(str::to_owned);
+        scalar
+            .prop_recursive(depth, 40, 4, |inner| {
+                const KEYS: &[&str] =
+                    &["\"a\"", "\"b\" ", "\"\\u0061\"", "\"c\"", "\"\\u0062\"", "\"\""];
+                let member = (select(KEYS), inner.clone());
+                let members = vec(member.prop_map(|(key, value)| format!("{key}:{value}")), 0..5);
+                let items = vec(inner, 0..4);
+                let space = select(&["", "", " ", "\n\t"][..]);
+                prop_oneof![
+                    (members, space.clone()).prop_map(|(it, space)| format!(
+                        "{{{space}{}{space}}}",
+                        it.join(&format!("{space},"))
+                    )),
+                    (items, space).prop_map(|(it, space)| format!("[{}{space}]", it.join(","))),
+                ]
+            })
+            .boxed()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn compares_as_the_slow_way_does(a in json(3), b in json(3), again in json(2)) {
+            let texts = [
+                format!("{{\"a\":{a},\"b\":{b}}}"),
+                format!("{{\"b\":{b},\"a\":{again}, \"\\u0061\":{a}}}"),
+                format!("{{\"b\":{b},\"a\":{again}}}"),
+                format!("{{\"a\":{a},\"b\":{a}}}"),
+            ];
+            for one in &texts {
+                let document = Document::new(one);
+                for other in texts.iter().chain(&texts) {
+                    let expected = meaning(one) == meaning(other);
+                    prop_assert_eq!(document.is_same_value(other), expected, "{} {}", one, other);
+                }
+            }
+        }
+
+        #[test]
+        fn a_damaged_text_is_another_one(text in json(3), cut in any::<prop::sample::Index>()) {
+            let whole = format!("{{\"a\":{text}}}");
+            let at = whole.floor_char_boundary(cut.index(whole.len()));
+            prop_assert!(!Document::new(&whole[..at]).is_same_value(&whole));
+            prop_assert!(!Document::new(&whole).is_same_value(&whole[..at]));
         }
     }
 }

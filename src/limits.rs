@@ -103,9 +103,18 @@ pub const MAX_BATCH_EVENTS: usize = 4_096;
 /// Bytes after which a batch is closed, for the same reason.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes of stored payloads that one batch is compared with. It is more only if what is sent is far smaller
-/// than what it repeats; then the batch is committed in parts, each of which takes a moment.
-pub const MAX_COMPARED_BYTES: usize = 32 << 20;
+/// Bytes of stored payloads that one batch is compared with, beyond what was sent with the same keys. A
+/// batch with more is committed in parts, between which other requests have their turn: reading and
+/// comparing so much takes some 50 ms.
+pub const MAX_COMPARED_BYTES: usize = 4 << 20;
+
+/// Bytes of stored payloads, beyond what was sent, whose comparison is charged to a rate as one more event.
+/// Comparing so much takes about as long as storing an event.
+pub const COMPARED_BYTES_PER_EVENT: usize = 16 << 10;
+
+/// Bytes of payloads that are compared on a worker thread of the runtime, which takes a millisecond at most.
+/// More is compared on a thread for blocking work.
+pub const INLINE_COMPARED_BYTES: usize = 64 << 10;
 
 /// Requests of one PublishStream that may wait for their commit before the stream is not read any
 /// further.
@@ -122,6 +131,13 @@ pub const COMMIT_RETRY: Duration = Duration::from_secs(60);
 /// First and longest pause between two tries of a batch.
 pub const COMMIT_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Tries of a batch that fails for a reason that does not look like an outage, before the event at fault is
+/// looked for: enough for what passes in a moment, as when a table is changed.
+pub const FAULT_TRIES: u32 = 3;
+
+/// Events of one batch that are found to be at fault. If there are more, the fault is not in the events.
+pub const MAX_FAULTY_EVENTS: usize = 16;
 
 /// How long one try of a batch may take before its connection is given up. Longer than the
 /// database's own [`STATEMENT_TIMEOUT`], which gives the clearer answer.
@@ -376,7 +392,8 @@ pub const COMMIT_BUCKETS: [f64; 14] =
 
 const _: () = {
     assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);
-    assert!(MAX_PAYLOAD_BYTES + MAX_REQUEST_BYTES <= MAX_COMPARED_BYTES);
+    // One event can always be committed.
+    assert!(MAX_PAYLOAD_BYTES <= MAX_COMPARED_BYTES);
     assert!(MAX_PAGE_BYTES + MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES < MAX_RESPONSE_BYTES);
     assert!(MAX_REQUEST_BYTES < MAX_MESSAGE_BYTES);
     assert!(QUEUE_BYTES < u32::MAX as usize);

@@ -99,8 +99,8 @@ impl Holder {
         &self.name
     }
 
-    pub(super) fn rate(&self) -> Option<&Rate> {
-        self.rate.as_deref()
+    pub(super) fn rate(&self) -> Option<&Arc<Rate>> {
+        self.rate.as_ref()
     }
 
     pub(super) fn may(&self, verb: Verb, topic: &str) -> bool {

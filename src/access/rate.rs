@@ -1,19 +1,26 @@
 //! How many events an identity may send per second.
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use governor::{
     DefaultDirectRateLimiter, Quota,
     clock::{Clock, DefaultClock},
 };
 
-use crate::limits::{MAX_RATE_EVENTS, MIN_RATE_BURST};
+use crate::limits::{COMPARED_BYTES_PER_EVENT, MAX_RATE_EVENTS, MIN_RATE_BURST};
 
 /// A rate, and how much of it is left. Of one process: several instances count apart.
 pub(super) struct Rate {
     per_second: u32,
     burst: u32,
     limiter: DefaultDirectRateLimiter,
+    /// Bytes that were compared and are not paid for yet.
+    owed: Mutex<usize>,
 }
 
 impl Rate {
@@ -23,12 +30,36 @@ impl Rate {
             per_second <= MAX_RATE_EVENTS && (MIN_RATE_BURST..=MAX_RATE_EVENTS).contains(&burst);
         let quota = Quota::per_second(NonZeroU32::new(per_second)?);
         let limiter = DefaultDirectRateLimiter::direct(quota.allow_burst(NonZeroU32::new(burst)?));
-        in_bounds.then_some(Self { per_second, burst, limiter })
+        in_bounds.then_some(Self { per_second, burst, limiter, owed: Mutex::default() })
+    }
+
+    /// Charges for bytes of stored payloads that events were compared with. Later events wait for it.
+    pub(super) fn charge(&self, bytes: usize) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        *owed = owed.saturating_add(bytes);
+    }
+
+    /// Pays what is owed, as far as whole events; or says how long that takes.
+    fn pay(&self) -> Result<(), Duration> {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        while *owed >= COMPARED_BYTES_PER_EVENT {
+            let all = *owed / COMPARED_BYTES_PER_EVENT;
+            let events = all.min(self.burst as usize);
+            let rest = Duration::from_secs((all - events) as u64 / u64::from(self.per_second));
+            self.take(events).map_err(|wait| wait.saturating_add(rest))?;
+            *owed -= events * COMPARED_BYTES_PER_EVENT;
+        }
+        Ok(())
     }
 
     /// Takes so many events off, or says how long there will not be so many. What is more than can ever
     /// be there counts as all of it: a request that is too large is refused elsewhere.
     pub(super) fn spend(&self, events: usize) -> Result<(), Duration> {
+        self.pay()?;
+        self.take(events)
+    }
+
+    fn take(&self, events: usize) -> Result<(), Duration> {
         let events = u32::try_from(events).unwrap_or(u32::MAX).min(self.burst);
         let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
         match self.limiter.check_n(events) {
@@ -48,5 +79,32 @@ impl PartialEq for Rate {
 impl fmt::Debug for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/s, {} at once", self.per_second, self.burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_compared_is_paid_for_first() {
+        let rate = Rate::new(1, 1_000).expect("a rate");
+        rate.charge(999 * COMPARED_BYTES_PER_EVENT + 5);
+        assert_eq!(rate.spend(1), Ok(()));
+        let wait = rate.spend(1).expect_err("all is spent");
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+
+        rate.charge(2_000 * COMPARED_BYTES_PER_EVENT);
+        let wait = rate.spend(1).expect_err("the first part is not paid");
+        assert!(wait > Duration::from_secs(990), "{wait:?}");
+    }
+
+    #[test]
+    fn little_is_charged_once_it_is_an_event() {
+        let rate = Rate::new(1, 1_000).expect("a rate");
+        rate.charge(COMPARED_BYTES_PER_EVENT - 1);
+        assert_eq!(rate.spend(1_000), Ok(()));
+        rate.charge(1);
+        assert!(rate.spend(0).is_err());
     }
 }

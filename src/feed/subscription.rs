@@ -8,6 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::warn;
 
 use super::Feed;
 use crate::{
@@ -152,8 +153,13 @@ impl Subscription {
                 limit: lane.limit,
                 max_bytes: FEED_READ_BYTES,
             };
+            let first = query.first;
             let _turn = self.feed.reads.acquire().await;
-            lane.take(self.feed.store.read(query).await?, last);
+            let page = self.feed.store.read(query).await.inspect_err(|error| {
+                let error = store::chain(error);
+                warn!(lane = number, first, last, error, "cannot read a part of the feed");
+            })?;
+            lane.take(page, last);
             self.is_behind |= lane.read < head;
         }
         Ok(is_read)

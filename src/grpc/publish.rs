@@ -45,7 +45,7 @@ pub(super) async fn unary(
         return Err(checked.refusal());
     }
     service.spend(caller, events).map_err(status::access)?;
-    let in_flight = checked.submit(&service.ingest, bytes, Admission::Refuse).await?;
+    let in_flight = checked.submit(&service.ingest, bytes, Admission::Refuse, caller).await?;
     in_flight.response().await
 }
 
@@ -154,7 +154,8 @@ impl Producer {
             Ok(()) => Checked::of(request.events, &self.caller),
             Err(status) => Checked::none_of(events, &status),
         };
-        let in_flight = checked.submit(&self.ingest, bytes, Admission::Wait(&self.share)).await?;
+        let admission = Admission::Wait(&self.share);
+        let in_flight = checked.submit(&self.ingest, bytes, admission, &self.caller).await?;
         Ok((request_id, in_flight))
     }
 }
@@ -267,11 +268,13 @@ impl Checked {
         ingest: &Ingest,
         bytes: usize,
         admission: Admission<'_>,
+        caller: &Identity,
     ) -> Result<InFlight, Status> {
         let Self { valid, invalid } = self;
         ingest.count_rejected(invalid.len());
         let bytes = if valid.is_empty() { 0 } else { bytes };
-        let pending = ingest.submit(valid, bytes, admission).await.map_err(status::ingest)?;
+        let pending = ingest.submit(valid, bytes, admission, caller.account()).await;
+        let pending = pending.map_err(status::ingest)?;
         Ok(InFlight { pending, invalid })
     }
 }
@@ -304,7 +307,7 @@ impl InFlight {
 /// Adds the results of judged events, and counts them.
 fn add(response: &mut PublishResponse, outcomes: impl Iterator<Item = Option<Outcome>>) {
     for outcome in outcomes {
-        let Some(Outcome { verdict, first_received_at }) = outcome else {
+        let Some(Outcome { verdict, first_received_at, .. }) = outcome else {
             response.rejected += 1;
             let fault = Arc::new(to_proto(&status::internal()));
             response.results.push(rejected(Invalid::Request(fault)));

@@ -112,7 +112,7 @@ pub(super) fn ingest(error: ingest::Error) -> Status {
 pub(super) fn store(error: store::Error) -> Status {
     tracing::warn!(error = store::chain(&error), "read failed");
     match error {
-        store::Error::Unavailable(_) | store::Error::Unknown(_) => {
+        store::Error::Unavailable(_) | store::Error::Unknown(_) | store::Error::Fault(_) => {
             unavailable("the store does not answer; try again later")
         }
         store::Error::Timeout(_) => Status::with_error_details(

@@ -50,8 +50,8 @@ pub(super) async fn publish(
     let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
     let sent = keys.into_iter().zip(not_kept);
-    let pending =
-        service.ingest.submit(events, 0, Admission::Refuse).await.map_err(Error::ingest)?;
+    let pending = service.ingest.submit(events, 0, Admission::Refuse, caller.account()).await;
+    let pending = pending.map_err(Error::ingest)?;
     let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
     Answer::new(sent, &outcomes, is_one).map(Json)
 }

@@ -42,14 +42,15 @@ mod tests {
     use tokio::sync::{Semaphore, oneshot};
 
     use super::*;
-    use crate::ingest::Room;
+    use crate::{access::Account, ingest::Room};
 
     fn submission(bytes: usize) -> Submission {
         let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
         let room = Room { _share: None, _queue: queue };
         let reply = oneshot::channel().0;
         let span = tracing::Span::none();
-        Submission { events: Vec::new(), bytes, reply, span, _room: Arc::new(room) }
+        let (events, account) = (Vec::new(), Account::default());
+        Submission { events, bytes, reply, account, span, _room: Arc::new(room) }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn all_new(batch: &Batch) -> Vec<Outcome> {
 }
 
 fn new(batch: &Batch) -> Outcome {
-    Outcome { verdict: Verdict::Accepted, first_received_at: batch.received_at }
+    Outcome { verdict: Verdict::Accepted, first_received_at: batch.received_at, compared_bytes: 0 }
 }
 
 /// What is stored under the keys of a batch.
@@ -59,7 +59,7 @@ pub(super) async fn first(
                 true => Verdict::Duplicate,
                 false => Verdict::Conflict(difference),
             };
-            Outcome { verdict, first_received_at: stored.received_at }
+            Outcome { verdict, first_received_at: stored.received_at, compared_bytes: 0 }
         }
         None if new_keys.insert(event.key.clone()) => new(&batch),
         None => Outcome { verdict: Verdict::Duplicate, ..new(&batch) },
@@ -134,7 +134,11 @@ impl Known {
         let (same, received_at) = known.get(&event.key)?;
         let is_same =
             *same.source == *event.source && same.payload.as_str() == event.payload.as_str();
-        is_same.then_some(Outcome { verdict: Verdict::Duplicate, first_received_at: *received_at })
+        is_same.then_some(Outcome {
+            verdict: Verdict::Duplicate,
+            first_received_at: *received_at,
+            compared_bytes: 0,
+        })
     }
 }
 
@@ -148,7 +152,11 @@ pub(crate) fn seen_before(events: &[NewEvent]) -> Option<Vec<Option<Outcome>>> {
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     let all = events.iter().all(|event| seen.contains(&event.key));
     seen.extend(events.iter().map(|event| event.key.clone()));
-    let duplicate = Outcome { verdict: Verdict::Duplicate, first_received_at: Timestamp::now() };
+    let duplicate = Outcome {
+        verdict: Verdict::Duplicate,
+        first_received_at: Timestamp::now(),
+        compared_bytes: 0,
+    };
     all.then(|| vec![Some(duplicate); events.len()])
 }
 

@@ -18,9 +18,9 @@ pub(super) struct Judgement<'a> {
     /// All events, as indexes into the batch: those of a topic together, by id, and those of one key
     /// by arrival.
     by_key: Vec<usize>,
-    /// Of each event, by arrival: its verdict, and when the stored event with its key was received.
-    verdicts: Vec<(Verdict, Option<Timestamp>)>,
-    /// Bytes of what was found.
+    /// Of each event, by arrival: its verdict, and what it was judged by if that is a stored event.
+    verdicts: Vec<(Verdict, Option<Found>)>,
+    /// Bytes of stored payloads beyond what was sent with the same keys.
     compared: usize,
 }
 
@@ -39,6 +39,14 @@ impl Place {
         first.iter_mut().zip(event_id.bytes()).for_each(|(first, byte)| *first = byte);
         Self { topic: xxh3_64(topic.as_bytes()), event_id: u64::from_be_bytes(first), index }
     }
+}
+
+/// The stored event that an event was judged by.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    received_at: Timestamp,
+    /// Bytes of its payload beyond that of the event, if reading it is that one's doing.
+    compared: usize,
 }
 
 /// What is stored under a key, as far as it matters for judging.
@@ -94,23 +102,29 @@ impl<'a> Judgement<'a> {
         &self.batch.events[self.by_key[place]]
     }
 
-    /// Takes note that `original` is stored under the key of the new event at `place`. Fails when that is
-    /// too much for one batch.
-    pub(super) fn found(&mut self, place: usize, original: &Original) -> Result<(), Error> {
-        self.compared += original.payload.len();
-        if self.compared > MAX_COMPARED_BYTES {
-            return Err(Error::TooMuch);
-        }
+    /// What `original`, which is stored under the key of the new event at `place`, is to be compared with.
+    /// Fails when that is too much for one batch.
+    pub(super) fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
         let key = &self.event(place).key;
-        let comparison = Comparison::with_stored(original);
-        for &index in &self.by_key[place..] {
-            let event = &self.batch.events[index];
-            if event.key != *key {
-                break;
-            }
-            self.verdicts[index] = (comparison.verdict(event), Some(original.received_at));
+        let same = self.by_key[place..].iter();
+        let same = same.take_while(|&&index| self.batch.events[index].key == *key);
+        let repeats: Vec<(usize, NewEvent)> =
+            same.map(|&index| (index, self.batch.events[index].clone())).collect();
+        let repeated = Repeated { original, repeats };
+        self.compared += repeated.excess();
+        match self.compared > MAX_COMPARED_BYTES {
+            true => Err(Error::TooMuch),
+            false => Ok(repeated),
         }
-        Ok(())
+    }
+
+    /// Takes note of the verdicts on events that were stored before.
+    pub(super) fn found(&mut self, verdicts: Verdicts) {
+        let Verdicts { of_each, received_at, mut excess } = verdicts;
+        for (index, verdict) in of_each {
+            let compared = std::mem::take(&mut excess);
+            self.verdicts[index] = (verdict, Some(Found { received_at, compared }));
+        }
     }
 
     /// What the batch adds to the counters of its topics, sorted by topic.
@@ -128,11 +142,52 @@ impl<'a> Judgement<'a> {
     pub(super) fn into_outcomes(self, received_at: Timestamp) -> Vec<Outcome> {
         self.verdicts
             .into_iter()
-            .map(|(verdict, first_received_at)| Outcome {
+            .map(|(verdict, found)| Outcome {
                 verdict,
-                first_received_at: first_received_at.unwrap_or(received_at),
+                first_received_at: found.map_or(received_at, |found| found.received_at),
+                compared_bytes: found.map_or(0, |found| found.compared),
             })
             .collect()
+    }
+}
+
+/// A stored event with those of a batch that have its key, by arrival. Apart from the batch, so that it can
+/// be compared elsewhere.
+pub(super) struct Repeated {
+    original: Original,
+    repeats: Vec<(usize, NewEvent)>,
+}
+
+/// Verdicts on the events of one key.
+pub(super) struct Verdicts {
+    of_each: Vec<(usize, Verdict)>,
+    received_at: Timestamp,
+    /// See [`Repeated::excess`].
+    excess: usize,
+}
+
+impl Repeated {
+    /// Bytes of all payloads.
+    pub(super) fn bytes(&self) -> usize {
+        self.original.payload.len() + self.sent()
+    }
+
+    fn sent(&self) -> usize {
+        self.repeats.iter().map(|(_, event)| event.payload.as_str().len()).sum()
+    }
+
+    /// Bytes of the stored payload beyond what was sent.
+    fn excess(&self) -> usize {
+        self.original.payload.len().saturating_sub(self.sent())
+    }
+
+    /// Compares them.
+    pub(super) fn verdicts(self) -> Verdicts {
+        let excess = self.excess();
+        let comparison = Comparison::with_stored(&self.original);
+        let of_each = self.repeats.iter();
+        let of_each = of_each.map(|(index, event)| (*index, comparison.verdict(event))).collect();
+        Verdicts { of_each, received_at: self.original.received_at, excess }
     }
 }
 
@@ -216,16 +271,15 @@ mod tests {
         };
         let mut judgement = Judgement::new(&batch);
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [0, 1]);
-        let found = judgement.found(
-            0,
-            &Original {
-                timestamp: None,
-                source: "s".into(),
-                payload: "{\"x\":1.0}".into(),
-                received_at: at(1),
-            },
-        );
-        found.expect("not too much");
+        let padding = " ".repeat(100);
+        let original = Original {
+            timestamp: None,
+            source: "s".into(),
+            payload: format!("{{\"x\":1.0{padding}}}"),
+            received_at: at(1),
+        };
+        let repeated = judgement.repeated(0, original);
+        judgement.found(repeated.ok().expect("not too much").verdicts());
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [1]);
         assert_eq!(
             judgement.counters()["t"],
@@ -239,6 +293,11 @@ mod tests {
         assert_eq!(
             outcomes.iter().map(|outcome| outcome.first_received_at).collect::<Vec<_>>(),
             [at(1), at(10), at(10), at(1), at(1)]
+        );
+        // The first one of a key is charged with what was not sent.
+        assert_eq!(
+            outcomes.iter().map(|outcome| outcome.compared_bytes).collect::<Vec<_>>(),
+            [96, 0, 0, 0, 0]
         );
     }
 }

@@ -37,7 +37,7 @@ impl MeasuredStore {
         result.inspect_err(|error| {
             let [unavailable, unknown, timeout, refused] = KINDS;
             let kind = match error {
-                Error::Unavailable(_) => unavailable,
+                Error::Unavailable(_) | Error::Fault(_) => unavailable,
                 Error::Unknown(_) => unknown,
                 Error::Timeout(_) => timeout,
                 Error::Refused(_) => refused,

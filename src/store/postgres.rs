@@ -154,9 +154,19 @@ fn write_error(error: tokio_postgres::Error) -> Error {
     match (reply.parsed_severity(), class) {
         // Data exceptions, violated constraints, exceeded limits.
         (Some(Severity::Error), Some("22" | "23" | "54")) => Error::Refused(error.into()),
-        (Some(Severity::Error), _) => Error::Unavailable(error.into()),
+        (Some(Severity::Error), _) if is_passing(reply.code()) => Error::Unavailable(error.into()),
+        (Some(Severity::Error), _) => Error::Fault(error.into()),
         _ => Error::Unknown(error.into()),
     }
+}
+
+/// Whether an error is about the connection, the transaction, locks, resources or a server that stops or
+/// takes no writes, none of which is the fault of data: prepared statements that are gone included.
+fn is_passing(code: &SqlState) -> bool {
+    matches!(
+        code.code().get(..2),
+        Some("08" | "25" | "26" | "28" | "3D" | "40" | "53" | "55" | "57")
+    )
 }
 
 /// Whether a commit failed because the server takes no writes any more.

@@ -154,7 +154,17 @@ impl From<rusqlite::Error> for Error {
             }
             Some(Code::OperationInterrupted) => Self::Timeout(error.into()),
             Some(Code::SystemIoFailure) => Self::Unknown(error.into()),
-            _ => Self::Unavailable(error.into()),
+            Some(
+                Code::DatabaseBusy
+                | Code::DatabaseLocked
+                | Code::DiskFull
+                | Code::CannotOpen
+                | Code::ReadOnly
+                | Code::OutOfMemory
+                | Code::PermissionDenied
+                | Code::FileLockingProtocolFailed,
+            ) => Self::Unavailable(error.into()),
+            _ => Self::Fault(error.into()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod browser;
 mod cli;
 mod conformance;
 mod contract;
+mod damaged;
 mod door;
 mod durability;
 mod failing_disk;

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use event_aggregator::{
+    access::Account,
     app,
     config::Database,
     cursor::{self, Cursor},
@@ -173,7 +174,13 @@ impl Model {
                 _ => Admission::Wait(&share),
             };
             let events = request.iter().map(Sent::event).collect();
-            pending.push(self.service.ingest.submit(events, 0, admission).await.expect("admitted"));
+            pending.push(
+                self.service
+                    .ingest
+                    .submit(events, 0, admission, Account::default())
+                    .await
+                    .expect("admitted"),
+            );
         }
         for (request, pending) in requests.into_iter().zip(pending) {
             let outcomes = pending.outcomes().await.expect("stored in the end");
@@ -425,7 +432,10 @@ fn the_feed_goes_on_after_a_panic() {
             sleep(FEED_POLL_INTERVAL).await;
         }
         let sent = Sent { topic: 0, id: 0, source: 0, timestamp: None, payload: 0 };
-        let pending = service.ingest.submit(vec![sent.event()], 0, Admission::Refuse).await;
+        let pending = service
+            .ingest
+            .submit(vec![sent.event()], 0, Admission::Refuse, Account::default())
+            .await;
         pending.expect("admitted").outcomes().await.expect("stored");
         let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
         assert!(matches!(frame, Ok(Frame::Events(events, _)) if events.len() == 1));

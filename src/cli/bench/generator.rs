@@ -73,7 +73,7 @@ impl Generator {
             Ids::Uuid4 => {
                 uuid::Builder::from_random_bytes(self.random.u128(..).to_ne_bytes()).into_uuid()
             }
-            Ids::Uuid7 => Uuid::now_v7(),
+            Ids::Uuid7 => crate::store::batch_id(crate::event::Timestamp::now()),
         };
         let key = (self.random.usize(..self.topics.len()), id);
         if self.duplicates > 0.0 {

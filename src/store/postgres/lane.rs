@@ -10,20 +10,28 @@
 //! because that one too needs the lane's row, and if it is still to come, the ledger's key will
 //! refuse it.
 
-use std::ops::Range;
+use std::{ops::Range, panic::resume_unwind};
 
 use postgres_types::ToSql;
 use time::OffsetDateTime;
-use tokio_postgres::{Row, RowStream, Statement, error::SqlState};
+use tokio::task::JoinError;
+use tokio_postgres::{
+    Row, RowStream, Statement,
+    error::{Severity, SqlState},
+};
 use tokio_stream::StreamExt;
 
 use super::{
     Batch, Error, Judgement, Original,
     columns::{Rows, Tallies},
+    is_passing,
     session::{ConnectError, Session, Target},
     write_error,
 };
-use crate::event::{Outcome, Timestamp};
+use crate::{
+    event::{Outcome, Timestamp},
+    limits::INLINE_COMPARED_BYTES,
+};
 
 /// The statement that stores events that are new, and counts. Gives the events the next numbers of
 /// the lane, and the time, which never runs backwards within a lane. Public so that a benchmark can drive
@@ -250,7 +258,14 @@ impl Prepared {
 
 /// Nothing is written before the look, so errors up to there are certain.
 fn certain(error: tokio_postgres::Error) -> Error {
-    Error::Unavailable(error.into())
+    match error.as_db_error() {
+        Some(reply)
+            if reply.parsed_severity() == Some(Severity::Error) && !is_passing(reply.code()) =>
+        {
+            Error::Fault(error.into())
+        }
+        _ => Error::Unavailable(error.into()),
+    }
 }
 
 /// Judges the new events at `places` by the rows that were found for them, one row in memory at a
@@ -265,10 +280,27 @@ async fn find(
     while let Some(row) = rows.next().await.transpose().map_err(certain)? {
         let (number, seq, original) = original(&row).map_err(certain)?;
         if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
-            judgement.found(places[number as usize - 1], &original)?;
+            let repeated = judgement.repeated(places[number as usize - 1], original)?;
+            let verdicts = match repeated.bytes() {
+                ..=INLINE_COMPARED_BYTES => repeated.verdicts(),
+                _ => on_another_thread(move || repeated.verdicts()).await?,
+            };
+            judgement.found(verdicts);
         }
     }
     Ok(())
+}
+
+/// Compares payloads that would keep a worker of the runtime for too long. Whoever drops this leaves a
+/// thread behind that compares to its end and changes nothing.
+async fn on_another_thread<T: Send + 'static>(
+    compare: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(compare).await.map_err(JoinError::try_into_panic) {
+        Ok(compared) => Ok(compared),
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),
+    }
 }
 
 /// What was found for the key with a number, and its own number in the lane.

@@ -192,7 +192,8 @@ fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>, Er
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
             && !seqs.contains(&seq)
         {
-            judgement.found(place, &original)?;
+            let repeated = judgement.repeated(place, original)?;
+            judgement.found(repeated.verdicts());
         }
     }
     Ok(judgement.into_outcomes(received_at))
@@ -247,7 +248,8 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            judgement.found(place, &original)?;
+            let repeated = judgement.repeated(place, original)?;
+            judgement.found(repeated.verdicts());
         }
     }
 

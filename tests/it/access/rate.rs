@@ -63,3 +63,38 @@ async fn a_rate_refuses_calls_and_slows_streams() {
     // The first 1,000 are the burst; the others need two seconds.
     assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
 }
+
+/// Small repeats of large stored payloads are charged by what they are compared with, on every way in and
+/// whether or not the caller waits for the answer.
+async fn comparing_is_charged(backend: Backend) {
+    let limited = entry("shop", &grant("publish", "*"));
+    let others = entry("root", &grant("publish admin", "*"));
+    let text = format!("{limited}events_per_second = 1\nburst = 1000\n{others}");
+    let guarded = Guarded::with(backend, &text).await;
+    let publish = |events| PublishRequest { events, allow_partial: false };
+    let (mut root, mut shop) = (guarded.caller("root").await, guarded.caller("shop").await);
+    let payload = format!("{{\"x\":[{}\"\"]}}", "\"\",".repeat(340_000));
+    let id = |n: usize| n.to_string();
+    for n in 0..20 {
+        root.publish(publish(vec![event_with("t", &id(n), &payload)])).await.expect("stored");
+    }
+
+    // As a whole, it costs no more than what came in.
+    for n in 0..3 {
+        let other_form = format!(" {payload}");
+        let taken = shop.publish(publish(vec![event_with("t", &id(n), &other_form)])).await;
+        assert_eq!(taken.expect("within the burst").into_inner().duplicate_dropped, 1);
+    }
+    let repeats = (0..20).map(|n| event_with("t", &id(n), "{\"x\":[]}")).collect();
+    let judged = shop.publish(publish(repeats)).await.expect("within the burst").into_inner();
+    assert_eq!(judged.conflicts, 20);
+    let status =
+        refused(shop.publish(publish(vec![event("t", "new")])).await, Code::ResourceExhausted);
+    let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(wait.expect("RetryInfo") > Duration::from_secs(100), "{wait:?}");
+    let line = r#"{"topic":"t","event_id":"new","source":"s"}"#;
+    assert_eq!(guarded.post("shop", line).await.status, 429);
+    root.publish(publish(vec![event("t", "other")])).await.expect("without a rate");
+}
+
+crate::conformance::on_both_stores!(comparing_is_charged);

@@ -116,7 +116,7 @@ impl Oracle {
             assert_eq!(outcome, None, "refused: {sent:?}");
             return;
         }
-        let Outcome { verdict, first_received_at } = outcome.expect("an outcome");
+        let Outcome { verdict, first_received_at, .. } = outcome.expect("an outcome");
         self.counters.entry(sent.topic).or_default().add(verdict);
         if let Some(first) = self.by_key.get(&(sent.topic, sent.id)) {
             let difference = sent.difference(&first.sent);

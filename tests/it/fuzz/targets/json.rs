@@ -48,6 +48,15 @@ fn compare(a: &str, b: &str) {
     let (Ok(one), Ok(other)) = (new(a), new(b)) else { return };
     let same = one.is_same_value(b);
     assert_eq!(same, other.is_same_value(a), "{a} {b}");
+    let (a, b) = (a.trim(), b.trim());
+    // Whatever else a key had before, the last one counts; and the order of keys does not.
+    let nested = format!("{{\"n\":[{a}],\"m\":{b}}}");
+    let shuffled = format!("{{ \"\\u006d\":[0,{a}], \"m\" : {b},\"n\":{b},\"\\u006e\":[{a} ]}}");
+    if let (Ok(nested), Ok(_)) = (new(&nested), new(&shuffled)) {
+        assert!(nested.is_same_value(&shuffled), "{shuffled}");
+        let other = format!("{{\"m\":{b},\"n\":[{b}]}}");
+        assert_eq!(nested.is_same_value(&other), same, "{other}");
+    }
     if a.contains(PRIVATE) || b.contains(PRIVATE) {
         return;
     }

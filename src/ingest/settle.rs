@@ -1,0 +1,192 @@
+//! Committing events until it is certain what became of each: again while the store is away, and in parts
+//! if the store refuses data or fails over it.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::{Error, Shared};
+use crate::{
+    event::{NewEvent, Outcome, Timestamp},
+    limits::{COMMIT_BACKOFF, COMMIT_RETRY, FAULT_TRIES, MAX_FAULTY_EVENTS},
+    store::{self, Batch, Store, batch_id},
+};
+
+/// Why events were not committed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// They repeat too much for one batch; nothing was done. Several, and all of them.
+    TooMuch(Vec<NewEvent>),
+    /// See there.
+    Error(Error),
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Error(Error::Unavailable(Arc::new(error)))
+    }
+}
+
+/// Commits events as one batch. None is the outcome of an event that the store refuses or fails over.
+pub(super) async fn settle(
+    lane: u16,
+    store: &dyn Store,
+    events: Vec<NewEvent>,
+    shared: &Shared,
+) -> Result<Vec<Option<Outcome>>, Failure> {
+    let mut settling = Settling { lane, store, shared, fault_tries: FAULT_TRIES, faulty: 0 };
+    let batch = settling.batch(events);
+    match settling.commit(&batch).await {
+        Err(store::Error::TooMuch) if batch.events.len() > 1 => {
+            let events = Arc::try_unwrap(batch).map(|batch| batch.events);
+            Err(Failure::TooMuch(events.unwrap_or_else(|shared| shared.events.clone())))
+        }
+        committed => settling.judge(&batch, committed).await,
+    }
+}
+
+struct Settling<'a> {
+    lane: u16,
+    store: &'a dyn Store,
+    shared: &'a Shared,
+    /// Tries after which the fault may be in the events.
+    fault_tries: u32,
+    /// Events over which the store failed.
+    faulty: usize,
+}
+
+impl Settling<'_> {
+    fn batch(&self, events: Vec<NewEvent>) -> Arc<Batch> {
+        let received_at = Timestamp::now();
+        Arc::new(Batch { id: batch_id(received_at), lane: self.lane, received_at, events })
+    }
+
+    /// What became of a batch. If the store refuses it, fails over it, or finds it too much, halves of it are
+    /// committed apart, down to the one event at fault.
+    async fn judge(
+        &mut self,
+        batch: &Batch,
+        committed: Result<Vec<Outcome>, store::Error>,
+    ) -> Result<Vec<Option<Outcome>>, Failure> {
+        let error = match committed {
+            Ok(outcomes) => {
+                self.shared.committed.notify_one();
+                let mut counters = self.shared.counters();
+                outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
+                return Ok(outcomes.into_iter().map(Some).collect());
+            }
+            Err(error) => error,
+        };
+        match (error, &*batch.events) {
+            (error @ (store::Error::Refused(_) | store::Error::Fault(_)), [event]) => {
+                // Names are checked; escaped, they stay on one line whatever they are.
+                let (topic, event_id) = (&*event.key.topic, &*event.key.event_id);
+                let (lane, cause) = (self.lane, store::chain(&error));
+                error!(lane, ?topic, ?event_id, error = cause, "the store fails over one event");
+                self.faulty += usize::from(matches!(error, store::Error::Fault(_)));
+                match self.faulty > MAX_FAULTY_EVENTS {
+                    true => Err(error.into()),
+                    false => Ok(vec![None]),
+                }
+            }
+            (store::Error::Refused(_) | store::Error::Fault(_) | store::Error::TooMuch, events)
+                if events.len() > 1 =>
+            {
+                self.fault_tries = 1;
+                let (one, other) = events.split_at(events.len() / 2);
+                let mut outcomes = self.part(one).await?;
+                outcomes.extend(self.part(other).await?);
+                Ok(outcomes)
+            }
+            (error, _) => Err(error.into()),
+        }
+    }
+
+    fn part<'b>(
+        &'b mut self,
+        events: &'b [NewEvent],
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Option<Outcome>>, Failure>> + Send + 'b>> {
+        Box::pin(async move {
+            let batch = self.batch(events.to_vec());
+            let committed = self.commit(&batch).await;
+            self.judge(&batch, committed).await
+        })
+    }
+
+    /// Commits one batch, trying again while the store is away: a batch is applied once however often
+    /// it is tried.
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<Vec<Outcome>, store::Error> {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(COMMIT_BACKOFF.0)
+            .with_max_delay(COMMIT_BACKOFF.1)
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let deadline = Instant::now() + COMMIT_RETRY;
+        let (lane, events) = (self.lane, batch.events.len());
+        let (mut tries, mut faults, mut is_unknown) = (1_u32, 0_u32, false);
+        let result = loop {
+            let error = match self.store.commit(Arc::clone(batch)).await {
+                Ok(outcomes) => break Ok(outcomes),
+                Err(error) => error,
+            };
+            is_unknown |= matches!(error, store::Error::Unknown(_));
+            faults = if matches!(error, store::Error::Fault(_)) { faults + 1 } else { 0 };
+            if faults >= self.fault_tries && !is_unknown && self.takes_nothing().await {
+                break Err(error);
+            }
+            let pause = pauses.next().filter(|_| Instant::now() < deadline);
+            let Some(pause) = pause.filter(|_| error.is_retryable()) else {
+                // Of a try whose end is not known, or with a fault that is not in the events, the parts
+                // would know nothing.
+                break Err(match error {
+                    store::Error::Fault(cause) => store::Error::Unavailable(cause),
+                    store::Error::TooMuch if is_unknown => {
+                        store::Error::Unavailable("it is too much to try again".into())
+                    }
+                    error => error,
+                });
+            };
+            if tries == 1 {
+                self.shared.stuck.fetch_add(1, Ordering::Relaxed);
+            }
+            tries += 1;
+            let cause = store::chain(&error);
+            warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
+            sleep(pause).await;
+        };
+        if tries > 1 {
+            self.shared.stuck.fetch_sub(1, Ordering::Relaxed);
+        }
+        match &result {
+            Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
+            Ok(_) => (),
+            Err(store::Error::TooMuch) => info!(lane, events, "committing a batch in parts"),
+            Err(store::Error::Refused(_) | store::Error::Fault(_)) if events == 1 => (),
+            Err(error @ (store::Error::Refused(_) | store::Error::Fault(_))) => {
+                let cause = store::chain(error);
+                warn!(
+                    lane,
+                    events,
+                    error = cause,
+                    "looking for the event that the store fails over"
+                );
+            }
+            Err(error) => {
+                error!(lane, events, error = store::chain(error), "commit failed; giving up");
+            }
+        }
+        result
+    }
+
+    /// Whether the store commits a batch without events. If it does not, its fault is in no event.
+    async fn takes_nothing(&self) -> bool {
+        self.store.commit(self.batch(Vec::new())).await.is_ok()
+    }
+}

@@ -1,0 +1,156 @@
+//! The tokens of a JSON text that was valid once. Of one that is not, some are missing; nothing else is
+//! checked.
+
+use std::borrow::Cow;
+
+use super::skip::end_of_container;
+
+/// A place in a text.
+#[derive(Debug, Clone)]
+pub(super) struct Tokens<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// The content of a string as it is written, without its quotes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Raw<'a> {
+    bytes: &'a [u8],
+    has_escapes: bool,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self { bytes: text.as_bytes(), at: 0 }
+    }
+
+    /// The next byte that is no white space, which stays.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at)? {
+                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                &byte => return Some(byte),
+            }
+        }
+    }
+
+    /// Passes that byte if it is this one, and says so.
+    pub(super) fn pass(&mut self, byte: u8) -> bool {
+        let is_there = self.peek() == Some(byte);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    /// Passes a string.
+    pub(super) fn string(&mut self) -> Option<Raw<'a>> {
+        if !self.pass(b'"') {
+            return None;
+        }
+        let start = self.at;
+        let mut has_escapes = false;
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            self.at += rest.iter().position(|&byte| byte == b'"' || byte == b'\\')?;
+            if self.bytes[self.at] == b'"' {
+                break;
+            }
+            has_escapes = true;
+            self.at += 2;
+        }
+        let bytes = &self.bytes[start..self.at];
+        self.at += 1;
+        Some(Raw { bytes, has_escapes })
+    }
+
+    /// Passes the key of a member, and the colon.
+    pub(super) fn key(&mut self) -> Option<Raw<'a>> {
+        let key = self.string()?;
+        self.pass(b':').then_some(key)
+    }
+
+    /// Passes a number, `true`, `false` or `null`.
+    pub(super) fn scalar(&mut self) -> Option<&'a [u8]> {
+        self.peek()?;
+        let rest = &self.bytes[self.at..];
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+        self.at += length;
+        (length > 0).then(|| &rest[..length])
+    }
+
+    /// Passes the value that comes next, whatever it is.
+    pub(super) fn skip(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'{' | b'[' => {
+                self.at += 1;
+                self.leave()
+            }
+            b'"' => self.string().map(drop),
+            _ => self.scalar().map(drop),
+        }
+    }
+
+    /// Passes all up to the end of the object or array that this is in.
+    pub(super) fn leave(&mut self) -> Option<()> {
+        self.at = end_of_container(self.bytes, self.at)?;
+        Some(())
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// What the string means.
+    pub(super) fn decoded(self) -> Option<Cow<'a, [u8]>> {
+        if !self.has_escapes {
+            return Some(Cow::Borrowed(self.bytes));
+        }
+        let mut decoded = Vec::with_capacity(self.bytes.len());
+        let mut rest = self.bytes;
+        while let Some(backslash) = rest.iter().position(|&byte| byte == b'\\') {
+            decoded.extend_from_slice(&rest[..backslash]);
+            let escape = *rest.get(backslash + 1)?;
+            rest = &rest[backslash + 2..];
+            let byte = match escape {
+                b'b' => 0x08,
+                b'f' => 0x0c,
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'u' => {
+                    let mut utf8 = [0; 4];
+                    let character = character(&mut rest)?.encode_utf8(&mut utf8);
+                    decoded.extend_from_slice(character.as_bytes());
+                    continue;
+                }
+                itself => itself,
+            };
+            decoded.push(byte);
+        }
+        decoded.extend_from_slice(rest);
+        Some(Cow::Owned(decoded))
+    }
+
+    /// Whether this means what another string was decoded to.
+    pub(super) fn is(self, decoded: &[u8]) -> bool {
+        match self.has_escapes {
+            false => self.bytes == decoded,
+            true => self.decoded().is_some_and(|own| *own == *decoded),
+        }
+    }
+}
+
+/// Reads what follows `\u`: four digits, or of a character in two halves, also the other one.
+fn character(rest: &mut &[u8]) -> Option<char> {
+    let first = hex(rest)?;
+    if !(0xd800..0xdc00).contains(&first) {
+        return char::from_u32(first);
+    }
+    *rest = rest.strip_prefix(b"\\u")?;
+    let second = hex(rest)?.checked_sub(0xdc00).filter(|second| *second < 0x400)?;
+    char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + second)
+}
+
+fn hex(rest: &mut &[u8]) -> Option<u32> {
+    let (digits, behind) = rest.split_at_checked(4)?;
+    *rest = behind;
+    digits.iter().try_fold(0, |number, &digit| Some(number << 4 | char::from(digit).to_digit(16)?))
+}

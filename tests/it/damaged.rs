@@ -1,0 +1,158 @@
+//! One event that the store fails over, however often it is tried: it alone is answered INTERNAL, others of
+//! its batch and lane are stored at once, and the log names it.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use event_aggregator::proto::v1::{Event, PublishRequest, PublishResponse, PublishStatus::*};
+use tonic::Code;
+
+use crate::{
+    harness::*,
+    postgres_server::Server,
+    process::{PROGRAM, Service, without_environment},
+};
+
+/// A service whose log is in a file.
+fn start(database: &TestDatabase, log: &Path) -> Service {
+    Service::run(
+        without_environment("sh")
+            .args(["-c", "exec 2>\"$0\"; exec \"$@\""])
+            .args([log.to_str().expect("UTF-8"), PROGRAM])
+            .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),
+    )
+}
+
+/// Publishes events of which one is at fault, and checks the answer: long before commits are given up.
+async fn publish_around(client: &mut Client, events: Vec<Event>, at_fault: usize) {
+    let begun = Instant::now();
+    let request = PublishRequest { events, allow_partial: false };
+    let response: PublishResponse = client.publish(request).await.expect("an answer").into_inner();
+    assert!(begun.elapsed() < Duration::from_secs(40), "others wait for it");
+    for (index, result) in response.results.iter().enumerate() {
+        let expected = if index == at_fault { Rejected } else { Accepted };
+        assert_eq!(result.status(), expected, "{index} {result:?}");
+    }
+    let error = response.results[at_fault].error.as_ref().expect("an error");
+    assert_eq!(error.code, i32::from(Code::Internal));
+}
+
+/// Text that no database makes much shorter.
+fn incompressible(bytes: usize) -> String {
+    let numbers = (0..bytes as u64 / 16).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let text: String = numbers
+        .map(|n| format!("{:016x}", (n ^ n >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)))
+        .collect();
+    format!(r#"{{"x":"{text}"}}"#)
+}
+
+fn around(bad: &str, round: &str) -> Vec<Event> {
+    let mut events: Vec<Event> = (0..20).map(|n| event("t", &format!("{round}-{n}"))).collect();
+    events[7] = event("t", bad);
+    events
+}
+
+fn assert_log_names(log: &Path, event_id: &str) {
+    let log = fs::read_to_string(log).expect("log");
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("fails over one event")).collect();
+    assert!(!lines.is_empty(), "{log}");
+    assert!(
+        lines.iter().all(|line| line.contains(event_id) && line.contains("\"t\"")),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_of_sqlite_stops_one_event() {
+    let database = TestDatabase::new(Backend::Sqlite).await;
+    let log = database.path("log");
+    let mut service = start(&database, &log);
+    let mut client = connect_to(service.address).await;
+    let payload = incompressible(100_000);
+    publish(&mut client, vec![event_with("t", "damaged", &payload), event("t", "whole")]).await;
+    service.signal("TERM");
+    service.wait();
+
+    // A page that continues the payload leads to the next one by its first bytes.
+    let path = database.path("events.db");
+    let content = fs::read(&path).expect("the file");
+    let middle = &payload.as_bytes()[50_000..50_064];
+    let at = content.windows(middle.len()).position(|bytes| bytes == middle).expect("the payload");
+    let mut file = fs::OpenOptions::new().write(true).open(&path).expect("the file");
+    file.seek(SeekFrom::Start((at / 4_096 * 4_096) as u64)).expect("seek");
+    file.write_all(&[0xff; 4]).expect("write");
+    drop(file);
+
+    let service = start(&database, &log);
+    let mut client = connect_to(service.address).await;
+    publish_around(&mut client, around("damaged", "a"), 7).await;
+    assert_eq!(verdicts(&mut client, vec![event("t", "whole")]).await, [Duplicate]);
+    assert_log_names(&log, "damaged");
+    assert_eq!(counters(&mut client).await, [22, 21, 1, 0]);
+    assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_of_postgresql_stops_one_event() {
+    let starting = tokio::task::spawn_blocking(|| Server::start("-c fsync=off"));
+    let database_server = Arc::new(starting.await.expect("started"));
+    let database = TestDatabase::on(&database_server).await;
+    let log = database.path("log");
+    let service = start(&database, &log);
+    let mut client = connect_to(service.address).await;
+    let damaged = event_with("t", "damaged", &incompressible(100_000));
+    publish(&mut client, vec![damaged, event("t", "whole")]).await;
+
+    // The table of large values loses what it has.
+    let asking = connect(&database.url_text()).await;
+    asking.batch_execute("CHECKPOINT").await.expect("checkpoint");
+    let sql = "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'processed_events'";
+    let file: String = asking.query_one(sql, &[]).await.expect("the file").get(0);
+    let file = database_server.folder.join("data").join(file);
+    fs::OpenOptions::new().write(true).open(file).expect("the file").set_len(0).expect("cut");
+    let restarting = Arc::clone(&database_server);
+    tokio::task::spawn_blocking(move || restarting.kill_and_restart()).await.expect("restarted");
+
+    publish_around(&mut client, around("damaged", "a"), 7).await;
+    assert_eq!(verdicts(&mut client, vec![event("t", "whole")]).await, [Duplicate]);
+    assert_log_names(&log, "damaged");
+    assert_eq!(counters(&mut client).await, [22, 21, 1, 0]);
+    assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_raises_stops_one_event() {
+    let database = TestDatabase::new(Backend::Postgres).await;
+    let log = database.path("log");
+    let service = start(&database, &log);
+    let mut client = connect_to(service.address).await;
+    let trigger = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON processed_events
+            FOR EACH ROW WHEN (NEW.event_id = 'bad') EXECUTE FUNCTION refuse()";
+    database.execute(trigger).await;
+    publish_around(&mut client, around("bad", "a"), 7).await;
+    assert_log_names(&log, "bad");
+    assert_eq!(counters(&mut client).await, [19, 19, 0, 0]);
+
+    // What fails for all events is no fault of theirs: they are stored once it is mended.
+    database.execute("ALTER TABLE processed_events RENAME TO elsewhere").await;
+    let mut caller = client.clone();
+    let events: Vec<Event> = (0..40).map(|n| event("t", &format!("b-{n}"))).collect();
+    let publishing = tokio::spawn(async move { verdicts(&mut caller, events).await });
+    let failing = || fs::read_to_string(&log).expect("log").matches("trying again").count() > 6;
+    while !failing() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!publishing.is_finished());
+    database.execute("ALTER TABLE elsewhere RENAME TO processed_events").await;
+    assert_eq!(publishing.await.expect("an answer"), [Accepted; 40]);
+    assert_eq!(counters(&mut client).await, [59, 59, 0, 0]);
+}
