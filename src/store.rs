@@ -48,8 +48,9 @@ pub trait Store: Send + Sync {
     /// The counters, in one snapshot: of one topic or of all, with the `max_topics` largest topics.
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error>;
 
-    /// The last number given out in each lane. All events up to there are committed.
-    async fn heads(&self) -> Result<Vec<i64>, Error>;
+    /// Each lane, all in one snapshot: how far it goes, and what is stored at the numbers `at`, one for
+    /// each lane. Nothing is looked for if `at` is empty.
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error>;
 
     /// A part of the feed.
     async fn read(&self, query: FeedQuery) -> Result<Page, Error>;
@@ -92,6 +93,8 @@ pub struct Batch {
 pub struct ListQuery {
     /// Which events.
     pub filter: Filter,
+    /// Only events up to these numbers, one for each lane.
+    pub heads: Vec<i64>,
     /// Only events behind this place in the listing's order.
     pub after: Option<Place>,
     /// Events at most.
@@ -145,6 +148,55 @@ impl From<&Event> for Place {
     fn from(event: &Event) -> Self {
         Self { received_at: event.received_at, position: event.position }
     }
+}
+
+/// A number of a lane, and when the event with it was received. A store that was restored to an earlier
+/// state gives the number to another event, which was received at another time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The number. Zero is before the first event.
+    pub seq: i64,
+    /// The time of receipt; nothing if there is no event, or if the time is not known.
+    pub received_at: Option<Timestamp>,
+}
+
+impl From<&Event> for Mark {
+    fn from(event: &Event) -> Self {
+        Self { seq: event.position.seq, received_at: Some(event.received_at) }
+    }
+}
+
+/// One lane at one instant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// The last number given out. All events up to there are committed.
+    pub head: Mark,
+    /// The last event that is stored up to the number that was asked for, if any is.
+    pub found: Option<Mark>,
+}
+
+impl LaneState {
+    /// Whether the lane still is the one in which `mark` was made; `mark.seq` is what was asked for. An
+    /// event that was deleted since is made up for by the one before it, which cannot be later.
+    pub fn holds(&self, mark: &Mark) -> bool {
+        let is_same = match (mark.received_at, self.found) {
+            (Some(then), Some(found)) if found.seq == mark.seq => found.received_at == Some(then),
+            (Some(then), Some(found)) => found.received_at <= Some(then),
+            _ => true,
+        };
+        mark.seq <= self.head.seq && is_same
+    }
+}
+
+/// Whether each lane still is the one in which its mark was made: if not, the store was restored to an
+/// earlier state.
+pub fn holds(lanes: &[LaneState], marks: &[Mark]) -> bool {
+    lanes.len() == marks.len() && lanes.iter().zip(marks).all(|(lane, mark)| lane.holds(mark))
+}
+
+/// The numbers of marks.
+pub fn numbers(marks: &[Mark]) -> Vec<i64> {
+    marks.iter().map(|mark| mark.seq).collect()
 }
 
 /// One page of a listing.
@@ -337,9 +389,27 @@ fn migration_failed(
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_holds_as_long_as_its_event_is_the_same() {
+        let mark = |seq, micros| Mark { seq, received_at: Timestamp::from_micros(micros) };
+        let lane = |head, found| LaneState { head: mark(head, 90), found };
+        let is_held = |lane: LaneState| lane.holds(&mark(5, 50));
+        assert!(is_held(lane(5, Some(mark(5, 50)))) && is_held(lane(9, Some(mark(5, 50)))));
+        assert!(!is_held(lane(4, Some(mark(4, 40)))), "ahead of the lane");
+        assert!(!is_held(lane(9, Some(mark(5, 51)))) && !is_held(lane(9, Some(mark(5, 49)))));
+        // The event itself was deleted.
+        assert!(is_held(lane(9, Some(mark(3, 30)))) && is_held(lane(9, None)));
+        assert!(!is_held(lane(9, Some(mark(3, 51)))));
+        // Nothing is known of the time.
+        assert!(lane(9, Some(mark(5, 50))).holds(&Mark { seq: 5, received_at: None }));
+        assert!(!lane(4, None).holds(&Mark { seq: 5, received_at: None }));
+    }
+
     #[test]
     fn the_lane_of_a_topic_never_changes() {
-        let lanes = ["orders", "payments", "clicks", "ü"].map(|topic| super::lane_of(topic, 4));
+        let lanes = ["orders", "payments", "clicks", "ü"].map(|topic| lane_of(topic, 4));
         assert_eq!(lanes, [3, 1, 3, 2]);
     }
 }

@@ -8,17 +8,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use event_aggregator::{
     app,
     config::Database,
-    cursor::{self, Cursor},
+    cursor::Cursor,
     event::EventKey,
     feed::{Frame, Start, Subscription},
     ingest::{Admission, Share},
     limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
+    listing,
     metrics::Metrics,
     service::Service,
-    store::{
-        Counters, Durability, Filter, ListQuery, Place, Store, postgres::PostgresStore,
-        sqlite::SqliteStore,
-    },
+    store::{Counters, Durability, Filter, Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio::{
@@ -207,15 +205,18 @@ impl Model {
         let is_whole = topic.is_none() && oldest_first;
         let mut passed = vec![0; self.oracle.lanes.len()];
         let mut listed = 0;
-        let mut after = None;
+        let mut token: Option<String> = None;
         loop {
-            let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: 1 << 20 };
-            let (heads, page) = self
-                .read(async |store| Ok((store.heads().await?, store.list(query.clone()).await?)))
+            let page = self
+                .read(async |store| {
+                    match listing::list(store, filter.clone(), token.as_deref(), limit).await {
+                        Err(listing::Error::Store(error)) => Err(error),
+                        page => Ok(page.expect("a token of this listing")),
+                    }
+                })
                 .await;
             assert!(page.events.len() <= limit);
-            let cursors = cursor::of_listed(&page.events, heads);
-            for (event, cursor) in page.events.iter().zip(cursors) {
+            for (event, cursor) in page.events.iter().zip(page.cursors) {
                 expected.get(listed).expect("no more than was stored").check(event);
                 listed += 1;
                 passed[usize::from(event.position.lane)] += 1;
@@ -224,8 +225,8 @@ impl Model {
                     self.kept.push(Reached { start, passed: passed.clone() });
                 }
             }
-            after = page.events.last().map(Place::from);
-            if !page.more {
+            token = page.next_page_token;
+            if token.is_none() {
                 break;
             }
         }
@@ -371,7 +372,7 @@ impl Model {
 /// How many events of each lane lie before a place in the feed: numbers have no gaps.
 fn passed(cursor: &Cursor) -> Vec<usize> {
     match cursor {
-        Cursor::Feed(positions) => positions.iter().map(|&position| position as usize).collect(),
+        Cursor::Feed(positions) => positions.iter().map(|position| position.seq as usize).collect(),
         Cursor::Event { .. } => panic!("the feed has cursors of its own"),
     }
 }
