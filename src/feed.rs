@@ -169,6 +169,14 @@ impl Feed {
         if store::holds(&lanes, marks) { Ok(()) } else { Err(Error::Restored) }
     }
 
+    /// Whether a lane still has the event of a mark.
+    async fn holds(&self, lane: u16, mark: Mark) -> Result<bool, store::Error> {
+        let mut at = vec![0; usize::from(self.store.lanes())];
+        at[usize::from(lane)] = mark.seq;
+        let lanes = self.store.heads(at).await?;
+        Ok(lanes.get(usize::from(lane)).is_some_and(|lane| lane.holds(&mark)))
+    }
+
     /// The mark of a number in a lane that was passed without being read.
     async fn mark_at(&self, Position { lane, seq }: Position) -> Result<Mark, store::Error> {
         let mut at = vec![0; usize::from(self.store.lanes())];

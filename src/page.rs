@@ -120,4 +120,15 @@ mod tests {
             assert_eq!(decode(&token, store, 2, &filter), Err(token::Error::Garbage.into()));
         }
     }
+
+    #[test]
+    fn tokens_of_version_1_are_read() {
+        let token = "AQEAAAAAAAAAAAAAAAAAAAABqiQQlsO5FSMAAAAAAAAABwAAAAAAAAAAAANcDMcaQ8nBFg";
+        let after = Place {
+            received_at: Timestamp::from_micros(7).expect("valid"),
+            position: Position { lane: 0, seq: 3 },
+        };
+        let read = decode(token, Uuid::from_u128(1), 2, &Filter::default());
+        assert_eq!(read, Ok(Start { after, heads: None }));
+    }
 }

@@ -155,7 +155,7 @@ impl Subscription {
             let last = head.seq.min(lane.read.seq + numbers);
             let query = FeedQuery {
                 lane: number,
-                first: lane.read.seq + 1,
+                after: lane.read,
                 last,
                 topics: Arc::clone(&self.topics),
                 limit: lane.limit,
@@ -165,8 +165,19 @@ impl Subscription {
             let page = self.feed.store.read(query).await?;
             let end = match page.events.last() {
                 Some(event) if page.more || event.position.seq == last => Mark::from(event),
-                _ if last == head.seq => head,
-                _ => self.feed.mark_at(Position { lane: number, seq: last }).await?,
+                // The last numbers have nothing to say, so they are looked at.
+                _ => {
+                    let end = match last == head.seq {
+                        true => head,
+                        false => self.feed.mark_at(Position { lane: number, seq: last }).await?,
+                    };
+                    if !self.feed.holds(number, head).await? {
+                        // The store was restored since the heads were asked for.
+                        self.feed.ask().await?;
+                        return Ok(true);
+                    }
+                    end
+                }
             };
             lane.take(page, end);
             self.is_behind |= lane.read.seq < head.seq;

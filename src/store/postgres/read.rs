@@ -182,6 +182,7 @@ pub(super) async fn heads(connection: &Object, at: &[i64]) -> Result<Vec<LaneSta
 /// the database has sent beyond that is thrown away as it comes.
 pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
     let lane = query.lane as i16;
+    let after_time = query.after.received_at.map(OffsetDateTime::from);
     let topics: Vec<&str> = query.topics.iter().map(String::as_str).collect();
     let one_more = query.limit as i64 + 1;
     let mut sql = Sql::default();
@@ -190,7 +191,10 @@ pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page,
          FROM processed_events WHERE lane = ",
     )
     .value(&lane);
-    sql.text(" AND seq BETWEEN ").value(&query.first).text(" AND ").value(&query.last);
+    sql.text(" AND seq > ").value(&query.after.seq).text(" AND seq <= ").value(&query.last);
+    sql.text(" AND coalesce((SELECT at.received_at = ").value(&after_time);
+    sql.text(" FROM processed_events at WHERE at.lane = ").value(&lane);
+    sql.text(" AND at.seq = ").value(&query.after.seq).text("), true)");
     if !topics.is_empty() {
         sql.text(" AND topic = ANY(").value(&topics).text(")");
     }

@@ -187,10 +187,13 @@ pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
         false => "+topic IN (SELECT value FROM json_each(?3))",
     };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM processed_events WHERE seq BETWEEN ?1 AND ?2 AND {among}
+        "SELECT {EVENT_COLUMNS} FROM processed_events
+         WHERE seq > ?1 AND seq <= ?2 AND {among} AND coalesce(
+             (SELECT at.received_at = ?5 FROM processed_events at WHERE at.seq = ?1), true)
          ORDER BY seq LIMIT ?4"
     ))?;
-    let rows = statement.query(params![query.first, query.last, topics, query.limit as i64 + 1])?;
+    let (after, at) = (query.after.seq, query.after.received_at.map(Micros));
+    let rows = statement.query(params![after, query.last, topics, query.limit as i64 + 1, at])?;
     page(rows, query.limit, query.max_bytes)
 }
 

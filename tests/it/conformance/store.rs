@@ -7,7 +7,7 @@ use event_aggregator::{
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
     store::{
-        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, OpenError, Place, Store,
+        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Mark, OpenError, Place, Store,
         postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
@@ -236,7 +236,8 @@ async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
     let store = open(&database).await;
     // More than can be counted.
     let (limit, topics) = (i64::MAX as usize, Arc::default());
-    let query = FeedQuery { lane: 0, first: 1, last: 1, topics, limit, max_bytes: 1_000 };
+    let after = Mark::default();
+    let query = FeedQuery { lane: 0, after, last: 1, topics, limit, max_bytes: 1_000 };
     let asked = Arc::clone(&store);
     let reading = tokio::spawn(async move { asked.read(query).await });
     assert!(reading.await.expect_err("a panic").is_panic());
