@@ -120,10 +120,12 @@ impl Reader {
     ) {
         loop {
             let frame = tokio::select! {
-                Ok(frame) = subscription.next() => Some(frame),
+                frame = subscription.next() => match frame {
+                    Ok(frame) => Some(frame),
+                    Err(_) => return,
+                },
                 _ = self.caller.changed() => None,
                 () = events.closed() => return,
-                else => return,
             };
             if !self.may_read() {
                 return;
