@@ -210,6 +210,15 @@ pub async fn verify(database: &Database) -> Result<Report, Failed> {
     }
 }
 
+/// Gives a database another identity, so that cursors and page tokens made before it was restored, or
+/// copied, are refused. Says where it is, without secrets.
+pub async fn restored(database: &Database) -> Result<String, Failed> {
+    match database.clone() {
+        Database::Sqlite(path) => spawn_blocking(move || store::sqlite::restored(&path)).await?,
+        Database::Postgres(url) => store::postgres::restored(&url).await,
+    }
+}
+
 async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, store::OpenError> {
     let durability = match config.allow_data_loss {
         true => Durability::Waived,

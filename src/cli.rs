@@ -18,6 +18,7 @@ mod health;
 mod list;
 mod ndjson;
 mod publish;
+mod restored;
 mod serve;
 mod stats;
 mod table;
@@ -74,6 +75,8 @@ enum Command {
     Stats(stats::ShowStats),
     /// Compare the counters of a database with its rows: exits with 1 if anything differs
     Verify(verify::Verify),
+    /// Refuse cursors made before a database was restored from a backup, or copied
+    Restored(restored::Restored),
     /// Ask whether a service works: exits with 0 if it does and 1 if not
     Health(health::Health),
     /// Make a token, and the entry of the access file that goes with it
@@ -109,6 +112,7 @@ impl Cli {
             Command::Tail(tail) => tail.run().await,
             Command::Stats(stats) => stats.run().await,
             Command::Verify(verify) => verify.run().await,
+            Command::Restored(restored) => restored.run().await,
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),
             Command::Health(health) => health.run().await,

@@ -17,20 +17,22 @@ use tracing::{info, warn};
 
 use crate::{
     cursor::Cursor,
+    event::Position,
     limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS},
-    store::{self, Store},
+    store::{self, LaneState, Mark, Store},
+    token,
 };
 
 pub use subscription::{Frame, Subscription};
 
 mod subscription;
 
-/// Why a subscription does not begin.
+/// Why a subscription does not begin, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cursor names events that the store does not have yet.
-    #[error("is ahead of this store; begin from the start if it was set back")]
-    Future,
+    /// The store was restored to a state before the subscription's place.
+    #[error("the cursor {}", token::Error::Restored)]
+    Restored,
     /// There are [`SUBSCRIBERS`] already.
     #[error("too many subscribe already")]
     TooMany,
@@ -50,11 +52,20 @@ pub enum Start {
     Cursor(Cursor),
 }
 
+/// How far one can read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Heads {
+    /// The last event of each lane.
+    marks: Vec<Mark>,
+    /// How often the store was found to be restored to an earlier state.
+    restored: u64,
+}
+
 /// A handle to the feed. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Feed {
     store: Arc<dyn Store>,
-    heads: Arc<watch::Sender<Vec<i64>>>,
+    heads: Arc<watch::Sender<Heads>>,
     asking: Arc<Mutex<()>>,
     /// Told when somebody begins to read.
     joined: Arc<Notify>,
@@ -72,7 +83,10 @@ impl Feed {
     pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>) -> Self {
         let feed = Self {
             store: Arc::clone(store),
-            heads: Arc::new(watch::Sender::new(vec![0; usize::from(store.lanes())])),
+            heads: Arc::new(watch::Sender::new(Heads {
+                marks: vec![Mark::default(); usize::from(store.lanes())],
+                restored: 0,
+            })),
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
@@ -130,16 +144,54 @@ impl Feed {
     }
 
     /// Asks for the heads, and wakes readers if there is more to read. One after the other, so that
-    /// what is known never goes back unless the store does.
-    async fn ask(&self) -> Result<Vec<i64>, store::Error> {
+    /// what is known never goes back unless the store does. In the same snapshot the heads that were known
+    /// are looked at again: if other events are there now, the store was restored to an earlier state.
+    async fn ask(&self) -> Result<Heads, store::Error> {
         let _turn = self.asking.lock().await;
-        let heads = self.store.heads().await?;
+        let mut heads = self.heads.borrow().clone();
+        let lanes = self.store.heads(store::numbers(&heads.marks)).await?;
+        if !store::holds(&lanes, &heads.marks) {
+            heads.restored += 1;
+            warn!("the store was restored to an earlier state; subscribers behind it are told");
+        }
+        heads.marks = lanes.iter().map(|lane| lane.head).collect();
         self.heads.send_if_modified(|known| {
             let is_new = *known != heads;
             known.clone_from(&heads);
             is_new
         });
         Ok(heads)
+    }
+
+    /// Fails if the store does not have the events any more at which marks were made.
+    async fn check(&self, marks: &[Mark]) -> Result<(), Error> {
+        let lanes = self.store.heads(store::numbers(marks)).await?;
+        if store::holds(&lanes, marks) { Ok(()) } else { Err(Error::Restored) }
+    }
+
+    /// Whether a lane still has the event of a mark.
+    async fn holds(&self, lane: u16, mark: Mark) -> Result<bool, store::Error> {
+        let mut at = vec![0; usize::from(self.store.lanes())];
+        at[usize::from(lane)] = mark.seq;
+        let lanes = self.store.heads(at).await?;
+        Ok(lanes.get(usize::from(lane)).is_some_and(|lane| lane.holds(&mark)))
+    }
+
+    /// The mark of a number in a lane that was passed without being read.
+    async fn mark_at(&self, Position { lane, seq }: Position) -> Result<Mark, store::Error> {
+        let mut at = vec![0; usize::from(self.store.lanes())];
+        at[usize::from(lane)] = seq;
+        Ok(self.marks_at(at).await?[usize::from(lane)])
+    }
+
+    /// The marks of some numbers, one for each lane.
+    async fn marks_at(&self, at: Vec<i64>) -> Result<Vec<Mark>, store::Error> {
+        let lanes = self.store.heads(at.clone()).await?;
+        let mark = |(seq, lane): (i64, LaneState)| Mark {
+            seq,
+            received_at: lane.found.and_then(|found| found.received_at),
+        };
+        Ok(at.into_iter().zip(lanes).map(mark).collect())
     }
 
     /// Begins to read events of these topics, or of all.
@@ -153,19 +205,30 @@ impl Feed {
         self.joined.notify_one();
         let heads = self.ask().await?;
         let positions = match start {
-            Start::Beginning => vec![0; heads.len()],
-            Start::End => heads.clone(),
-            Start::Cursor(Cursor::Feed(positions)) => positions,
-            Start::Cursor(Cursor::Event { place, heads }) => {
-                let mut positions = self.store.positions_at(place).await?;
-                positions.iter_mut().zip(heads).for_each(|(at, head)| *at = head.min(*at));
-                positions[usize::from(place.position.lane)] = place.position.seq;
-                positions
+            Start::Beginning => vec![Mark::default(); heads.marks.len()],
+            Start::End => heads.marks,
+            Start::Cursor(cursor) => {
+                self.check(&cursor.marks()).await?;
+                self.positions(cursor).await?
             }
         };
-        if positions.iter().zip(&heads).any(|(position, head)| position > head) {
-            return Err(Error::Future);
+        Ok(Subscription::begin(self, receiver, heads.restored, topics, positions, seat))
+    }
+
+    /// Where a cursor is in each lane.
+    async fn positions(&self, cursor: Cursor) -> Result<Vec<Mark>, store::Error> {
+        let (place, heads) = match cursor {
+            Cursor::Feed(positions) => return Ok(positions),
+            Cursor::Event { place, heads } => (place, heads),
+        };
+        let mut positions = self.marks_at(self.store.positions_at(place).await?).await?;
+        for (position, head) in positions.iter_mut().zip(heads) {
+            if head.seq <= position.seq {
+                *position = head;
+            }
         }
-        Ok(Subscription::begin(self, receiver, topics, positions, seat))
+        positions[usize::from(place.position.lane)] =
+            Mark { seq: place.position.seq, received_at: Some(place.received_at) };
+        Ok(positions)
     }
 }

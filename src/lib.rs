@@ -16,6 +16,7 @@ pub mod http;
 pub mod ingest;
 mod json;
 pub mod limits;
+pub mod listing;
 pub mod load;
 pub mod metrics;
 pub mod page;

@@ -59,9 +59,9 @@ pub const MAX_RESPONSE_BYTES: usize = (4 << 20) - (64 << 10);
 
 /// Bytes of an event beside its payload, at most, when it is given back: three names, two times and
 /// a cursor.
-pub const EVENT_ENVELOPE_BYTES: usize = 1_024;
+pub const EVENT_ENVELOPE_BYTES: usize = 1_152;
 
-/// Lanes of a database. A cursor has a number for each, and must fit [`EVENT_ENVELOPE_BYTES`] beside the
+/// Lanes of a database. A cursor has a number and a time for each, and must fit [`EVENT_ENVELOPE_BYTES`] beside the
 /// names.
 pub const MAX_LANES: usize = 12;
 

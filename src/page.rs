@@ -1,15 +1,17 @@
 //! Page tokens: where the next page of a listing begins.
 //!
-//! A token names the place in the listing's order, not an offset, so pages neither repeat nor skip
-//! events that were there when the listing began, whatever arrives meanwhile. It is good for the
-//! listing that it was made for only.
+//! A token names the place in the listing's order, not an offset, and how far the lanes went when the
+//! listing began. So all pages together are what was stored then, whatever arrives meanwhile, and what
+//! arrives is behind the cursors of all their events. A token is good for the listing that it was made
+//! for only.
 
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
+    cursor::{read_marks, write_marks},
     event::{Position, Timestamp},
-    store::{Filter, Place},
+    store::{Filter, Mark, Place},
     token::{self, Kind, take},
 };
 
@@ -24,21 +26,35 @@ pub enum Error {
     Filter,
 }
 
-/// Makes the token for the page behind `place`.
-pub fn encode(store: Uuid, filter: &Filter, place: Place) -> String {
-    let mut body = fingerprint(filter).to_be_bytes().to_vec();
-    body.extend(write(place));
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Behind the last event of the page before.
+    pub after: Place,
+    /// The heads of the lanes when the listing began: it has no events behind them. Nothing in tokens of
+    /// version 1.
+    pub heads: Option<Vec<Mark>>,
+}
+
+/// Makes the token for the page behind `after`, in a listing that began at these heads.
+pub fn encode(store: Uuid, filter: &Filter, after: Place, heads: &[Mark]) -> String {
+    let body = [&fingerprint(filter).to_be_bytes(), &*write(after), &*write_marks(heads)].concat();
     token::seal(Kind::Page, store, &body)
 }
 
-/// Reads a token that was given back for a listing of `store` with `filter`.
-pub fn decode(token: &str, store: Uuid, filter: &Filter) -> Result<Place, Error> {
-    let body = token::open(token, Kind::Page, store)?;
+/// Reads a token that was given back for a listing with `filter` of a store with so many lanes.
+pub fn decode(token: &str, store: Uuid, lanes: u16, filter: &Filter) -> Result<Start, Error> {
+    let token::Opened { version, body } = token::open(token, Kind::Page, store)?;
     let mut rest = &*body;
     if take(&mut rest) != Some(fingerprint(filter).to_be_bytes()) {
         return Err(Error::Filter);
     }
-    Ok(read(&mut rest).filter(|_| rest.is_empty()).ok_or(token::Error::Garbage)?)
+    let after = read(&mut rest).ok_or(token::Error::Garbage)?;
+    let heads = match version {
+        1 => rest.is_empty().then_some(None),
+        _ => read_marks(rest, lanes).map(Some),
+    };
+    Ok(Start { after, heads: heads.ok_or(token::Error::Garbage)? })
 }
 
 /// A place as bytes.
@@ -80,25 +96,39 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_one_listing_of_one_store() {
-        let store = Uuid::from_u128(1);
+        let store = Uuid::new_v4();
         let filter = Filter { topic: Some("a".into()), ..Filter::default() };
-        let place = Place {
+        let after = Place {
             received_at: Timestamp::from_micros(-7).expect("valid"),
             position: Position { lane: 3, seq: i64::MAX - 1 },
         };
-        let token = encode(store, &filter, place);
-        assert_eq!(decode(&token, store, &filter), Ok(place));
+        let heads = [Mark { seq: 5, received_at: Some(after.received_at) }, Mark::default()];
+        let token = encode(store, &filter, after, &heads);
+        let start = Start { after, heads: Some(heads.to_vec()) };
+        assert_eq!(decode(&token, store, 2, &filter), Ok(start));
 
-        let another = decode(&token, Uuid::from_u128(2), &filter);
+        assert_eq!(decode(&token, store, 3, &filter), Err(token::Error::Garbage.into()));
+        let another = decode(&token, Uuid::new_v4(), 2, &filter);
         assert_eq!(another, Err(Error::Token(token::Error::Store)));
         let other = Filter { source: Some("a".into()), ..Filter::default() };
-        assert_eq!(decode(&token, store, &other), Err(Error::Filter));
+        assert_eq!(decode(&token, store, 2, &other), Err(Error::Filter));
         let other = Filter { oldest_first: true, ..filter.clone() };
-        assert_eq!(decode(&token, store, &other), Err(Error::Filter));
+        assert_eq!(decode(&token, store, 2, &other), Err(Error::Filter));
         for seq in [-1, i64::MIN, i64::MAX] {
-            let nowhere = Place { position: Position { lane: 3, seq }, ..place };
-            let token = encode(store, &filter, nowhere);
-            assert_eq!(decode(&token, store, &filter), Err(token::Error::Garbage.into()));
+            let nowhere = Place { position: Position { lane: 3, seq }, ..after };
+            let token = encode(store, &filter, nowhere, &heads);
+            assert_eq!(decode(&token, store, 2, &filter), Err(token::Error::Garbage.into()));
         }
+    }
+
+    #[test]
+    fn tokens_of_version_1_are_read() {
+        let token = "AQEAAAAAAAAAAAAAAAAAAAABqiQQlsO5FSMAAAAAAAAABwAAAAAAAAAAAANcDMcaQ8nBFg";
+        let after = Place {
+            received_at: Timestamp::from_micros(7).expect("valid"),
+            position: Position { lane: 0, seq: 3 },
+        };
+        let read = decode(token, Uuid::from_u128(1), 2, &Filter::default());
+        assert_eq!(read, Ok(Start { after, heads: None }));
     }
 }

@@ -13,7 +13,10 @@ use crate::{
     limits::{FUTURE_TOLERANCE, MAX_LANES},
 };
 
+pub use mark::{LaneState, Mark, holds, numbers};
+
 mod judge;
+mod mark;
 pub mod measured;
 pub mod postgres;
 pub mod sqlite;
@@ -48,8 +51,9 @@ pub trait Store: Send + Sync {
     /// The counters, in one snapshot: of one topic or of all, with the `max_topics` largest topics.
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error>;
 
-    /// The last number given out in each lane. All events up to there are committed.
-    async fn heads(&self) -> Result<Vec<i64>, Error>;
+    /// Each lane, all in one snapshot: how far it goes, and what is stored at the numbers `at`, one for
+    /// each lane. Nothing is looked for if `at` is empty.
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error>;
 
     /// A part of the feed.
     async fn read(&self, query: FeedQuery) -> Result<Page, Error>;
@@ -92,6 +96,8 @@ pub struct Batch {
 pub struct ListQuery {
     /// Which events.
     pub filter: Filter,
+    /// Only events up to these numbers, one for each lane.
+    pub heads: Vec<i64>,
     /// Only events behind this place in the listing's order.
     pub after: Option<Place>,
     /// Events at most.
@@ -105,8 +111,8 @@ pub struct ListQuery {
 pub struct FeedQuery {
     /// The lane.
     pub lane: u16,
-    /// The number of the first event.
-    pub first: i64,
+    /// The event before the first one. If the lane has another event there, nothing is read.
+    pub after: Mark,
     /// The number of the last one.
     pub last: i64,
     /// Only events of these topics; of all if there are none.

@@ -14,8 +14,12 @@ pub enum Kind {
     Cursor = 2,
 }
 
-/// The version of all tokens.
-const VERSION: u8 = 1;
+/// The version of the tokens that are made. Those of version 1 can be opened, too: cursors are kept for
+/// years.
+const VERSION: u8 = 2;
+
+/// Bytes of a store's id that stay when it is told that it was restored: see [`restored`].
+const LINEAGE_BYTES: usize = 8;
 
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +33,28 @@ pub enum Error {
     /// It was made for another database.
     #[error("belongs to another store; begin from the start")]
     Store,
+    /// It was made for this database, which was restored to an earlier state since.
+    #[error(
+        "was made before the store was restored to an earlier state: events that it has passed may be \
+         missing or replaced; begin from the start, or from a time"
+    )]
+    Restored,
+}
+
+/// What was sealed in a token.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The version in which it was made, from 1.
+    pub version: u8,
+    /// What was sealed.
+    pub body: Vec<u8>,
+}
+
+/// The id of a store that was restored, of its own and still to be told from other stores.
+pub fn restored(store: Uuid) -> Uuid {
+    let mut id = *Uuid::new_v4().as_bytes();
+    id[..LINEAGE_BYTES].copy_from_slice(&store.as_bytes()[..LINEAGE_BYTES]);
+    Uuid::from_bytes(id)
 }
 
 /// Makes a token.
@@ -42,7 +68,7 @@ pub fn seal(kind: Kind, store: Uuid, body: &[u8]) -> String {
 }
 
 /// What was sealed in a token of this kind for this store.
-pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Vec<u8>, Error> {
+pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Opened, Error> {
     let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::Garbage)?;
     let (sealed, checksum) = token.split_last_chunk::<8>().ok_or(Error::Garbage)?;
     if u64::from_be_bytes(*checksum) != xxh3_64(sealed) {
@@ -53,14 +79,15 @@ pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Vec<u8>, Error> {
     if of_kind != kind as u8 {
         return Err(Error::Garbage);
     }
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(Error::Version);
     }
-    match take::<16>(&mut rest) {
-        Some(of_store) if of_store == *store.as_bytes() => Ok(rest.to_vec()),
-        Some(_) => Err(Error::Store),
-        None => Err(Error::Garbage),
+    let of_store = take::<16>(&mut rest).ok_or(Error::Garbage)?;
+    if of_store == *store.as_bytes() {
+        return Ok(Opened { version, body: rest.to_vec() });
     }
+    let is_related = of_store[..LINEAGE_BYTES] == store.as_bytes()[..LINEAGE_BYTES];
+    Err(if is_related { Error::Restored } else { Error::Store })
 }
 
 /// Takes so many bytes off the front, if there are so many.
@@ -76,11 +103,34 @@ mod tests {
 
     #[test]
     fn what_was_sealed_comes_out_again() {
-        let store = Uuid::from_u128(1);
+        let store = Uuid::new_v4();
         let token = seal(Kind::Page, store, b"body");
-        assert_eq!(open(&token, Kind::Page, store).as_deref(), Ok(&b"body"[..]));
+        let opened = Opened { version: VERSION, body: b"body".to_vec() };
+        assert_eq!(open(&token, Kind::Page, store), Ok(opened));
         assert_eq!(open(&token, Kind::Cursor, store), Err(Error::Garbage));
-        assert_eq!(open(&token, Kind::Page, Uuid::from_u128(2)), Err(Error::Store));
+        assert_eq!(open(&token, Kind::Page, Uuid::new_v4()), Err(Error::Store));
+        let restored = restored(store);
+        assert_ne!(restored, store);
+        assert_eq!((restored.get_version_num(), restored.get_variant()), (4, store.get_variant()));
+        assert_eq!(open(&token, Kind::Page, restored), Err(Error::Restored));
+    }
+
+    #[test]
+    fn only_tokens_of_later_versions_are_refused() {
+        let store = Uuid::new_v4();
+        let sealed = URL_SAFE_NO_PAD.decode(seal(Kind::Cursor, store, b"body")).expect("base64");
+        let of_version = |version| {
+            let mut token = sealed[..sealed.len() - 8].to_vec();
+            token[1] = version;
+            token.extend(xxh3_64(&token).to_be_bytes());
+            open(&URL_SAFE_NO_PAD.encode(token), Kind::Cursor, store)
+        };
+        for version in [1, VERSION] {
+            assert_eq!(of_version(version), Ok(Opened { version, body: b"body".to_vec() }));
+        }
+        for version in [0, VERSION + 1] {
+            assert_eq!(of_version(version), Err(Error::Version));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use self::export::Export;
 use super::{
@@ -111,7 +112,7 @@ impl Tail {
         };
         let mut reader = Reader {
             request: SubscribeRequest {
-                topics: self.topic,
+                topics: self.topic.clone(),
                 cursor,
                 payload_format: PayloadFormat::Json.into(),
             },
@@ -130,6 +131,9 @@ impl Tail {
                 Ok(()) => return Ok(ExitCode::SUCCESS),
                 Err(error) => error.downcast::<Refused>()?.0,
             };
+            if is_restored(&status) {
+                return Err(anyhow::Error::from(Refused(status)).context(self.begin_anew()));
+            }
             if !may_recover(&status) {
                 return Err(Refused(status).into());
             }
@@ -138,6 +142,18 @@ impl Tail {
                 tell(format_args!("event-aggregator: {}; connecting again", Refused(status)));
             }
             tokio::time::sleep(pause.next().unwrap_or(RECONNECT.1)).await;
+        }
+    }
+
+    /// What to do about a cursor that is of no use any more.
+    fn begin_anew(&self) -> String {
+        let begin = "begin anew with --from-start or --since TIME";
+        match &self.cursor_file {
+            Some(file) => format!(
+                "cannot go on from {}; remove it, and {begin} into another output",
+                file.display()
+            ),
+            None => format!("cannot go on; {begin}"),
         }
     }
 
@@ -190,6 +206,11 @@ const CANNOT_KEEP: &str = "cannot keep the place in the cursor file";
 
 fn ended() -> Refused {
     Refused(Status::new(Code::Unavailable, "the feed ended"))
+}
+
+/// Whether the store was restored to a state before the cursor.
+fn is_restored(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == "STORE_RESTORED")
 }
 
 /// Reads the feed and prints it.

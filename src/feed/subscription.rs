@@ -10,20 +10,22 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
 
-use super::Feed;
+use super::{Error, Feed, Heads};
 use crate::{
     cursor::Cursor,
-    event::Event,
+    event::{Event, Position},
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
-    store::{self, FeedQuery, Page, Place, lane_of},
+    store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
 
 /// One reader's place in the feed.
 pub struct Subscription {
     feed: Feed,
-    heads: watch::Receiver<Vec<i64>>,
+    heads: watch::Receiver<Heads>,
+    /// How often the store had been restored when the place was found to be in it.
+    restored: u64,
     topics: Arc<[String]>,
     lanes: Vec<LaneReader>,
     /// The cursor that the reader has.
@@ -40,12 +42,12 @@ pub struct Subscription {
 struct LaneReader {
     /// Whether topics of the subscription are in this lane.
     is_in_scope: bool,
-    /// The number of the last event that was read.
-    read: i64,
+    /// The last event that was read.
+    read: Mark,
     /// What was read and not given out.
     waiting: VecDeque<Event>,
-    /// The number of the last event that was given out or passed.
-    passed: i64,
+    /// The last event that was given out or passed.
+    passed: Mark,
     /// Events to read at once.
     limit: usize,
 }
@@ -65,9 +67,10 @@ impl Subscription {
     /// A reader who has everything up to `positions`.
     pub(super) fn begin(
         feed: &Feed,
-        heads: watch::Receiver<Vec<i64>>,
+        heads: watch::Receiver<Heads>,
+        restored: u64,
         topics: Arc<[String]>,
-        positions: Vec<i64>,
+        positions: Vec<Mark>,
         seat: OwnedSemaphorePermit,
     ) -> Self {
         let lanes = feed.store.lanes();
@@ -79,6 +82,7 @@ impl Subscription {
         Self {
             feed: feed.clone(),
             heads,
+            restored,
             topics,
             lanes,
             told,
@@ -89,12 +93,15 @@ impl Subscription {
     }
 
     /// Waits for what comes next. May be dropped while waiting: nothing is lost.
-    pub async fn next(&mut self) -> Result<Frame, store::Error> {
+    pub async fn next(&mut self) -> Result<Frame, Error> {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         loop {
-            let heads = self.heads.borrow_and_update().clone();
-            if self.lanes.iter().zip(&heads).any(|(lane, head)| lane.read > *head) {
-                return Err(store::Error::Unavailable("the store was set back".into()));
+            let Heads { marks: heads, restored } = self.heads.borrow_and_update().clone();
+            if restored != self.restored {
+                // What was read before the events that are gone is still there.
+                let read: Vec<Mark> = self.lanes.iter().map(|lane| lane.read).collect();
+                self.feed.check(&read).await?;
+                self.restored = restored;
             }
             let is_read = self.fill(&heads).await?;
             let events = self.merge(&heads);
@@ -110,13 +117,15 @@ impl Subscription {
             }
             for (lane, head) in self.lanes.iter_mut().zip(heads) {
                 // Lanes out of scope are passed without being read.
-                lane.read = lane.read.max(head);
+                if lane.read.seq < head.seq {
+                    lane.read = head;
+                }
                 lane.passed = lane.read;
             }
             if std::mem::replace(&mut self.is_behind, false) {
                 #[cfg(feature = "planted-bugs")]
                 if crate::planted::is(crate::planted::Bug::BroadcastOnly) {
-                    let live = self.lanes.iter_mut().zip(self.feed.ask().await?);
+                    let live = self.lanes.iter_mut().zip(self.feed.ask().await?.marks);
                     live.for_each(|(lane, head)| (lane.read, lane.passed) = (head, head));
                 }
                 return Ok(Frame::CaughtUp(self.tell()));
@@ -132,10 +141,10 @@ impl Subscription {
     }
 
     /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
-    async fn fill(&mut self, heads: &[i64]) -> Result<bool, store::Error> {
+    async fn fill(&mut self, heads: &[Mark]) -> Result<bool, store::Error> {
         let mut is_read = false;
-        for (number, (lane, &head)) in self.lanes.iter_mut().zip(heads).enumerate() {
-            if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read >= head {
+        for (number, (lane, &head)) in (0..).zip(self.lanes.iter_mut().zip(heads)) {
+            if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read.seq >= head.seq {
                 continue;
             }
             is_read = true;
@@ -144,33 +153,49 @@ impl Subscription {
                 true => lane.limit as i64,
                 false => FEED_SCAN_EVENTS,
             };
-            let last = head.min(lane.read + numbers);
+            let last = head.seq.min(lane.read.seq + numbers);
             let query = FeedQuery {
-                lane: number as u16,
-                first: lane.read + 1,
+                lane: number,
+                after: lane.read,
                 last,
                 topics: Arc::clone(&self.topics),
                 limit: lane.limit,
                 max_bytes: FEED_READ_BYTES,
             };
-            let first = query.first;
+            let first = lane.read.seq + 1;
             let _turn = self.feed.reads.acquire().await;
             let page = self.feed.store.read(query).await.inspect_err(|error| {
                 let error = store::chain(error);
                 warn!(lane = number, first, last, error, "cannot read a part of the feed");
             })?;
-            lane.take(page, last);
-            self.is_behind |= lane.read < head;
+            let end = match page.events.last() {
+                Some(event) if page.more || event.position.seq == last => Mark::from(event),
+                // The last numbers have nothing to say, so they are looked at.
+                _ => {
+                    let end = match last == head.seq {
+                        true => head,
+                        false => self.feed.mark_at(Position { lane: number, seq: last }).await?,
+                    };
+                    if !self.feed.holds(number, head).await? {
+                        // The store was restored since the heads were asked for.
+                        self.feed.ask().await?;
+                        return Ok(true);
+                    }
+                    end
+                }
+            };
+            lane.take(page, end);
+            self.is_behind |= lane.read.seq < head.seq;
         }
         Ok(is_read)
     }
 
     /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
-    fn merge(&mut self, heads: &[i64]) -> Vec<(Event, Cursor)> {
+    fn merge(&mut self, heads: &[Mark]) -> Vec<(Event, Cursor)> {
         let mut events = Vec::new();
         let mut bytes = 0;
-        let has_no_say = |(lane, head): (&LaneReader, &i64)| {
-            lane.is_in_scope && lane.waiting.is_empty() && lane.read < *head
+        let has_no_say = |(lane, head): (&LaneReader, &Mark)| {
+            lane.is_in_scope && lane.waiting.is_empty() && lane.read.seq < head.seq
         };
         while events.len() < FEED_READ_EVENTS.1 && !self.lanes.iter().zip(heads).any(has_no_say) {
             let waiting = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
@@ -204,23 +229,20 @@ impl Subscription {
 }
 
 impl LaneReader {
-    fn new(position: i64, is_in_scope: bool) -> Self {
+    fn new(position: Mark, is_in_scope: bool) -> Self {
         let (limit, _) = FEED_READ_EVENTS;
         Self { is_in_scope, read: position, waiting: VecDeque::new(), passed: position, limit }
     }
 
-    /// Takes what was read up to `last`, or up to its end if more follows.
-    fn take(&mut self, page: Page, last: i64) {
+    /// Takes what was read up to `end`.
+    fn take(&mut self, page: Page, end: Mark) {
         let is_cut = page.more && page.events.len() < self.limit;
         // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
         self.limit = match is_cut {
             true => page.events.len().max(1),
             false => (self.limit * 4).min(FEED_READ_EVENTS.1),
         };
-        self.read = match page.events.last() {
-            Some(end) if page.more => end.position.seq,
-            _ => last,
-        };
+        self.read = end;
         self.waiting = page.events.into();
         if self.waiting.is_empty() {
             self.passed = self.read;
@@ -230,7 +252,7 @@ impl LaneReader {
     /// Gives out the first of what waits, and passes what follows up to the next one.
     fn give(&mut self) -> Option<Event> {
         let event = self.waiting.pop_front()?;
-        self.passed = if self.waiting.is_empty() { self.read } else { event.position.seq };
+        self.passed = if self.waiting.is_empty() { self.read } else { Mark::from(&event) };
         Some(event)
     }
 }

@@ -9,13 +9,13 @@ use super::{
 };
 use crate::{
     access::{Identity, Verb},
-    cursor,
-    event::{Event, Name, Violation},
+    cursor::Cursor,
+    event::{Name, Violation},
     limits::{
-        DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
-        MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
+        DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_EVENTS, MAX_REQUEST_EVENTS,
+        MAX_STATS_TOPICS,
     },
-    page,
+    listing,
     proto::{
         outgoing::{BatchGetEventsResponse, ListEventsResponse},
         timestamp,
@@ -24,7 +24,7 @@ use crate::{
             ListOrder, TopicStats,
         },
     },
-    store::{self, Filter, ListQuery, Place, Store},
+    store::{self, Filter, Store},
 };
 
 pub(super) async fn list_events(
@@ -70,20 +70,10 @@ pub(super) async fn list_events(
 
     let oldest_first = order == ListOrder::OldestFirst;
     let filter = Filter { topic, source, start_time, end_time, oldest_first };
-    let after = match &*request.page_token {
-        "" => None,
-        token => Some(page::decode(token, store.id(), &filter).map_err(status::page_token)?),
-    };
-    let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
-    let heads = store.heads().await.map_err(status::store)?;
-    let listed = store.list(query).await.map_err(status::store)?;
-    let next_page_token = match listed.events.last() {
-        Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
-        _ => String::new(),
-    };
-    let cursors = cursors(&listed.events, heads, store);
-    let events = convert::events(listed.events, cursors, format, 0);
-    Ok(ListEventsResponse { events, next_page_token })
+    let token = Some(&*request.page_token).filter(|token| !token.is_empty());
+    let listed = listing::list(store, filter, token, limit).await.map_err(status::listing)?;
+    let events = convert::events(listed.events, texts(&listed.cursors, store), format, 0);
+    Ok(ListEventsResponse { events, next_page_token: listed.next_page_token.unwrap_or_default() })
 }
 
 pub(super) async fn get_stats(
@@ -157,14 +147,12 @@ pub(super) async fn batch_get_events(
         return Err(status::invalid(&violations.0));
     };
 
-    let heads = store.heads().await.map_err(status::store)?;
-    let found = store.get(keys.clone(), MAX_PAGE_BYTES).await.map_err(status::store)?;
+    let found = listing::look_up(store, keys.clone()).await;
+    let (found, cursors) = found.map_err(status::store)?;
     let mut missing = vec![true; found.reached];
     for (index, _) in &found.events {
         missing[*index] = false;
     }
-    let events: Vec<Event> = found.events.into_iter().map(|(_, event)| event).collect();
-    let cursors = cursors(&events, heads, store);
     let missing: Vec<EventKey> = keys
         .iter()
         .zip(missing)
@@ -172,13 +160,13 @@ pub(super) async fn batch_get_events(
         .map(|(key, _)| convert::key(key))
         .collect();
     let others = BatchGetEventsResponse { events: Vec::new(), missing };
-    let events = convert::events(events, cursors, format, others.encoded_len());
+    let events = found.events.into_iter().map(|(_, event)| event).collect();
+    let events = convert::events(events, texts(&cursors, store), format, others.encoded_len());
     Ok(BatchGetEventsResponse { events, ..others })
 }
 
-/// The cursor behind each event, as text.
-fn cursors(events: &[Event], heads: Vec<i64>, store: &dyn Store) -> Vec<String> {
-    let cursors = cursor::of_listed(events, heads);
+/// Cursors as text.
+fn texts(cursors: &[Cursor], store: &dyn Store) -> Vec<String> {
     cursors.iter().map(|cursor| cursor.encode(store.id())).collect()
 }
 

@@ -8,9 +8,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::{
     access,
     event::Violation,
-    ingest,
+    feed, ingest,
     limits::{MAX_VIOLATIONS, RETRY_DELAY},
-    store,
+    listing, page, store, token,
 };
 
 /// Domain of the reasons in google.rpc.ErrorInfo.
@@ -31,16 +31,41 @@ pub(super) fn more_than_one() -> Status {
     invalid(&[Violation::new("message", "is followed by another; this call takes one")])
 }
 
-/// INVALID_ARGUMENT for a page token.
-pub(super) fn page_token(error: crate::page::Error) -> Status {
-    let violation = Violation::new("page_token", error.to_string());
-    invalid_because("INVALID_PAGE_TOKEN", &[violation])
+/// Why there is no page of a listing.
+pub(super) fn listing(error: listing::Error) -> Status {
+    match error {
+        listing::Error::Token(page::Error::Token(token::Error::Restored)) => {
+            restored(&format!("the page token {}", token::Error::Restored))
+        }
+        listing::Error::Token(error) => {
+            let violation = Violation::new("page_token", error.to_string());
+            invalid_because("INVALID_PAGE_TOKEN", &[violation])
+        }
+        listing::Error::Store(error) => store(error),
+    }
 }
 
-/// INVALID_ARGUMENT for a cursor.
-pub(super) fn cursor(error: impl std::error::Error) -> Status {
+/// Why a cursor cannot be read.
+pub(super) fn cursor(error: token::Error) -> Status {
+    if error == token::Error::Restored {
+        return feed(feed::Error::Restored);
+    }
     let violation = Violation::new("cursor", error.to_string());
     invalid_because("INVALID_CURSOR", &[violation])
+}
+
+/// Why a subscription does not begin, or does not go on.
+pub(super) fn feed(error: feed::Error) -> Status {
+    match error {
+        feed::Error::Restored => restored(&error.to_string()),
+        feed::Error::TooMany => too_many_subscribers(),
+        feed::Error::Store(error) => store(error),
+    }
+}
+
+/// FAILED_PRECONDITION: to try again with the same token is of no use.
+fn restored(message: &str) -> Status {
+    Status::with_error_details(Code::FailedPrecondition, message, info("STORE_RESTORED"))
 }
 
 fn invalid_because(reason: &str, violations: &[Violation]) -> Status {
@@ -132,7 +157,7 @@ pub(super) fn too_many_calls() -> Status {
 }
 
 /// RESOURCE_EXHAUSTED because too many follow the feed.
-pub(super) fn too_many_subscribers() -> Status {
+fn too_many_subscribers() -> Status {
     let message = "too many subscribe already; try again later, or at another instance";
     let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
     Status::with_error_details(Code::ResourceExhausted, message, details)

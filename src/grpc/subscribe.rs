@@ -16,7 +16,7 @@ use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
-    feed::{self, Frame, Start, Subscription},
+    feed::{Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
     proto::{
         outgoing::{EventBatch, SubscribeResponse, subscribe_response},
@@ -46,11 +46,7 @@ pub(super) async fn subscribe(
         ),
     };
     let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
-    let subscription = subscription.map_err(|error| match error {
-        feed::Error::Future => status::cursor(error),
-        feed::Error::TooMany => status::too_many_subscribers(),
-        feed::Error::Store(error) => status::store(error),
-    })?;
+    let subscription = subscription.map_err(status::feed)?;
     // One frame waits here while its reader is busy with others; more are not read.
     let (frames, responses) = mpsc::channel(1);
     let reader = Reader { caller, topics, store: store.id(), format };
@@ -106,7 +102,7 @@ async fn send(
         };
         let Ok(slot) = slot else { return };
         let frame = tokio::select! {
-            frame = subscription.next() => frame.map(Some).map_err(status::store),
+            frame = subscription.next() => frame.map(Some).map_err(status::feed),
             changed = reader.caller.changed() => changed.map(|()| None).map_err(status::access),
             () = stopping.cancelled() => break,
             () = frames.closed() => return,

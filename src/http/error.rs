@@ -15,9 +15,9 @@ use serde_json::json;
 use crate::{
     access,
     event::Violation,
-    ingest,
+    feed, ingest,
     limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_VIOLATIONS, RETRY_DELAY},
-    store,
+    listing, page, store, token,
 };
 
 /// An error, on its way to the caller.
@@ -110,7 +110,7 @@ impl Error {
     }
 
     /// 429 because too many follow the feed.
-    pub(super) fn too_many_subscribers() -> Self {
+    fn too_many_subscribers() -> Self {
         let message = "too many subscribe already; try again later, or at another instance";
         Self::new(StatusCode::TOO_MANY_REQUESTS, message)
     }
@@ -145,6 +145,41 @@ impl Error {
             ),
             ingest::Error::Unavailable(_) | ingest::Error::Stopping => Self::unavailable(),
         }
+    }
+
+    /// Why there is no page of a listing: 410, 422, or as [`Self::store`].
+    pub(super) fn listing(error: listing::Error) -> Self {
+        match error {
+            listing::Error::Token(page::Error::Token(token::Error::Restored)) => {
+                Self::restored(format!("the page token {}", token::Error::Restored))
+            }
+            listing::Error::Token(error) => {
+                Self::invalid(vec![Violation::new("page_token", error.to_string())])
+            }
+            listing::Error::Store(error) => Self::store(error),
+        }
+    }
+
+    /// Why a cursor cannot be read: 410 or 422.
+    pub(super) fn cursor(error: token::Error) -> Self {
+        match error {
+            token::Error::Restored => Self::feed(feed::Error::Restored),
+            error => Self::invalid(vec![Violation::new("cursor", error.to_string())]),
+        }
+    }
+
+    /// Why a subscription does not begin: 410, 429, or as [`Self::store`].
+    pub(super) fn feed(error: feed::Error) -> Self {
+        match error {
+            feed::Error::Restored => Self::restored(error.to_string()),
+            feed::Error::TooMany => Self::too_many_subscribers(),
+            feed::Error::Store(error) => Self::store(error),
+        }
+    }
+
+    /// 410: to try again with the same token is of no use.
+    fn restored(message: String) -> Self {
+        Self::new(StatusCode::GONE, message)
     }
 
     /// Why a read failed.

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::{access::Caller, error::Error, event::Given, parameters::Parameters};
 use crate::{
     access::Verb,
-    cursor,
+    cursor::Cursor,
     event::{Event, EventKey, Name, Timestamp, Violation},
-    limits::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
-    page,
+    limits::{MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
+    listing,
     service::Service,
-    store::{Counters, Filter, ListQuery, Place, TopicStats},
+    store::{Counters, Filter, TopicStats},
 };
 
 /// Events of a page when the caller names no limit.
@@ -60,18 +60,12 @@ pub(super) async fn list(
         return Err(Error::invalid(violations));
     }
     caller.demand_filtered(Verb::Read, &filter.topic).map_err(Error::access)?;
-    let store = &*service.store;
-    let after = page_token.map(|token| page::decode(token, store.id(), &filter)).transpose();
-    let after = after
-        .map_err(|error| Error::invalid(vec![Violation::new("page_token", error.to_string())]))?;
-    let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
-    let heads = store.heads().await.map_err(Error::store)?;
-    let listed = store.list(query).await.map_err(Error::store)?;
-    let next = listed.events.last().filter(|_| listed.more).map(|last| {
-        let token = page::encode(store.id(), &filter, Place::from(last));
-        next_page(uri.path(), &parameters, &token)
-    });
-    let events = given(listed.events, heads, &service)?;
+    let token = page_token.map(|token| &**token);
+    let listed = listing::list(&*service.store, filter, token, limit).await;
+    let listed = listed.map_err(Error::listing)?;
+    let next = listed.next_page_token;
+    let next = next.map(|token| next_page(uri.path(), &parameters, &token));
+    let events = given(listed.events, &listed.cursors, &service)?;
     Ok(match next {
         Some(next) => ([(LINK, next)], Json(events)).into_response(),
         None => Json(events).into_response(),
@@ -86,8 +80,7 @@ fn next_page(path: &str, parameters: &[(String, String)], token: &str) -> String
     format!("<{path}?{}>; rel=\"next\"", query.finish())
 }
 
-fn given(events: Vec<Event>, heads: Vec<i64>, service: &Service) -> Result<Vec<Given>, Error> {
-    let cursors = cursor::of_listed(&events, heads);
+fn given(events: Vec<Event>, cursors: &[Cursor], service: &Service) -> Result<Vec<Given>, Error> {
     let given = events.into_iter().zip(cursors);
     given
         .map(|(event, cursor)| Given::new(event, cursor.encode(service.store.id())))
@@ -138,11 +131,11 @@ pub(super) async fn event(
         return Err(Error::invalid(violations));
     };
     caller.demand(Verb::Read, [&*topic]).map_err(Error::access)?;
-    let heads = service.store.heads().await.map_err(Error::store)?;
     let keys = vec![EventKey { topic, event_id }];
-    let found = service.store.get(keys, MAX_PAGE_BYTES).await.map_err(Error::store)?;
+    let found = listing::look_up(&*service.store, keys).await;
+    let (found, cursors) = found.map_err(Error::store)?;
     let events = found.events.into_iter().map(|(_, event)| event).collect();
-    match given(events, heads, &service)?.pop() {
+    match given(events, &cursors, &service)?.pop() {
         Some(event) => Ok(Json(event).into_response()),
         None => Err(Error::not_found("no event is stored under this topic and event_id")),
     }

@@ -20,7 +20,7 @@ use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
-    feed::{self, Frame, Start, Subscription},
+    feed::{Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
     service::Service,
 };
@@ -55,13 +55,12 @@ pub(super) async fn stream(
         // Later than what the address says: it is from the same address.
         cursor = last.to_str().unwrap_or("?").to_owned();
     }
-    let bad_cursor = |fault: String| Error::invalid(vec![Violation::new("cursor", fault)]);
     let start = match &*cursor {
         "" | "end" => Start::End,
         "beginning" => Start::Beginning,
         cursor => Start::Cursor(
             Cursor::decode(cursor, service.store.id(), service.store.lanes())
-                .map_err(|error| bad_cursor(error.to_string()))?,
+                .map_err(Error::cursor)?,
         ),
     };
     if !violations.is_empty() {
@@ -70,11 +69,7 @@ pub(super) async fn stream(
     caller.demand_filtered(Verb::Read, &topics).map_err(Error::access)?;
     let topics: Arc<[String]> = topics.into();
     let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
-    let subscription = subscription.map_err(|error| match error {
-        feed::Error::Future => bad_cursor(error.to_string()),
-        feed::Error::TooMany => Error::too_many_subscribers(),
-        feed::Error::Store(error) => Error::store(error),
-    })?;
+    let subscription = subscription.map_err(Error::feed)?;
     let (events, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         // Also a reader that takes nothing any more must not keep the store open.
@@ -125,10 +120,12 @@ impl Reader {
     ) {
         loop {
             let frame = tokio::select! {
-                Ok(frame) = subscription.next() => Some(frame),
+                frame = subscription.next() => match frame {
+                    Ok(frame) => Some(frame),
+                    Err(_) => return,
+                },
                 _ = self.caller.changed() => None,
                 () = events.closed() => return,
-                else => return,
             };
             if !self.may_read() {
                 return;

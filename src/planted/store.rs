@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     event::{EventKey, Outcome, Timestamp},
-    store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
+    store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
 };
 
 /// How old counters from memory may be.
@@ -169,10 +169,14 @@ impl Store for PlantedStore {
         }
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        let mut heads = self.store.heads().await?;
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        let mut heads = self.store.heads(at).await?;
         let in_flight = self.in_flight.iter().map(|lane| lane.load(Ordering::SeqCst));
-        heads.iter_mut().zip(in_flight).for_each(|(head, in_flight)| *head += in_flight);
+        heads.iter_mut().zip(in_flight).for_each(|(lane, in_flight)| {
+            lane.head.seq += in_flight;
+            // What is not committed has no time yet.
+            lane.head.received_at = lane.head.received_at.filter(|_| in_flight == 0);
+        });
         Ok(heads)
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store};
+use super::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store};
 use crate::{
     event::{EventKey, Outcome},
     metrics::Metrics,
@@ -83,8 +83,8 @@ impl Store for MeasuredStore {
         self.counted("stats", self.store.stats(topic, max_topics).await)
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        self.counted("heads", self.store.heads().await)
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        self.counted("heads", self.store.heads(at).await)
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {

@@ -10,8 +10,8 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Batch, Durability, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store,
-    chain,
+    Batch, Durability, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place,
+    Stats, Store, chain,
     judge::{Judgement, Original},
 };
 use crate::{
@@ -26,6 +26,7 @@ use session::Target;
 pub use columns::JsonText;
 pub use lane::STORE;
 pub(super) use reply::told;
+pub use restored::restored;
 pub use verify::verify;
 
 mod columns;
@@ -34,6 +35,7 @@ mod lane;
 mod open;
 mod read;
 mod reply;
+mod restored;
 mod session;
 mod tls;
 mod verify;
@@ -226,8 +228,8 @@ impl Store for PostgresStore {
         self.reader().await?.run(async |reader| read::stats(reader, topic, max_topics).await).await
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        self.reader().await?.run(async |reader| read::heads(reader).await).await
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        self.reader().await?.run(async |reader| read::heads(reader, &at).await).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {

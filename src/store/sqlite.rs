@@ -13,7 +13,8 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, FeedQuery, Found, ListQuery, OpenError, Page, Place, Stats, Store, check_lanes,
+    Batch, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place, Stats, Store,
+    check_lanes,
     judge::{Judgement, Original},
 };
 use crate::{
@@ -22,9 +23,11 @@ use crate::{
 };
 
 mod read;
+mod restored;
 mod verify;
 mod write;
 
+pub use restored::restored;
 pub use verify::verify;
 
 mod migrations {
@@ -208,8 +211,8 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| read::stats(connection, topic, max_topics)).await
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        self.readers.run(|connection| read::heads(connection)).await
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        self.readers.run(move |connection| read::heads(connection, &at)).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {

@@ -39,7 +39,7 @@ impl Report {
     }
 }
 
-/// Why a database could not be verified.
+/// Why a command that works on a database itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// It cannot be opened.
@@ -53,8 +53,16 @@ pub enum Failed {
         /// Why.
         reason: String,
     },
-    /// Reading it broke.
-    #[error("the verification broke: {0}")]
+    /// Changing it failed. Nothing was changed.
+    #[error("cannot change the database {database}: {reason}")]
+    Change {
+        /// The database, without secrets.
+        database: String,
+        /// Why.
+        reason: String,
+    },
+    /// A fault of the program.
+    #[error("the work on the database broke: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 

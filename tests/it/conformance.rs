@@ -38,6 +38,7 @@ mod openapi;
 mod payload;
 mod publish;
 mod restart;
+mod restored;
 mod stats;
 mod store;
 mod stream;

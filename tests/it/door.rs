@@ -23,7 +23,8 @@ use event_aggregator::{
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
     store::{
-        Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store, sqlite::SqliteStore,
+        Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store,
+        sqlite::SqliteStore,
     },
 };
 use prost::Message;
@@ -95,8 +96,8 @@ impl Store for Strange {
         self.store.stats(topic, max_topics).await
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        self.store.heads().await
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        self.store.heads(at).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {

@@ -9,17 +9,15 @@ use event_aggregator::{
     access::Account,
     app,
     config::Database,
-    cursor::{self, Cursor},
+    cursor::Cursor,
     event::EventKey,
-    feed::{Frame, Start, Subscription},
+    feed::{self, Frame, Start, Subscription},
     ingest::{Admission, Share},
     limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
+    listing,
     metrics::Metrics,
     service::Service,
-    store::{
-        Counters, Durability, Filter, ListQuery, Place, Store, postgres::PostgresStore,
-        sqlite::SqliteStore,
-    },
+    store::{Counters, Durability, Filter, Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio::{
@@ -33,7 +31,7 @@ use self::{
 };
 use crate::{
     fuzz::check,
-    harness::{Backend, TestDatabase},
+    harness::{self, Backend, TestDatabase},
 };
 
 mod faulty;
@@ -63,6 +61,10 @@ enum Step {
     /// Whoever was there from the start reads on.
     ReadOn,
     Restart,
+    /// What is stored is kept aside.
+    Backup,
+    /// What was kept aside last replaces what is stored, under the running service.
+    Restore,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -93,6 +95,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(from, topic)| Step::Subscribe { from, topic }),
         2 => Just(Step::ReadOn),
         1 => Just(Step::Restart),
+        1 => Just(Step::Backup),
+        2 => Just(Step::Restore),
     ]
 }
 
@@ -110,6 +114,8 @@ struct Model {
     service: Service,
     store: Arc<FaultyStore>,
     oracle: Oracle,
+    /// What was kept aside.
+    backup: Option<Oracle>,
     /// Whoever was there from the start.
     reader: (Option<Subscription>, Reached),
     /// Places to go on from.
@@ -144,7 +150,8 @@ impl Model {
         let (service, store) = start(database.clone()).await;
         let oracle = Oracle::new(store.lanes());
         let beginning = Reached { start: Start::Beginning, passed: oracle.heads() };
-        Self { database, service, store, oracle, reader: (None, beginning), kept: Vec::new() }
+        let (reader, kept) = ((None, beginning), Vec::new());
+        Self { database, service, store, oracle, backup: None, reader, kept }
     }
 
     async fn take(mut self, step: Step) -> Self {
@@ -160,6 +167,8 @@ impl Model {
             Step::Subscribe { from, topic } => self.subscribe(from, topic).await,
             Step::ReadOn => self.read_on().await,
             Step::Restart => return self.restart().await,
+            Step::Backup => self.back_up().await,
+            Step::Restore => self.restore().await,
         }
         self
     }
@@ -214,15 +223,18 @@ impl Model {
         let is_whole = topic.is_none() && oldest_first;
         let mut passed = vec![0; self.oracle.lanes.len()];
         let mut listed = 0;
-        let mut after = None;
+        let mut token: Option<String> = None;
         loop {
-            let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: 1 << 20 };
-            let (heads, page) = self
-                .read(async |store| Ok((store.heads().await?, store.list(query.clone()).await?)))
+            let page = self
+                .read(async |store| {
+                    match listing::list(store, filter.clone(), token.as_deref(), limit).await {
+                        Err(listing::Error::Store(error)) => Err(error),
+                        page => Ok(page.expect("a token of this listing")),
+                    }
+                })
                 .await;
             assert!(page.events.len() <= limit);
-            let cursors = cursor::of_listed(&page.events, heads);
-            for (event, cursor) in page.events.iter().zip(cursors) {
+            for (event, cursor) in page.events.iter().zip(page.cursors) {
                 expected.get(listed).expect("no more than was stored").check(event);
                 listed += 1;
                 passed[usize::from(event.position.lane)] += 1;
@@ -231,8 +243,8 @@ impl Model {
                     self.kept.push(Reached { start, passed: passed.clone() });
                 }
             }
-            after = page.events.last().map(Place::from);
-            if !page.more {
+            token = page.next_page_token;
+            if token.is_none() {
                 break;
             }
         }
@@ -278,13 +290,94 @@ impl Model {
             Some(index) if !self.kept.is_empty() => index.get(&self.kept).clone(),
             _ => beginning,
         };
+        if self.is_lost(&from) {
+            self.refused(None, from).await;
+            return;
+        }
         let (_, reached) = self.feed(None, from, topic).await;
         self.kept.push(reached);
     }
 
     async fn read_on(&mut self) {
-        let (subscription, reached) = (self.reader.0.take(), self.reader.1.clone());
+        let (mut subscription, mut reached) = (self.reader.0.take(), self.reader.1.clone());
+        if self.is_lost(&reached) {
+            self.refused(subscription.take(), reached).await;
+            reached = Reached { start: Start::Beginning, passed: vec![0; self.oracle.lanes.len()] };
+        }
         self.reader = self.feed(subscription, reached, None).await;
+    }
+
+    /// Whether the store does not have what a reader has passed.
+    fn is_lost(&self, reached: &Reached) -> bool {
+        match &reached.start {
+            Start::Cursor(cursor) => !self.oracle.holds(cursor),
+            _ => false,
+        }
+    }
+
+    /// A reader is told that what it has passed is lost, also while it reads.
+    async fn refused(&self, mut subscription: Option<Subscription>, reached: Reached) {
+        loop {
+            let told = match &mut subscription {
+                Some(reading) => {
+                    timeout(COMMIT_RETRY, reading.next()).await.expect("no silence").map(drop)
+                }
+                None => {
+                    let begun = self.service.feed.subscribe(reached.start.clone(), [].into()).await;
+                    begun.map(|_| panic!("not refused: {reached:?}"))
+                }
+            };
+            match told {
+                Ok(()) => (),
+                Err(feed::Error::Restored) => return,
+                Err(feed::Error::Store(_)) => subscription = None,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+
+    async fn back_up(&mut self) {
+        self.store.heal().await;
+        self.execute(
+            "DROP TABLE IF EXISTS kept_events; DROP TABLE IF EXISTS kept_lanes;
+             DROP TABLE IF EXISTS kept_stats;
+             CREATE TABLE kept_events AS SELECT * FROM processed_events;
+             CREATE TABLE kept_lanes AS SELECT * FROM lanes;
+             CREATE TABLE kept_stats AS SELECT * FROM audit_stats",
+        )
+        .await;
+        self.backup = Some(self.oracle.clone());
+    }
+
+    async fn restore(&mut self) {
+        let Some(backup) = self.backup.clone() else { return };
+        self.store.heal().await;
+        self.execute(
+            "BEGIN;
+             DELETE FROM processed_events; INSERT INTO processed_events SELECT * FROM kept_events;
+             DELETE FROM lanes; INSERT INTO lanes SELECT * FROM kept_lanes;
+             DELETE FROM audit_stats; INSERT INTO audit_stats SELECT * FROM kept_stats;
+             DELETE FROM batch_ledger; COMMIT",
+        )
+        .await;
+        self.oracle = backup;
+    }
+
+    /// Runs statements past the service.
+    async fn execute(&self, sql: &'static str) {
+        let database = self.database.clone();
+        in_real_time(async move {
+            match database {
+                Database::Sqlite(path) => {
+                    let connection = rusqlite::Connection::open(path).expect("open");
+                    connection.execute_batch(sql).expect(sql);
+                }
+                Database::Postgres(url) => {
+                    harness::connect(&url).await.batch_execute(sql).await.expect(sql);
+                }
+            }
+        })
+        .await;
     }
 
     /// Reads the feed until all there is has come, each event once and each lane in its order. Subscribes
@@ -311,7 +404,7 @@ impl Model {
                     let topics = topics.clone().into();
                     match self.service.feed.subscribe(reached.start.clone(), topics).await {
                         Ok(begun) => none.insert(begun),
-                        Err(event_aggregator::feed::Error::Store(_)) => continue,
+                        Err(feed::Error::Store(_)) => continue,
                         Err(error) => panic!("{error:?}: {reached:?}"),
                     }
                 }
@@ -341,11 +434,12 @@ impl Model {
 
     /// Starts another service on the same database when this one has stopped.
     async fn restart(self) -> Self {
-        let Self { database, service, store, oracle, reader: (subscription, reached), kept } = self;
+        let Self { database, service, store, oracle, backup, reader, kept } = self;
+        let (subscription, reached) = reader;
         drop(subscription);
         stop(service, store).await;
         let (service, store) = start(database.clone()).await;
-        Self { database, service, store, oracle, reader: (None, reached), kept }
+        Self { database, service, store, oracle, backup, reader: (None, reached), kept }
     }
 
     /// A reader's place behind a cursor, which may pass what was not asked for and nothing else.
@@ -378,7 +472,7 @@ impl Model {
 /// How many events of each lane lie before a place in the feed: numbers have no gaps.
 fn passed(cursor: &Cursor) -> Vec<usize> {
     match cursor {
-        Cursor::Feed(positions) => positions.iter().map(|&position| position as usize).collect(),
+        Cursor::Feed(positions) => positions.iter().map(|position| position.seq as usize).collect(),
         Cursor::Event { .. } => panic!("the feed has cursors of its own"),
     }
 }

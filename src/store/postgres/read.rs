@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use super::{FeedQuery, Found, ListQuery, Page, Stats};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position},
-    store::{Counters, Place, TopicStats, lane_of},
+    store::{Counters, LaneState, Mark, Place, TopicStats, lane_of},
 };
 
 /// A statement's text and its values, made piece by piece. Only fixed text goes into the former.
@@ -89,7 +89,8 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
     if let (Some(after), true) = (&after, filter.oldest_first) {
         sql.text(", ").place_in_lane(after, true);
     }
-    sql.text(") AS first, least(head + 1");
+    sql.text(") AS first, least(least(head, (").value(&query.heads);
+    sql.text("::bigint[])[lane + 1]) + 1");
     if let Some(end) = &end_time {
         sql.text(", first_seq_at(lane, ").value(end).text(")");
     }
@@ -148,17 +149,40 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
     })
 }
 
-/// The last number of each lane, by lane.
-pub(super) async fn heads(connection: &Object) -> Result<Vec<i64>, Error> {
-    let statement = connection.prepare_cached("SELECT head FROM lanes ORDER BY lane").await?;
-    let rows = connection.query(&statement, &[]).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+/// See [`super::Store::heads`]. Times are those of the events, whatever the rows of the lanes say.
+pub(super) async fn heads(connection: &Object, at: &[i64]) -> Result<Vec<LaneState>, Error> {
+    let sql = "
+        SELECT head, last.received_at, found.seq, found.received_at
+        FROM lanes l
+        LEFT JOIN LATERAL (
+            SELECT e.received_at FROM processed_events e
+            WHERE e.lane = l.lane AND e.seq <= l.head ORDER BY e.seq DESC LIMIT 1
+        ) last ON true
+        LEFT JOIN LATERAL (
+            SELECT e.seq, e.received_at FROM processed_events e
+            WHERE e.lane = l.lane AND e.seq <= ($1::bigint[])[l.lane + 1]
+            ORDER BY e.seq DESC LIMIT 1
+        ) found ON true
+        ORDER BY l.lane";
+    let statement = connection.prepare_cached(sql).await?;
+    let rows = connection.query(&statement, &[&at]).await?;
+    let mark = |seq, received_at: Option<OffsetDateTime>| Mark {
+        seq,
+        received_at: received_at.map(Into::into),
+    };
+    let lane = |row: &Row| {
+        let head = mark(row.try_get(0)?, row.try_get(1)?);
+        let (found, received_at) = (row.try_get::<_, Option<i64>>(2)?, row.try_get(3)?);
+        Ok(LaneState { head, found: found.map(|seq| mark(seq, received_at)) })
+    };
+    rows.iter().map(lane).collect()
 }
 
 /// A part of the feed. Rows are taken one by one, so that no more is held than was asked for. What
 /// the database has sent beyond that is thrown away as it comes.
 pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
     let lane = query.lane as i16;
+    let after_time = query.after.received_at.map(OffsetDateTime::from);
     let topics: Vec<&str> = query.topics.iter().map(String::as_str).collect();
     let one_more = query.limit as i64 + 1;
     let mut sql = Sql::default();
@@ -167,7 +191,10 @@ pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page,
          FROM processed_events WHERE lane = ",
     )
     .value(&lane);
-    sql.text(" AND seq BETWEEN ").value(&query.first).text(" AND ").value(&query.last);
+    sql.text(" AND seq > ").value(&query.after.seq).text(" AND seq <= ").value(&query.last);
+    sql.text(" AND coalesce((SELECT at.received_at = ").value(&after_time);
+    sql.text(" FROM processed_events at WHERE at.lane = ").value(&lane);
+    sql.text(" AND at.seq = ").value(&query.after.seq).text("), true)");
     if !topics.is_empty() {
         sql.text(" AND topic = ANY(").value(&topics).text(")");
     }

@@ -87,7 +87,7 @@ pub async fn verify(url: &str) -> Result<Report, Failed> {
     compare(session.as_mut(), &database).await.map_err(unreadable)
 }
 
-async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+pub(super) async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
     let has_history = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
     if !client.query_one(has_history, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(None);

@@ -17,7 +17,7 @@ use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, write::Micros};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, STATEMENT_TIMEOUT},
-    store::{Counters, TopicStats},
+    store::{Counters, LaneState, Mark, TopicStats},
 };
 
 /// Connections that only read.
@@ -122,6 +122,9 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Pag
     if let Some(end) = filter.end_time {
         narrow("seq < ?", Box::new(first_seq_at(&snapshot, end)?));
     }
+    if let Some(head) = query.heads.first() {
+        narrow("seq <= ?", Box::new(*head));
+    }
     if let Some(place) = query.after {
         let behind = if filter.oldest_first { "seq > ?" } else { "seq < ?" };
         narrow(behind, Box::new(place.position.seq));
@@ -154,9 +157,25 @@ fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> Result<Page> {
     Ok(page)
 }
 
-pub(super) fn heads(connection: &Connection) -> Result<Vec<i64>> {
-    let mut heads = connection.prepare_cached("SELECT head FROM lanes ORDER BY lane")?;
-    heads.query_map([], |row| row.get(0))?.collect()
+/// See [`super::Store::heads`]. Times are those of the events, whatever the row of the lane says.
+pub(super) fn heads(connection: &Connection, at: &[i64]) -> Result<Vec<LaneState>> {
+    let mut heads = connection.prepare_cached(
+        "SELECT l.head, last.received_at, found.seq, found.received_at
+         FROM lanes l
+         LEFT JOIN processed_events last
+             ON last.seq = (SELECT max(seq) FROM processed_events WHERE seq <= l.head)
+         LEFT JOIN processed_events found
+             ON found.seq = (SELECT max(seq) FROM processed_events WHERE seq <= ?1)
+         ORDER BY l.lane",
+    )?;
+    let mark =
+        |seq, received_at: Option<Micros>| Mark { seq, received_at: received_at.map(|at| at.0) };
+    let lane = |row: &Row<'_>| {
+        let head = mark(row.get(0)?, row.get(1)?);
+        let (found, received_at) = (row.get::<_, Option<i64>>(2)?, row.get(3)?);
+        Ok(LaneState { head, found: found.map(|seq| mark(seq, received_at)) })
+    };
+    heads.query_map(params![at.first()], lane)?.collect()
 }
 
 /// A part of the feed. There is only one lane.
@@ -168,10 +187,13 @@ pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
         false => "+topic IN (SELECT value FROM json_each(?3))",
     };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM processed_events WHERE seq BETWEEN ?1 AND ?2 AND {among}
+        "SELECT {EVENT_COLUMNS} FROM processed_events
+         WHERE seq > ?1 AND seq <= ?2 AND {among} AND coalesce(
+             (SELECT at.received_at = ?5 FROM processed_events at WHERE at.seq = ?1), true)
          ORDER BY seq LIMIT ?4"
     ))?;
-    let rows = statement.query(params![query.first, query.last, topics, query.limit as i64 + 1])?;
+    let (after, at) = (query.after.seq, query.after.received_at.map(Micros));
+    let rows = statement.query(params![after, query.last, topics, query.limit as i64 + 1, at])?;
     page(rows, query.limit, query.max_bytes)
 }
 

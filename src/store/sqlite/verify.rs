@@ -86,7 +86,7 @@ fn is_sound(connection: &Connection) -> Result<bool> {
 
 const DAMAGED: &str = "the file is damaged; restore it from a backup";
 
-fn advice(error: &rusqlite::Error) -> String {
+pub(super) fn advice(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite file".to_owned(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
@@ -100,7 +100,7 @@ fn advice(error: &rusqlite::Error) -> String {
     }
 }
 
-fn schema_version(connection: &Connection) -> Result<Option<i64>> {
+pub(super) fn schema_version(connection: &Connection) -> Result<Option<i64>> {
     let has_history = "SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'";
     if connection.query_row(has_history, [], |_| Ok(())).optional()?.is_none() {
         return Ok(None);

@@ -12,7 +12,7 @@ use event_aggregator::{
         PublishRequest, PublishResponse, PublishStatus, PublishStreamRequest,
         PublishStreamResponse, SubscribeRequest, event::Content, subscribe_response::Frame,
     },
-    store::{Filter, Place},
+    store::{Filter, Mark, Place},
 };
 use prost::Message;
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
@@ -482,8 +482,9 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
     };
     let last_time = 253_402_300_799_999_999;
     let nowhere = [i64::MIN, -1, i64::MAX].map(|seq| place(0, 0, seq));
-    let page_at = |place| page::encode(store, &Filter::default(), place);
-    let cursor_at = |place| Cursor::Event { place, heads: vec![0; lanes] }.encode(store);
+    let heads = vec![Mark::default(); lanes];
+    let page_at = |place| page::encode(store, &Filter::default(), place, &heads);
+    let cursor_at = |place| Cursor::Event { place, heads: heads.clone() }.encode(store);
 
     let mut tokens =
         vec!["x".to_owned(), "ü".to_owned(), cursor.clone(), elsewhere.next_page_token];
@@ -504,18 +505,27 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
     let status = client.list_events(others).await.expect_err("another filter");
     assert_eq!(reason(&status), "INVALID_PAGE_TOKEN");
 
-    let ahead = Cursor::Feed(vec![1_000; lanes]).encode(store);
-    let mut cursors = vec!["x".to_owned(), token, elsewhere.events[0].cursor.clone(), ahead];
-    cursors.extend([Cursor::Feed(vec![0; lanes + 1]).encode(store), cursor[1..].to_owned()]);
+    let mut cursors = vec!["x".to_owned(), token, elsewhere.events[0].cursor.clone()];
+    let too_long = Cursor::Feed(vec![Mark::default(); lanes + 1]).encode(store);
+    cursors.extend([too_long, cursor[1..].to_owned()]);
     cursors.extend(nowhere.map(cursor_at));
     cursors.push(cursor_at(place(0, lanes as u16, 1)));
-    cursors.push(cursor_at(place(0, 0, 1_000)));
     for cursor in cursors {
         let request = SubscribeRequest { cursor: cursor.clone(), ..Default::default() };
         let status = client.subscribe(request).await.expect_err("refused");
         assert_eq!(fields_at_fault(&status), ["cursor"]);
         assert_eq!(reason(&status), "INVALID_CURSOR");
         assert_eq!(get(&server, &format!("/events/stream?cursor={cursor}")).await.status, 422);
+    }
+
+    // What the store does not have any more, as it seems.
+    let ahead = vec![Mark { seq: 1_000, received_at: None }; lanes];
+    for cursor in [Cursor::Feed(ahead).encode(store), cursor_at(place(0, 0, 1_000))] {
+        let request = SubscribeRequest { cursor: cursor.clone(), ..Default::default() };
+        let status = client.subscribe(request).await.expect_err("refused");
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(reason(&status), "STORE_RESTORED");
+        assert_eq!(get(&server, &format!("/events/stream?cursor={cursor}")).await.status, 410);
     }
 
     // Places where nothing lies are places all the same.

@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-async fn send(server: &TestServer, request: String) -> TcpStream {
+pub(super) async fn send(server: &TestServer, request: String) -> TcpStream {
     send_to(server.address, request).await
 }
 

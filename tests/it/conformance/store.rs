@@ -7,7 +7,7 @@ use event_aggregator::{
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
     store::{
-        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, OpenError, Place, Store,
+        Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Mark, OpenError, Place, Store,
         postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
@@ -74,7 +74,8 @@ fn batch_of(sizes: &[usize]) -> Arc<Batch> {
 }
 
 async fn list(store: &dyn Store, filter: Filter) -> Vec<Event> {
-    let query = ListQuery { filter, after: None, limit: 100, max_bytes: 1_000 };
+    let heads = vec![i64::MAX; store.lanes().into()];
+    let query = ListQuery { filter, heads, after: None, limit: 100, max_bytes: 1_000 };
     store.list(query).await.expect("page").events
 }
 
@@ -235,12 +236,13 @@ async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
     let store = open(&database).await;
     // More than can be counted.
     let (limit, topics) = (i64::MAX as usize, Arc::default());
-    let query = FeedQuery { lane: 0, first: 1, last: 1, topics, limit, max_bytes: 1_000 };
+    let after = Mark::default();
+    let query = FeedQuery { lane: 0, after, last: 1, topics, limit, max_bytes: 1_000 };
     let asked = Arc::clone(&store);
     let reading = tokio::spawn(async move { asked.read(query).await });
     assert!(reading.await.expect_err("a panic").is_panic());
     store.ping().await.expect("it is there");
-    store.heads().await.expect("it is read by others");
+    store.heads(Vec::new()).await.expect("it is read by others");
     store.close().await;
 }
 
@@ -317,6 +319,7 @@ async fn no_page_is_longer_than_what_was_asked_for(backend: Backend) {
     store.commit(batch_of(&sizes)).await.expect("commit");
     let mut query = ListQuery {
         filter: Filter { oldest_first: true, ..Filter::default() },
+        heads: vec![i64::MAX; store.lanes().into()],
         after: None,
         limit: 1_000,
         max_bytes: 5_500,

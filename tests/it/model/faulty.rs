@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use event_aggregator::{
     event::{EventKey, NewEvent, Outcome},
     limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
-    store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
+    store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use uuid::Uuid;
@@ -208,11 +208,11 @@ impl Store for FaultyStore {
         in_real_time(async move { store.stats(topic, max_topics).await }).await
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
+    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
         let panics = self.panics.fetch_update(Relaxed, Relaxed, |panics| panics.checked_sub(1));
         assert!(panics.is_err(), "a fault of the program");
         let store = self.read()?;
-        in_real_time(async move { store.heads().await }).await
+        in_real_time(async move { store.heads(at).await }).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {

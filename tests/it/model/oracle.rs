@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use event_aggregator::{
+    cursor::Cursor,
     event::{
         Difference, Event, EventKey, Name, NewEvent, Outcome, Payload, Position, Timestamp, Verdict,
     },
@@ -97,6 +98,7 @@ impl Kept {
 }
 
 /// Everything that was done.
+#[derive(Clone)]
 pub struct Oracle {
     /// What each lane has, in its order.
     pub lanes: Vec<Vec<Kept>>,
@@ -160,6 +162,16 @@ impl Oracle {
     /// The counters by topic.
     pub fn counters(&self) -> BTreeMap<String, Counters> {
         self.counters.iter().map(|(&number, &counters)| (topic(number), counters)).collect()
+    }
+
+    /// Whether everything is still there that a cursor has passed.
+    pub fn holds(&self, cursor: &Cursor) -> bool {
+        let marks = cursor.marks();
+        marks.iter().zip(&self.lanes).all(|(mark, lane)| {
+            let last = (mark.seq as usize).checked_sub(1);
+            let then = last.map(|last| lane.get(last).map(|kept| kept.received_at));
+            then.is_none_or(|then| then.is_some() && then == mark.received_at)
+        })
     }
 
     /// How far each lane goes.

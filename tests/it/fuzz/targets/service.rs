@@ -18,7 +18,7 @@ use event_aggregator::{
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
     service::Service,
-    store::{Batch, Error, FeedQuery, Found, ListQuery, Page, Place, Stats, Store},
+    store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
 };
 use prost::{
     DecodeError,
@@ -216,8 +216,8 @@ impl Store for Shelf {
         Ok(Stats::default())
     }
 
-    async fn heads(&self) -> Result<Vec<i64>, Error> {
-        Ok(vec![0])
+    async fn heads(&self, _: Vec<i64>) -> Result<Vec<LaneState>, Error> {
+        Ok(vec![LaneState::default()])
     }
 
     async fn read(&self, _: FeedQuery) -> Result<Page, Error> {

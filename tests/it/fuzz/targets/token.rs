@@ -16,33 +16,35 @@ pub fn run(bytes: &[u8]) {
     }
     let Some((&lanes, bytes)) = bytes.split_first() else { return };
     let text = token::seal(Kind::Cursor, STORE, bytes);
-    assert_eq!(token::open(&text, Kind::Cursor, STORE).as_deref(), Ok(bytes));
+    assert_eq!(token::open(&text, Kind::Cursor, STORE).expect("sealed").body, bytes);
     if let Ok(cursor) = Cursor::decode(&text, STORE, u16::from(lanes)) {
         assert_eq!(cursor.encode(STORE), text);
-        let (numbers, is_in_reach) = match cursor {
+        assert_eq!(cursor.marks().len(), usize::from(lanes));
+        let (marks, is_in_reach) = match cursor {
             Cursor::Feed(positions) => (positions, true),
             Cursor::Event { place, heads } => (heads, is_in_reach(place, lanes.into())),
         };
-        assert!(is_in_reach && numbers.len() == usize::from(lanes));
-        assert!(numbers.iter().all(|&number| number >= 0));
+        assert!(is_in_reach && marks.len() == usize::from(lanes));
+        assert!(marks.iter().all(|mark| mark.seq >= 0));
     }
     // Behind the mark of the filter, which anybody can copy from a token of theirs.
     let filter = Filter { topic: Some("t".to_owned()), ..Filter::default() };
-    let mark = page::encode(STORE, &filter, place());
-    let mut body = token::open(&mark, Kind::Page, STORE).expect("sealed")[..8].to_vec();
+    let mark = page::encode(STORE, &filter, place(), &[]);
+    let mut body = token::open(&mark, Kind::Page, STORE).expect("sealed").body[..8].to_vec();
     body.extend(bytes);
     let text = token::seal(Kind::Page, STORE, &body);
-    if let Ok(place) = page::decode(&text, STORE, &filter) {
-        assert_eq!(page::encode(STORE, &filter, place), text);
-        assert!(is_in_reach(place, 1 << 16) && !opened(&text));
+    if let Ok(start) = page::decode(&text, STORE, lanes.into(), &filter) {
+        let heads = start.heads.expect("a token of this version");
+        assert_eq!(page::encode(STORE, &filter, start.after, &heads), text);
+        assert!(is_in_reach(start.after, 1 << 16) && !opened(&text));
     }
 }
 
 /// Whether some text is a token for a listing of everything; for no other listing it is.
 fn opened(text: &str) -> bool {
-    let opened = page::decode(text, STORE, &Filter::default());
+    let opened = page::decode(text, STORE, 4, &Filter::default());
     let other = Filter { oldest_first: true, ..Filter::default() };
-    assert!(opened.is_err() || page::decode(text, STORE, &other).is_err());
+    assert!(opened.is_err() || page::decode(text, STORE, 4, &other).is_err());
     assert!(opened.is_err() || Cursor::decode(text, STORE, 4).is_err());
     opened.is_ok()
 }

@@ -1,0 +1,90 @@
+//! Reading stored events: pages of listings, and look-ups by key. Each event comes with the cursor behind
+//! it, and both show the store as it was when the heads of its lanes were asked for, so that whoever
+//! subscribes behind an event misses nothing that was not shown.
+
+use crate::{
+    cursor::Cursor,
+    event::{Event, EventKey},
+    limits::MAX_PAGE_BYTES,
+    page::{self, Start},
+    store::{self, Filter, Found, LaneState, ListQuery, Mark, Place, Store},
+    token,
+};
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The page token is not good.
+    #[error(transparent)]
+    Token(#[from] page::Error),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// One page of a listing.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its events, in order.
+    pub events: Vec<Event>,
+    /// The cursor behind each of them.
+    pub cursors: Vec<Cursor>,
+    /// The token of the next page, if there is one.
+    pub next_page_token: Option<String>,
+}
+
+/// The page of a listing that `token` names, or the first one. All pages together are what was stored when
+/// the first one was asked for.
+pub async fn list(
+    store: &dyn Store,
+    filter: Filter,
+    token: Option<&str>,
+    limit: usize,
+) -> Result<Listed, Error> {
+    let decode = |token| page::decode(token, store.id(), store.lanes(), &filter);
+    let (after, begun_at) = match token.map(decode).transpose()? {
+        Some(Start { after, heads }) => (Some(after), heads),
+        None => (None, None),
+    };
+    let asked_for = begun_at.as_deref().map(store::numbers).unwrap_or_default();
+    let lanes = store.heads(asked_for).await?;
+    let heads = match begun_at {
+        Some(heads) if store::holds(&lanes, &heads) => heads,
+        Some(_) => return Err(page::Error::from(token::Error::Restored).into()),
+        None => marks(&lanes),
+    };
+    let query = ListQuery {
+        filter: filter.clone(),
+        heads: store::numbers(&heads),
+        after,
+        limit,
+        max_bytes: MAX_PAGE_BYTES,
+    };
+    let page = store.list(query).await?;
+    let last = page.events.last().filter(|_| page.more);
+    let next_page_token =
+        last.map(|last| page::encode(store.id(), &filter, Place::from(last), &heads));
+    let cursors = page.events.iter().map(|event| Cursor::behind(event, &heads)).collect();
+    Ok(Listed { events: page.events, cursors, next_page_token })
+}
+
+/// The stored events among `keys`, as [`Store::get`] finds them, and the cursor behind each.
+pub async fn look_up(
+    store: &dyn Store,
+    keys: Vec<EventKey>,
+) -> Result<(Found, Vec<Cursor>), store::Error> {
+    let heads = marks(&store.heads(Vec::new()).await?);
+    let mut found = store.get(keys, MAX_PAGE_BYTES).await?;
+    // What was committed since may have been received before the others, and is behind their cursors.
+    let is_shown = |event: &Event| {
+        let head = heads.get(usize::from(event.position.lane));
+        head.is_some_and(|head| event.position.seq <= head.seq)
+    };
+    found.events.retain(|(_, event)| is_shown(event));
+    let cursors = found.events.iter().map(|(_, event)| Cursor::behind(event, &heads)).collect();
+    Ok((found, cursors))
+}
+
+fn marks(lanes: &[LaneState]) -> Vec<Mark> {
+    lanes.iter().map(|lane| lane.head).collect()
+}

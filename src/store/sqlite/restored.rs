@@ -1,0 +1,45 @@
+//! Giving a restored file an identity of its own.
+
+use std::path::Path;
+
+use rusqlite::params;
+use uuid::Uuid;
+
+use super::{
+    OpenError, connect, lock, migrations, store_location,
+    verify::{advice, schema_version},
+};
+use crate::{
+    store::verify::{Failed, check_schema},
+    token,
+};
+
+/// Gives the file at `path` another id, so that cursors and page tokens made before are refused. Says
+/// where the file is. No service may have it open.
+pub fn restored(path: &Path) -> Result<String, Failed> {
+    let database = store_location(path);
+    let unreachable =
+        |reason: String| OpenError::Unreachable { database: database.clone(), reason };
+    if !path.exists() {
+        let reason = "there is no such file; name another with --database-url or --data-dir";
+        return Err(unreachable(reason.to_owned()).into());
+    }
+    let _lock = lock(path).map_err(unreachable)?;
+    let failed = |error: rusqlite::Error| Failed::Change {
+        database: database.clone(),
+        reason: advice(&error),
+    };
+    let mut connection = connect(path).map_err(failed)?;
+    let found = schema_version(&connection).map_err(failed)?;
+    check_schema(found, migrations::migrations::runner().get_migrations(), &database)?;
+    let mut change = || {
+        let transaction = connection.transaction()?;
+        let identity = "SELECT store_id FROM store_identity";
+        let id: Uuid = transaction.query_row(identity, [], |row| row.get(0))?;
+        let id = token::restored(id);
+        transaction.execute("UPDATE store_identity SET store_id = ?1", params![id])?;
+        transaction.commit()
+    };
+    change().map_err(failed)?;
+    Ok(database)
+}
