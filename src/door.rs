@@ -181,7 +181,8 @@ impl Served {
                 tokio::select! {
                     () = self.serve(stream, peer) => (),
                     error = tls.expired(chain) => {
-                        info!(%address, %error, "closed a connection: its client certificate is no longer valid");
+                        let why = "closed a connection: its client certificate is no longer valid";
+                        info!(%address, %error, "{why}");
                     }
                 }
             }
