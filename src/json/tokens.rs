@@ -25,6 +25,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The next byte that is no white space, which stays.
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.bytes.get(self.at)? {
@@ -35,6 +36,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Passes that byte if it is this one, and says so.
+    #[inline]
     pub(super) fn pass(&mut self, byte: u8) -> bool {
         let is_there = self.peek() == Some(byte);
         self.at += usize::from(is_there);
@@ -42,6 +44,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Passes a string.
+    #[inline]
     pub(super) fn string(&mut self) -> Option<Raw<'a>> {
         if !self.pass(b'"') {
             return None;
@@ -69,10 +72,12 @@ impl<'a> Tokens<'a> {
     }
 
     /// Passes a number, `true`, `false` or `null`.
+    #[inline]
     pub(super) fn scalar(&mut self) -> Option<&'a [u8]> {
         self.peek()?;
         let rest = &self.bytes[self.at..];
-        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let is_part =
+            |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E');
         let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
         self.at += length;
         (length > 0).then(|| &rest[..length])
@@ -99,10 +104,15 @@ impl<'a> Tokens<'a> {
 
 impl<'a> Raw<'a> {
     /// What the string means.
+    #[inline]
     pub(super) fn decoded(self) -> Option<Cow<'a, [u8]>> {
-        if !self.has_escapes {
-            return Some(Cow::Borrowed(self.bytes));
+        match self.has_escapes {
+            true => self.unescaped().map(Cow::Owned),
+            false => Some(Cow::Borrowed(self.bytes)),
         }
+    }
+
+    fn unescaped(self) -> Option<Vec<u8>> {
         let mut decoded = Vec::with_capacity(self.bytes.len());
         let mut rest = self.bytes;
         while let Some(backslash) = rest.iter().position(|&byte| byte == b'\\') {
@@ -126,7 +136,7 @@ impl<'a> Raw<'a> {
             decoded.push(byte);
         }
         decoded.extend_from_slice(rest);
-        Some(Cow::Owned(decoded))
+        Some(decoded)
     }
 
     /// Whether this means what another string was decoded to.

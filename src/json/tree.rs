@@ -143,7 +143,9 @@ impl<'a> Tree<'a> {
             (Node::Number(number, decimal), b'-' | b'0'..=b'9') => {
                 let other = tokens.scalar().ok_or(Different)?;
                 let decimal = || decimal.as_deref().map_or_else(|| Decimal::of(number), |it| *it);
-                *number == other || decimal() == Decimal::of(other)
+                *number == other
+                    || !(is_whole(other) && number.len() <= SHORT_NUMBER && is_whole(number))
+                        && decimal() == Decimal::of(other)
             }
             (Node::Word(word), b't' | b'f' | b'n') => tokens.scalar().ok_or(Different)? == *word,
             _ if decides => false,
@@ -209,6 +211,11 @@ impl<'a> Tree<'a> {
         }
         Ok(seen == members.len() && different == 0)
     }
+}
+
+/// Whether a number is written as digits only, so that it is the same as another one if its text is.
+fn is_whole(number: &[u8]) -> bool {
+    number.iter().all(u8::is_ascii_digit)
 }
 
 /// The place of a key, which is often the one behind that of the key before it.
