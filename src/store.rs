@@ -13,6 +13,7 @@ use crate::{
     limits::{FUTURE_TOLERANCE, MAX_LANES},
 };
 
+mod identity;
 mod judge;
 pub mod measured;
 pub mod postgres;
@@ -217,6 +218,10 @@ pub enum Error {
     /// It was not done, and never will be: the database refuses this very data.
     #[error("the store refused the data")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// It was not done, and nothing can be until the right database is back: the tables at the configured
+    /// place are gone, or belong to another store. The store logs this itself, once.
+    #[error("the database is not the one that this service opened")]
+    WrongStore(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
     /// waiting. Parts of the batch can be committed.
     #[error("the batch repeats more than is compared at once")]
@@ -271,6 +276,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::TooMuch)
     }
+
+    /// Whether the store has logged it, so that callers need not.
+    pub fn is_logged(&self) -> bool {
+        matches!(self, Self::WrongStore(_))
+    }
 }
 
 /// The message of an error with those of its causes, on one line, without the values that a database
@@ -313,7 +323,7 @@ fn warn_of_future(latest: Timestamp) {
         tracing::warn!(
             %latest,
             "the latest event was received in the future, and events to come get that time, too: \
-             compare the clocks of all instances"
+             compare the clocks of all instances; docs/operations.md says how to repair the times"
         );
     }
 }

@@ -126,6 +126,9 @@ async fn commit_batch(
                 shared.stuck.fetch_add(1, Ordering::Relaxed);
             }
             tries += 1;
+            if error.is_logged() {
+                return;
+            }
             let cause = store::chain(error);
             warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
         })
@@ -144,6 +147,7 @@ async fn commit_batch(
         Err(error @ store::Error::Refused(_)) => {
             error!(lane, events, error = store::chain(error), "the store refuses valid data");
         }
+        Err(error) if error.is_logged() => (),
         Err(error) => {
             error!(lane, events, error = store::chain(error), "commit failed; giving up");
         }

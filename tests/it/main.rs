@@ -15,6 +15,7 @@ mod failing_disk;
 mod faults;
 mod fuzz;
 mod harness;
+mod identity;
 mod import;
 mod model;
 mod observability;
