@@ -158,6 +158,9 @@ impl FromStr for Database {
             path if path.contains(":memory:") => {
                 Err("events are kept on disk only; write sqlite:PATH".to_owned())
             }
+            path if path.starts_with("file:") => {
+                Err("URIs are not supported; write sqlite:PATH".to_owned())
+            }
             path if path.contains('?') => {
                 Err("parameters are not supported; write sqlite:PATH".to_owned())
             }
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!("sqlite://a/b.db".parse(), sqlite("a/b.db"));
         assert_eq!("sqlite:///a/b.db".parse(), sqlite("/a/b.db"));
         assert!(matches!("postgresql://h/d".parse(), Ok(Database::Postgres(_))));
-        for url in ["sqlite:", "sqlite::memory:", "sqlite:a.db?mode=ro"] {
+        for url in ["sqlite:", "sqlite::memory:", "sqlite:a.db?mode=ro", "sqlite:file:a.db"] {
             assert!(url.parse::<Database>().is_err(), "{url}");
         }
     }

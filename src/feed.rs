@@ -126,7 +126,7 @@ impl Feed {
                 asked.unwrap_or_else(|_| Err(store::Error::Unavailable("asking panicked".into())));
             let was_following = std::mem::replace(&mut is_following, asked.is_ok());
             if let Err(error) = asked {
-                if was_following {
+                if was_following && !error.is_logged() {
                     warn!(error = store::chain(&error), "the feed stands still");
                 }
                 sleep(RETRY_DELAY).await;

@@ -160,6 +160,12 @@ pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// statement whose client is gone.
 pub const LEDGER_RETENTION: Duration = Duration::from_secs(60 * 60);
 
+/// Entries of each lane that the ledger keeps however old they look, because the database's clock may
+/// jump. More than a lane commits while a batch is in doubt: that is over after [`COMMIT_RETRY`] and
+/// [`COMMIT_TIMEOUT`], and in these 80 s a lane, which commits one batch after the other over all
+/// instances, waits for some 800 flushes a second at most.
+pub const LEDGER_ENTRIES: i64 = 65_536;
+
 /// How often the ledger is pruned.
 pub const LEDGER_PRUNE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -226,8 +232,14 @@ pub const DATABASE_WAIT: Duration = Duration::from_secs(10);
 /// How long a starting service waits for another instance to migrate the database.
 pub const MIGRATION_WAIT: Duration = Duration::from_secs(120);
 
-/// How far the clocks of instances may differ before a starting one warns.
+/// How far the clocks of instances may differ before a starting one warns. Also how far ahead of the
+/// database's clock a time of receipt may be: times never run backwards, so that one wrong time would be
+/// that of all later events of its lane.
 pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(10);
+
+/// How long the clock of a process must have been ahead of what it told before and the time that has
+/// passed since, until a SQLite store believes it. A correction by NTP stays, a fault is corrected.
+pub const CLOCK_JUMP: Duration = Duration::from_secs(60);
 
 /// How often the health service asks the store.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);

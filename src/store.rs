@@ -15,6 +15,7 @@ use crate::{
 
 pub use mark::{LaneState, Mark, holds, numbers};
 
+mod identity;
 mod judge;
 mod mark;
 pub mod measured;
@@ -227,6 +228,10 @@ pub enum Error {
     /// what is stored under its key is damaged.
     #[error("the store failed")]
     Fault(#[source] Box<dyn StdError + Send + Sync>),
+    /// It was not done, and nothing can be until the right database is back: the tables at the configured
+    /// place are gone, or belong to another store. The store logs this itself, once.
+    #[error("the database is not the one that this service opened")]
+    WrongStore(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
     /// waiting. Parts of the batch can be committed.
     #[error("the batch repeats more than is compared at once")]
@@ -281,6 +286,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::TooMuch)
     }
+
+    /// Whether the store has logged it, so that callers need not.
+    pub fn is_logged(&self) -> bool {
+        matches!(self, Self::WrongStore(_))
+    }
 }
 
 /// A new id for a batch. Version 7; a clock before 1970 counts as 1970, of which random bits tell ids apart.
@@ -330,7 +340,7 @@ fn warn_of_future(latest: Timestamp) {
         tracing::warn!(
             %latest,
             "the latest event was received in the future, and events to come get that time, too: \
-             compare the clocks of all instances"
+             compare the clocks of all instances; docs/operations.md says how to repair the times"
         );
     }
 }

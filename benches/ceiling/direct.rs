@@ -8,9 +8,12 @@ use std::{
     time::Instant,
 };
 
-use event_aggregator::store::{
-    Durability, Store,
-    postgres::{JsonText, PostgresStore, STORE},
+use event_aggregator::{
+    limits::FUTURE_TOLERANCE,
+    store::{
+        Durability, Store,
+        postgres::{JsonText, PostgresStore, STORE},
+    },
 };
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
@@ -86,7 +89,9 @@ fn batches(lane: usize, events: usize, sorted: bool) -> Vec<Columns> {
 
 /// The statement of the service, by one connection per lane.
 pub async fn same_statement(database: &TestDatabase, events: usize) -> f64 {
-    PostgresStore::open(&database.url, Durability::Demanded).await.expect("migrate").close().await;
+    let store = PostgresStore::open(&database.url, Durability::Demanded).await.expect("migrate");
+    let store_id = store.id();
+    store.close().await;
     let mut lanes = Vec::new();
     for lane in 0..LANES {
         let client = database.connect().await;
@@ -119,6 +124,8 @@ pub async fn same_statement(database: &TestDatabase, events: usize) -> f64 {
                             &batch.counts,
                             &batch.counts,
                             &batch.conflicts,
+                            &store_id,
+                            &FUTURE_TOLERANCE.as_secs_f64(),
                         ],
                     )
                     .await

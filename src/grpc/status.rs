@@ -135,11 +135,14 @@ pub(super) fn ingest(error: ingest::Error) -> Status {
 
 /// Why a read failed.
 pub(super) fn store(error: store::Error) -> Status {
-    tracing::warn!(error = store::chain(&error), "read failed");
+    if !error.is_logged() {
+        tracing::warn!(error = store::chain(&error), "read failed");
+    }
     match error {
-        store::Error::Unavailable(_) | store::Error::Unknown(_) | store::Error::Fault(_) => {
-            unavailable("the store does not answer; try again later")
-        }
+        store::Error::Unavailable(_)
+        | store::Error::Unknown(_)
+        | store::Error::Fault(_)
+        | store::Error::WrongStore(_) => unavailable("the store does not answer; try again later"),
         store::Error::Timeout(_) => Status::with_error_details(
             Code::DeadlineExceeded,
             "this takes the store too long; ask for less, or narrow it by topic or by time",

@@ -184,11 +184,14 @@ impl Error {
 
     /// Why a read failed.
     pub(super) fn store(error: store::Error) -> Self {
-        tracing::warn!(error = store::chain(&error), "read failed");
+        if !error.is_logged() {
+            tracing::warn!(error = store::chain(&error), "read failed");
+        }
         match error {
-            store::Error::Unavailable(_) | store::Error::Unknown(_) | store::Error::Fault(_) => {
-                Self::unavailable()
-            }
+            store::Error::Unavailable(_)
+            | store::Error::Unknown(_)
+            | store::Error::Fault(_)
+            | store::Error::WrongStore(_) => Self::unavailable(),
             store::Error::Timeout(_) => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "this takes the store too long; ask for less, or narrow it by topic or by time",

@@ -157,8 +157,10 @@ impl Settling<'_> {
                 self.shared.stuck.fetch_add(1, Ordering::Relaxed);
             }
             tries += 1;
-            let cause = store::chain(&error);
-            warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
+            if !error.is_logged() {
+                let cause = store::chain(&error);
+                warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
+            }
             sleep(pause).await;
         };
         if tries > 1 {
@@ -178,6 +180,7 @@ impl Settling<'_> {
                     "looking for the event that the store fails over"
                 );
             }
+            Err(error) if error.is_logged() => (),
             Err(error) => {
                 error!(lane, events, error = store::chain(error), "commit failed; giving up");
             }

@@ -16,7 +16,7 @@ const CALLS: [&str; 8] =
     ["commit", "list", "get", "stats", "heads", "read", "positions_at", "ping"];
 
 /// In which way.
-const KINDS: [&str; 4] = ["unavailable", "unknown", "timeout", "refused"];
+const KINDS: [&str; 5] = ["unavailable", "unknown", "timeout", "refused", "wrong_store"];
 
 /// Another store, and where its work is counted.
 pub struct MeasuredStore {
@@ -35,12 +35,13 @@ impl MeasuredStore {
 
     fn counted<T>(&self, call: &'static str, result: Result<T, Error>) -> Result<T, Error> {
         result.inspect_err(|error| {
-            let [unavailable, unknown, timeout, refused] = KINDS;
+            let [unavailable, unknown, timeout, refused, wrong_store] = KINDS;
             let kind = match error {
                 Error::Unavailable(_) | Error::Fault(_) => unavailable,
                 Error::Unknown(_) => unknown,
                 Error::Timeout(_) => timeout,
                 Error::Refused(_) => refused,
+                Error::WrongStore(_) => wrong_store,
                 // Not a failure: it is done in parts.
                 Error::TooMuch => return,
             };

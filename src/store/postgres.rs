@@ -1,23 +1,24 @@
 //! The PostgreSQL store: one dedicated connection per lane for commits, a pool for reads.
 
-use std::sync::Arc;
+use std::{error::Error as StdError, sync::Arc};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::{sync::Mutex, task::JoinHandle};
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::{
     Batch, Durability, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place,
     Stats, Store, chain,
+    identity::Identity,
     judge::{Judgement, Original},
 };
 use crate::{
     event::{EventKey, Outcome},
     limits::{
-        COMMIT_TIMEOUT, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, PING_TIMEOUT,
+        COMMIT_TIMEOUT, LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, PING_TIMEOUT,
         READ_CONNECTION_WAIT, READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
     },
 };
@@ -36,6 +37,7 @@ mod open;
 mod read;
 mod reply;
 mod restored;
+mod schema;
 mod session;
 mod tls;
 mod verify;
@@ -43,8 +45,7 @@ mod verify;
 /// A store in a PostgreSQL database, versions 15 to 18.
 #[derive(Debug)]
 pub struct PostgresStore {
-    id: Uuid,
-    location: String,
+    identity: Arc<Identity>,
     lanes: Vec<Mutex<lane::Lane>>,
     readers: Pool,
     /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
@@ -58,22 +59,26 @@ impl PostgresStore {
     pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
         let target = Target::of(url)?;
         let opened = open::prepare(&target, durability).await?;
+        let target = target.with_options(&schema::option(&opened.schema));
         let lane_target = target.with_options(LANE_OPTIONS);
-        let lanes = (0..opened.lanes).map(|_| Mutex::new(lane::Lane::new(lane_target.clone())));
+        let lane = || lane::Lane::new(lane_target.clone(), opened.store_id);
+        let lanes = (0..opened.lanes).map(|_| Mutex::new(lane())).collect();
         let location = target.describe();
         let pool = |connections| {
             pool(&target, connections)
                 .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
         };
         let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
-        let pruning = tokio::spawn(prune(readers.clone()));
-        let (id, lanes) = (opened.store_id, lanes.collect());
-        Ok(Self { id, location, lanes, readers, prober, pruning })
+        let identity = Arc::new(Identity::new(opened.store_id, location));
+        let pruning = tokio::spawn(prune(readers.clone(), Arc::clone(&identity)));
+        Ok(Self { identity, lanes, readers, prober, pruning })
     }
 
-    async fn reader(&self) -> Result<Reader, Error> {
-        let connection = self.readers.get().await;
-        connection.map(Reader::new).map_err(|error| Error::Unavailable(error.into()))
+    async fn read<T>(
+        &self,
+        read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        self.identity.logged(run(&self.readers, &self.identity, read).await)
     }
 }
 
@@ -93,19 +98,37 @@ impl Reader {
         Self { connection: Some(connection) }
     }
 
+    /// Reads, and asks along with it whose tables these are.
     async fn run<T>(
         mut self,
+        identity: &Identity,
         read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
         let Some(connection) = &self.connection else {
             return Err(Error::Unavailable("the connection is gone".into()));
         };
-        let read = tokio::time::timeout(READ_TIMEOUT, read(connection)).await;
-        let result = read.map_err(|late| Error::Timeout(late.into()))?.map_err(read_error);
+        let both = async { tokio::join!(biased; read::store_id(connection), read(connection)) };
+        let both = tokio::time::timeout(READ_TIMEOUT, both).await;
+        let (found, result) = both.map_err(|late| Error::Timeout(late.into()))?;
         // Done, so it goes back to the pool.
         self.connection = None;
-        result
+        identity.check(found.map_err(read_error)?)?;
+        result.map_err(read_error)
     }
+}
+
+/// Reads on a connection of a pool.
+async fn run<T>(
+    pool: &Pool,
+    identity: &Identity,
+    read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, Error> {
+    let connection = pool.get().await.map(Reader::new);
+    let read = match connection {
+        Ok(reader) => reader.run(identity, read).await,
+        Err(error) => Err(Error::Unavailable(error.into())),
+    };
+    read.map_err(without_tables)
 }
 
 impl Drop for Reader {
@@ -118,7 +141,7 @@ impl Drop for Reader {
 }
 
 fn pool(target: &Target, connections: usize) -> Result<Pool, String> {
-    let Target { config, tls } = target.with_options("-c plan_cache_mode=force_custom_plan");
+    let Target { config, tls, .. } = target.with_options("-c plan_cache_mode=force_custom_plan");
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(connections)
@@ -130,19 +153,33 @@ fn pool(target: &Target, connections: usize) -> Result<Pool, String> {
         .map_err(|error| error.to_string())
 }
 
+/// Deletes entries that are old by the database's clock, except the last ones of each lane: that clock may
+/// jump. Their order is that of the lane's numbers; batches without new events take none.
+const PRUNE: &str = "
+    WITH kept AS MATERIALIZED (
+        SELECT l.lane, oldest.* FROM lanes l CROSS JOIN LATERAL (
+            SELECT first_seq, committed_at, batch_id FROM batch_ledger
+            WHERE lane = l.lane
+            ORDER BY first_seq DESC, committed_at DESC, batch_id DESC OFFSET $2::bigint - 1 LIMIT 1
+        ) oldest
+        WHERE (SELECT store_id FROM store_identity) = $3
+    )
+    DELETE FROM batch_ledger b USING kept k
+    WHERE b.lane = k.lane AND b.entered_at < now() - make_interval(secs => $1)
+    AND (b.first_seq, b.committed_at, b.batch_id) < (k.first_seq, k.committed_at, k.batch_id)";
+
 /// Keeps the ledger short, for ever.
-async fn prune(pool: Pool) {
-    let sql = "DELETE FROM batch_ledger WHERE entered_at < now() - make_interval(secs => $1)";
-    let retention = LEDGER_RETENTION.as_secs_f64();
+async fn prune(pool: Pool, identity: Arc<Identity>) {
     let mut interval = tokio::time::interval(LEDGER_PRUNE_INTERVAL);
     loop {
         interval.tick().await;
-        let pruned = async {
-            let connection = pool.get().await.map(Reader::new);
-            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.run(async |pruner| pruner.execute(sql, &[&retention]).await).await
-        };
-        if let Err(error) = pruned.await {
+        let values = (LEDGER_RETENTION.as_secs_f64(), LEDGER_ENTRIES, identity.id());
+        let pruned = run(&pool, &identity, async |pruner| {
+            pruner.execute(PRUNE, &[&values.0, &values.1, &values.2]).await
+        });
+        if let Err(error) = identity.logged(pruned.await)
+            && !error.is_logged()
+        {
             warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");
         }
     }
@@ -171,6 +208,31 @@ fn is_passing(code: &SqlState) -> bool {
     )
 }
 
+/// Makes an error of a database that has not the tables, or is not there any more, one of another store.
+fn without_tables(error: Error) -> Error {
+    match error {
+        Error::Unavailable(cause) | Error::Fault(cause) if has_no_tables(&*cause) => {
+            Error::WrongStore(cause)
+        }
+        error => error,
+    }
+}
+
+fn has_no_tables(cause: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(cause);
+    while let Some(error) = cause {
+        let reply = error.downcast_ref::<DbError>();
+        if reply.is_some_and(|reply| WITHOUT_TABLES.contains(reply.code())) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+const WITHOUT_TABLES: [SqlState; 3] =
+    [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::INVALID_CATALOG_NAME];
+
 /// Whether a commit failed because the server takes no writes any more.
 fn is_demoted(error: &Error) -> bool {
     let Error::Unavailable(cause) = error else { return false };
@@ -188,11 +250,11 @@ fn read_error(error: tokio_postgres::Error) -> Error {
 #[async_trait]
 impl Store for PostgresStore {
     fn id(&self) -> Uuid {
-        self.id
+        self.identity.id()
     }
 
     fn location(&self) -> &str {
-        &self.location
+        self.identity.location()
     }
 
     fn lanes(&self) -> u16 {
@@ -200,6 +262,7 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        let was_wrong = self.identity.is_wrong();
         let mut lane = self.lanes[usize::from(batch.lane)].lock().await;
         let result = tokio::time::timeout(COMMIT_TIMEOUT, lane.commit(&batch)).await;
         let result = result.unwrap_or_else(|late| {
@@ -211,43 +274,41 @@ impl Store for PostgresStore {
             self.readers.retain(|_, _| false);
             self.prober.retain(|_, _| false);
         }
-        result
+        self.identity.confirmed(was_wrong, result.map_err(without_tables))
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
         let lanes = self.lanes();
-        self.reader().await?.run(async |reader| read::list(reader, lanes, &query).await).await
+        self.read(async |reader| read::list(reader, lanes, &query).await).await
     }
 
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
-        self.reader().await?.run(async |reader| read::get(reader, &keys, max_bytes).await).await
+        self.read(async |reader| read::get(reader, &keys, max_bytes).await).await
     }
 
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
         let topic = topic.as_deref();
-        self.reader().await?.run(async |reader| read::stats(reader, topic, max_topics).await).await
+        self.read(async |reader| read::stats(reader, topic, max_topics).await).await
     }
 
     async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
-        self.reader().await?.run(async |reader| read::heads(reader, &at).await).await
+        self.read(async |reader| read::heads(reader, &at).await).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
-        self.reader().await?.run(async |reader| read::read(reader, &query).await).await
+        self.read(async |reader| read::read(reader, &query).await).await
     }
 
     async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
-        self.reader().await?.run(async |reader| read::positions_at(reader, place).await).await
+        self.read(async |reader| read::positions_at(reader, place).await).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let answer = async {
-            let connection = self.prober.get().await.map(Reader::new);
-            let connection = connection.map_err(|error| Error::Unavailable(error.into()))?;
-            connection.run(async |prober| prober.simple_query("SELECT 1").await.map(drop)).await
-        };
+        let was_wrong = self.identity.is_wrong();
+        let answer = run(&self.prober, &self.identity, async |_| Ok(()));
         let answer = tokio::time::timeout(PING_TIMEOUT, answer).await;
-        answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())))
+        let answer = answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())));
+        self.identity.confirmed(was_wrong, answer)
     }
 
     async fn close(&self) {

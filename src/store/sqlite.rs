@@ -1,20 +1,17 @@
 //! The embedded store: one SQLite file, one writer thread, some readers beside it. What it does not
 //! have is concurrency between writers; SQLite has none.
 
-use std::{
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
     Batch, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place, Stats, Store,
     check_lanes,
+    identity::Identity,
     judge::{Judgement, Original},
 };
 use crate::{
@@ -22,10 +19,14 @@ use crate::{
     limits::{LOCK_TIMEOUT, READ_CONNECTIONS, SQLITE_CACHE_KIB},
 };
 
+mod clock;
+mod file;
 mod read;
 mod restored;
 mod verify;
 mod write;
+
+use file::DatabaseFile;
 
 pub use restored::restored;
 pub use verify::verify;
@@ -37,15 +38,35 @@ mod migrations {
 /// A store in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    id: Uuid,
-    location: String,
+    source: Arc<Source>,
     writer: write::Writer,
     readers: Arc<read::Readers>,
     /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
     prober: Arc<read::Readers>,
-    /// Held as long as the store is open, so that no second service writes to the file.
-    lock: File,
 }
+
+/// What connections are opened to: a file, and the store that must be in it.
+#[derive(Debug)]
+struct Source {
+    identity: Identity,
+    file: DatabaseFile,
+}
+
+impl Source {
+    /// Fails if the path does not lead to the opened file any more.
+    fn check(&self) -> Result<(), Error> {
+        self.file.check().map_err(|reason| Error::WrongStore(reason.into()))
+    }
+
+    /// Fails if a connection leads to another store.
+    fn check_store(&self, connection: &Connection) -> Result<(), Error> {
+        self.check()?;
+        let found = connection.query_row(STORE_ID, [], |row| row.get(0)).optional()?;
+        self.identity.check(found)
+    }
+}
+
+const STORE_ID: &str = "SELECT store_id FROM store_identity";
 
 impl SqliteStore {
     /// Opens the file at `path`, making it and its folder if they are not there.
@@ -65,19 +86,20 @@ impl SqliteStore {
                 ))
             })?;
         }
-        let lock = lock(path).map_err(unreachable)?;
-        let mut connection = connect(path).map_err(sql)?;
+        let file = DatabaseFile::open(path).map_err(unreachable)?;
+        let mut connection = connect(file.path()).map_err(sql)?;
         migrate(&mut connection, path)?;
         let lanes = lanes(&connection).map_err(sql)?;
         check_lanes(lanes.iter().map(|(lane, _)| *lane)).map_err(unreachable)?;
         lanes.into_iter().for_each(|(_, latest)| super::warn_of_future(latest.0));
-        let identity = "SELECT store_id FROM store_identity";
-        let id = connection.query_row(identity, [], |row| row.get(0)).map_err(sql)?;
-        let writer = write::Writer::spawn(path, connection)
+        let id = connection.query_row(STORE_ID, [], |row| row.get(0)).map_err(sql)?;
+        let identity = Identity::new(id, location.clone());
+        let source = Arc::new(Source { identity, file });
+        let writer = write::Writer::spawn(Arc::clone(&source), connection)
             .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
-        let readers = |connections| Arc::new(read::Readers::new(path, connections));
+        let readers = |connections| Arc::new(read::Readers::new(&source, connections));
         let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
-        Ok(Self { id, location, writer, readers, prober, lock })
+        Ok(Self { source, writer, readers, prober })
     }
 }
 
@@ -92,27 +114,11 @@ fn store_location(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
-/// Takes the lock file beside the database.
-fn lock(path: &Path) -> Result<File, String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let file =
-        File::create(&name).map_err(|error| format!("cannot write {}: {error}", name.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err("another event-aggregator is using it; stop that one, or name another file with \
-                 --database-url sqlite:PATH"
-                .to_owned())
-        }
-        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", name.display())),
-    }
-}
-
 /// Opens the file for writing.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    // The file is there. If it is gone meanwhile, a new one would hold nothing.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
     // FULL: the log is flushed before a commit returns, so what was acknowledged survives a power
     // cut.
     let journal: String =
@@ -175,11 +181,11 @@ impl From<rusqlite::Error> for Error {
 #[async_trait]
 impl Store for SqliteStore {
     fn id(&self) -> Uuid {
-        self.id
+        self.source.identity.id()
     }
 
     fn location(&self) -> &str {
-        &self.location
+        self.source.identity.location()
     }
 
     fn lanes(&self) -> u16 {
@@ -187,16 +193,17 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
+        let was_wrong = self.source.identity.is_wrong();
         let result = self.writer.commit(batch).await;
         if let Err(Error::Unknown(_)) = result {
             // With all connections closed the next one reads what the file really holds, and the
             // ledger in it says whether the batch was committed.
-            warn!("an error of the disk: closing the SQLite file and opening it again");
+            warn!("closing the SQLite file and opening it again");
             let closed = tokio::try_join!(self.readers.suspend(), self.prober.suspend());
             let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
             self.writer.reopen().await?;
         }
-        result
+        self.source.identity.confirmed(was_wrong, result)
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
@@ -225,7 +232,10 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.prober.run(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+        let was_wrong = self.source.identity.is_wrong();
+        let source = Arc::clone(&self.source);
+        let answer = self.prober.run(move |connection| source.check_store(connection)).await;
+        self.source.identity.confirmed(was_wrong, answer)
     }
 
     async fn close(&self) {
@@ -233,10 +243,7 @@ impl Store for SqliteStore {
         self.readers.close();
         self.prober.close();
         self.writer.close().await;
-        // A process that is being started just now may have the file open for a moment longer.
-        if let Err(error) = self.lock.unlock() {
-            warn!(%error, "cannot give up the lock of the SQLite file");
-        }
+        self.source.file.unlock();
     }
 }
 

@@ -129,6 +129,21 @@ async fn a_pooler_that_ignores_settings_is_noticed() {
             &["a session that was opened with", "pooler", "name the database server itself"],
         );
     };
+    tokio::task::spawn_blocking(run.clone()).await.expect("refused");
+    // Also if all settings happen to be the defaults there.
+    for setting in [
+        "synchronous_commit = on",
+        "default_transaction_isolation = 'read committed'",
+        "statement_timeout = 15000",
+        "lock_timeout = 5000",
+        "idle_in_transaction_session_timeout = 10000",
+        "client_connection_check_interval = 1000",
+        "timezone = 'UTC'",
+    ] {
+        let database = connect(&server.url).await;
+        let sql = format!("ALTER DATABASE postgres SET {setting}");
+        database.batch_execute(&sql).await.expect(setting);
+    }
     tokio::task::spawn_blocking(run).await.expect("refused");
 }
 

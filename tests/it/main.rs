@@ -16,6 +16,7 @@ mod failing_disk;
 mod faults;
 mod fuzz;
 mod harness;
+mod identity;
 mod import;
 mod lines;
 mod model;

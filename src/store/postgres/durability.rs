@@ -3,7 +3,10 @@
 use tokio_postgres::Client;
 use tracing::warn;
 
-use super::{OpenError, session};
+use super::{
+    OpenError,
+    session::{self, Target},
+};
 use crate::store::Durability;
 
 /// What to do about a pooler.
@@ -12,11 +15,19 @@ pub(super) const NO_POOLER: &str =
 
 /// Sees to it that sessions have the settings that they were opened with. A pooler may ignore them, and
 /// then neither the durability nor the bounds of statements are what the service relies on.
-pub(super) async fn check_session(client: &Client, database: &str) -> Result<(), OpenError> {
+pub(super) async fn check_session(client: &Client, target: &Target) -> Result<(), OpenError> {
+    let database = target.describe();
     let wanted = session::settings();
     let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
     let sql = "SELECT name, setting FROM pg_settings WHERE name = ANY($1)";
-    let refused = |reason| OpenError::Unreachable { database: database.to_owned(), reason };
+    let refused = |reason| OpenError::Unreachable { database: database.clone(), reason };
+    let marked = "SELECT current_setting($1, true) IS NOT DISTINCT FROM $2";
+    let marked = client.query_one(marked, &[&session::MARK, &target.mark]).await;
+    if !marked.map_err(|error| refused(session::advice(&error)))?.get::<_, bool>(0) {
+        return Err(refused(format!(
+            "a session that was opened with settings does not have them: {NO_POOLER}"
+        )));
+    }
     let rows = client.query(sql, &[&names]).await;
     let rows = rows.map_err(|error| refused(session::advice(&error)))?;
     for row in rows {

@@ -20,6 +20,7 @@ use tokio_postgres::{
     error::{Severity, SqlState},
 };
 use tokio_stream::StreamExt;
+use uuid::Uuid;
 
 use super::{
     Batch, Error, Judgement, Original,
@@ -30,16 +31,21 @@ use super::{
 };
 use crate::{
     event::{Outcome, Timestamp},
-    limits::INLINE_COMPARED_BYTES,
+    limits::{FUTURE_TOLERANCE, INLINE_COMPARED_BYTES},
+    store::identity::other_store,
 };
 
 /// The statement that stores events that are new, and counts. Gives the events the next numbers of
-/// the lane, and the time, which never runs backwards within a lane. Public so that a benchmark can drive
-/// it without the service.
+/// the lane, and the time, which never runs backwards within a lane and never far ahead of the database's
+/// clock. Does nothing, and gives no row, if the store is another one. Public so that a benchmark can
+/// drive it without the service.
 pub const STORE: &str = "
     WITH lane AS (
-        UPDATE lanes SET head = head + $3, last_received_at = greatest(last_received_at, $4)
-        WHERE lane = $2 RETURNING head - $3 AS base, last_received_at
+        UPDATE lanes SET head = head + $3,
+            last_received_at =
+                greatest(last_received_at, least($4, now() + make_interval(secs => $16)))
+        WHERE lane = $2 AND (SELECT store_id FROM store_identity) = $15
+        RETURNING head - $3 AS base, last_received_at
     ), fence AS (
         INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
         SELECT $1, $2, lane.base + 1, $3, lane.last_received_at FROM lane
@@ -71,7 +77,10 @@ pub const STORE: &str = "
     )
     SELECT received_at FROM fence";
 
-const LOCK: &str = "SELECT head FROM lanes WHERE lane = $1 FOR UPDATE";
+/// Gives no row if the store is another one.
+const LOCK: &str = "
+    SELECT head FROM lanes WHERE lane = $1 AND (SELECT store_id FROM store_identity) = $2
+    FOR UPDATE";
 
 const LEDGER: &str = "SELECT first_seq, events, committed_at FROM batch_ledger WHERE batch_id = $1";
 
@@ -88,6 +97,8 @@ const LOOK: &str = "
 #[derive(Debug)]
 pub(super) struct Lane {
     target: Target,
+    /// The store that was opened.
+    store_id: Uuid,
     session: Option<Prepared>,
     /// Whether the last batch was all new, so that the next one probably is.
     all_new: bool,
@@ -97,6 +108,7 @@ pub(super) struct Lane {
 #[derive(Debug)]
 struct Prepared {
     session: Session,
+    store_id: Uuid,
     store: Statement,
     lock: Statement,
     ledger: Statement,
@@ -104,8 +116,8 @@ struct Prepared {
 }
 
 impl Lane {
-    pub(super) fn new(target: Target) -> Self {
-        Self { target, session: None, all_new: true }
+    pub(super) fn new(target: Target, store_id: Uuid) -> Self {
+        Self { target, store_id, session: None, all_new: true }
     }
 
     /// Gives the connection up, whatever it is doing.
@@ -120,7 +132,7 @@ impl Lane {
             _ => {
                 // An earlier try may have got through before the connection broke.
                 self.all_new = false;
-                Prepared::open(&self.target).await?
+                Prepared::open(&self.target, self.store_id).await?
             }
         };
         // An error, or a dropped future, leaves the session behind: the database rolls back what
@@ -141,10 +153,11 @@ impl Lane {
 }
 
 impl Prepared {
-    async fn open(target: &Target) -> Result<Self, Error> {
+    async fn open(target: &Target, store_id: Uuid) -> Result<Self, Error> {
         let open = async {
             let session = target.connect().await?;
             Ok(Self {
+                store_id,
                 store: session.prepare(STORE).await?,
                 lock: session.prepare(LOCK).await?,
                 ledger: session.prepare(LEDGER).await?,
@@ -164,7 +177,8 @@ impl Prepared {
         judgement: &Judgement<'_>,
     ) -> Result<Option<Timestamp>, Error> {
         match self.store(batch, judgement).await {
-            Ok(received_at) => Ok(Some(received_at)),
+            Ok(Some(received_at)) => Ok(Some(received_at)),
+            Ok(None) => Err(other_store()),
             Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(None),
             Err(error) => Err(write_error(error)),
         }
@@ -187,18 +201,18 @@ impl Prepared {
 
         // Sent in one go. Each statement takes its snapshot when it runs, the later ones with the
         // lock already held.
-        let lane: [&(dyn ToSql + Sync); 1] = [&lane];
+        let lane: [&(dyn ToSql + Sync); 2] = [&lane, &self.store_id];
         let batch_id: [&(dyn ToSql + Sync); 1] = [&batch.id];
         let keys: [&(dyn ToSql + Sync); 2] = [&topics, &ids];
         let (begun, locked, ledger, look) = tokio::join! {
             biased;
             self.session.batch_execute("BEGIN"),
-            self.session.query_one(&self.lock, &lane),
+            self.session.query_opt(&self.lock, &lane),
             self.session.query_opt(&self.ledger, &batch_id),
             self.session.query_raw(&self.look, keys),
         };
         begun.map_err(certain)?;
-        locked.map_err(certain)?;
+        locked.map_err(certain)?.ok_or_else(other_store)?;
         let applied = ledger.and_then(|row| row.as_ref().map(Applied::read).transpose());
         let applied = applied.map_err(certain)?;
         let stored = look.map_err(certain)?;
@@ -207,7 +221,9 @@ impl Prepared {
         if let Some(applied) = applied {
             // That it can be seen means that it is on this server's disk. It is on a synchronous standby
             // as well when something that comes after it is.
-            self.session.execute(TOUCH, &batch_id).await.map_err(write_error)?;
+            if self.session.execute(TOUCH, &batch_id).await.map_err(write_error)? != 1 {
+                return Err(Error::Unavailable("the entry in the ledger is gone".into()));
+            }
             self.session.batch_execute("COMMIT").await.map_err(write_error)?;
             return Ok(applied.received_at);
         }
@@ -218,21 +234,22 @@ impl Prepared {
         };
         // COMMIT of a failed transaction is answered without an error, so its own answer counts
         // only after the statement's.
-        let received_at = written.map_err(write_error)?;
+        let received_at = written.map_err(write_error)?.ok_or_else(other_store)?;
         committed.map_err(write_error)?;
         Ok(received_at)
     }
 
+    /// Nothing if the store is another one.
     async fn store(
         &self,
         batch: &Batch,
         judgement: &Judgement<'_>,
-    ) -> Result<Timestamp, tokio_postgres::Error> {
+    ) -> Result<Option<Timestamp>, tokio_postgres::Error> {
         let rows = Rows::of(batch, judgement);
         let tallies = Tallies::of(judgement.counters());
         let row = self
             .session
-            .query_one(
+            .query_opt(
                 &self.store,
                 &[
                     &batch.id,
@@ -249,10 +266,12 @@ impl Prepared {
                     &tallies.received,
                     &tallies.unique_processed,
                     &tallies.conflicts,
+                    &self.store_id,
+                    &FUTURE_TOLERANCE.as_secs_f64(),
                 ],
             )
             .await?;
-        row.try_get::<_, OffsetDateTime>(0).map(Into::into)
+        row.map(|row| row.try_get::<_, OffsetDateTime>(0).map(Into::into)).transpose()
     }
 }
 
@@ -264,8 +283,15 @@ fn certain(error: tokio_postgres::Error) -> Error {
         {
             Error::Fault(error.into())
         }
+        // A row that was received and cannot be decoded.
+        None if !error.is_closed() && !is_of_connection(&error) => Error::Fault(error.into()),
         _ => Error::Unavailable(error.into()),
     }
+}
+
+/// Whether the cause of an error that is no reply lies in the connection.
+fn is_of_connection(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_none_or(|cause| cause.is::<std::io::Error>())
 }
 
 /// Judges the new events at `places` by the rows that were found for them, one row in memory at a

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     OpenError, chain, durability,
+    schema::{self, Schemas},
     session::{ConnectError, Target, advice},
 };
 use crate::{
@@ -32,6 +33,8 @@ pub(super) fn migrations() -> Vec<refinery::Migration> {
 pub(super) struct Opened {
     pub(super) store_id: Uuid,
     pub(super) lanes: u16,
+    /// Where its tables are.
+    pub(super) schema: String,
 }
 
 /// Waits for the database, checks and migrates it, and says what it is.
@@ -52,9 +55,8 @@ pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Ope
         .map_err(|error| unreachable(error.advice()))?;
 
     check_server(&session, &database).await?;
-    durability::check_session(&session, &database).await?;
-    durability::check(&session, &database, demanded).await?;
-    migrate(session.as_mut(), &database).await?;
+    durability::check_session(&session, target).await?;
+    let schema = migrate(session.as_mut(), &database, demanded).await?;
 
     let identity = "SELECT store_id, array(SELECT lane FROM lanes ORDER BY lane),
                            (SELECT max(last_received_at) FROM lanes) FROM store_identity";
@@ -65,7 +67,7 @@ pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Ope
     if let Some(latest) = row.get::<_, Option<OffsetDateTime>>(2) {
         super::super::warn_of_future(latest.into());
     }
-    Ok(Opened { store_id: row.get(0), lanes })
+    Ok(Opened { store_id: row.get(0), lanes, schema })
 }
 
 pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), OpenError> {
@@ -85,14 +87,26 @@ pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), 
     Ok(())
 }
 
-/// Applies the migrations, one instance at a time.
-async fn migrate(client: &mut Client, database: &str) -> Result<(), OpenError> {
+/// Finds the tables, sees whether they are safe there, and applies the migrations, one instance at a time.
+/// Says in which schema they are, to which the session is kept from then on.
+async fn migrate(
+    client: &mut Client,
+    database: &str,
+    demanded: Durability,
+) -> Result<String, OpenError> {
     let failed = |reason: String| OpenError::Migration { database: database.to_owned(), reason };
     let sql = |error: tokio_postgres::Error| failed(chain(&error));
 
     lock(client).await.map_err(sql)?.then_some(()).ok_or_else(|| {
         failed(format!("another instance has been at it for {} s", MIGRATION_WAIT.as_secs()))
     })?;
+    let schemas = Schemas::look(client, database).await?;
+    let schema = match schemas.existing(database)? {
+        Some(existing) => existing.to_owned(),
+        None => schemas.for_creation(database)?.to_owned(),
+    };
+    schema::pin(client, &schema).await.map_err(sql)?;
+    durability::check(client, database, demanded).await?;
     // A migration of a large table takes as long as it takes.
     client.batch_execute("SET statement_timeout = 0").await.map_err(sql)?;
     let runner = migrations::migrations::runner();
@@ -101,9 +115,9 @@ async fn migrate(client: &mut Client, database: &str) -> Result<(), OpenError> {
     match result {
         Ok(report) => {
             for migration in report.applied_migrations() {
-                info!(%migration, "migrated");
+                info!(%migration, schema, "migrated");
             }
-            Ok(())
+            Ok(schema)
         }
         Err(error) => Err(super::super::migration_failed(
             &error,

@@ -6,6 +6,7 @@ use postgres_types::ToSql;
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::{Error, Row};
 use tokio_stream::StreamExt;
+use uuid::Uuid;
 
 use super::{FeedQuery, Found, ListQuery, Page, Stats};
 use crate::{
@@ -147,6 +148,13 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
         more: candidates > rows.len() as i64,
         events: rows.iter().map(event).collect::<Result<_, _>>()?,
     })
+}
+
+/// Which store this is.
+pub(super) async fn store_id(connection: &Object) -> Result<Option<Uuid>, Error> {
+    let statement = connection.prepare_cached("SELECT store_id FROM store_identity").await?;
+    let row = connection.query_opt(&statement, &[]).await?;
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 /// See [`super::Store::heads`]. Times are those of the events, whatever the rows of the lanes say.

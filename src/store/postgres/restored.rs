@@ -2,7 +2,12 @@
 
 use uuid::Uuid;
 
-use super::{OpenError, chain, open, session::Target, verify::schema_version};
+use super::{
+    OpenError, chain, open,
+    schema::{self, Schemas},
+    session::Target,
+    verify::schema_version,
+};
 use crate::{
     store::verify::{Failed, check_schema},
     token,
@@ -22,7 +27,14 @@ pub async fn restored(url: &str) -> Result<String, Failed> {
         database: database.clone(),
         reason: chain(&error),
     };
-    let found = schema_version(&session).await.map_err(failed)?;
+    let schemas = Schemas::look(&session, &database).await?;
+    let found = match schemas.existing(&database)? {
+        Some(schema) => {
+            schema::pin(&session, schema).await.map_err(failed)?;
+            schema_version(&session).await.map_err(failed)?
+        }
+        None => None,
+    };
     check_schema(found, &open::migrations(), &database)?;
     let change = async {
         let transaction = session.as_mut().transaction().await?;

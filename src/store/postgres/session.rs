@@ -13,6 +13,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::{OpenError, chain, tls};
 use crate::limits::{
@@ -43,7 +44,12 @@ pub(super) fn settings() -> [(&'static str, String); 7] {
 pub(super) struct Target {
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
+    /// The value of [`MARK`] in its sessions.
+    pub(super) mark: String,
 }
+
+/// A setting of sessions that has a random value, so that a pooler that ignores settings cannot have it.
+pub(super) const MARK: &str = "event_aggregator.session";
 
 impl Target {
     /// Reads a database URL and adds the settings that the service relies on.
@@ -85,7 +91,9 @@ impl Target {
             .map_err(|reason| OpenError::Unreachable { database: describe(&config), reason })?;
         let settings =
             settings().map(|(name, value)| format!("-c {name}={}", value.replace(' ', "\\ ")));
-        Ok(Self { config, tls }.with_options(&settings.join(" ")))
+        let mark = Uuid::new_v4().simple().to_string();
+        let options = format!("{} -c {MARK}={mark}", settings.join(" "));
+        Ok(Self { config, tls, mark }.with_options(&options))
     }
 
     /// The same with more session settings. Those named last count.

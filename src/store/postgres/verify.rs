@@ -3,7 +3,11 @@
 use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use tokio_stream::StreamExt;
 
-use super::{OpenError, chain, open, session::Target};
+use super::{
+    OpenError, chain, open,
+    schema::{self, Schemas},
+    session::Target,
+};
 use crate::{
     limits::MAX_DIFFERENCES,
     store::{
@@ -82,7 +86,14 @@ pub async fn verify(url: &str) -> Result<Report, Failed> {
         database: database.clone(),
         reason: chain(&error),
     };
-    let found = schema_version(&session).await.map_err(unreadable)?;
+    let schemas = Schemas::look(&session, &database).await?;
+    let found = match schemas.existing(&database)? {
+        Some(schema) => {
+            schema::pin(&session, schema).await.map_err(unreadable)?;
+            schema_version(&session).await.map_err(unreadable)?
+        }
+        None => None,
+    };
     check_schema(found, &open::migrations(), &database)?;
     compare(session.as_mut(), &database).await.map_err(unreadable)
 }

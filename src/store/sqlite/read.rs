@@ -2,7 +2,6 @@
 
 use std::{
     panic::resume_unwind,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -13,7 +12,7 @@ use tokio::{
     task::JoinError,
 };
 
-use super::{Error, FeedQuery, Found, ListQuery, Page, Stats, write::Micros};
+use super::{Error, FeedQuery, Found, ListQuery, Page, Source, Stats, write::Micros};
 use crate::{
     event::{Event, EventKey, Name, Payload, Position, Timestamp},
     limits::{READ_CONNECTION_WAIT, STATEMENT_TIMEOUT},
@@ -23,7 +22,7 @@ use crate::{
 /// Connections that only read.
 #[derive(Debug)]
 pub(super) struct Readers {
-    path: PathBuf,
+    source: Arc<Source>,
     idle: Mutex<Vec<Connection>>,
     /// How many there may be.
     connections: usize,
@@ -31,9 +30,9 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path, connections: usize) -> Self {
+    pub(super) fn new(source: &Arc<Source>, connections: usize) -> Self {
         Self {
-            path: path.to_owned(),
+            source: Arc::clone(source),
             idle: Mutex::new(Vec::new()),
             connections,
             permits: Arc::new(Semaphore::new(connections)),
@@ -41,9 +40,9 @@ impl Readers {
     }
 
     /// Runs `read` on a connection of its own, for [`STATEMENT_TIMEOUT`] at most.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static, E: Into<Error> + Send + 'static>(
         self: &Arc<Self>,
-        read: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+        read: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Error> {
         let permit =
             tokio::time::timeout(READ_CONNECTION_WAIT, self.permits.clone().acquire_owned())
@@ -53,6 +52,7 @@ impl Readers {
         let readers = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
+            readers.source.check()?;
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut connection = match idle {
                 Some(connection) => connection,
@@ -60,12 +60,12 @@ impl Readers {
             };
             let deadline = Instant::now() + STATEMENT_TIMEOUT;
             connection.progress_handler(10_000, Some(move || Instant::now() > deadline))?;
-            let result = read(&mut connection);
+            let result = read(&mut connection).map_err(Into::into);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result
         });
         match task.await.map_err(JoinError::try_into_panic) {
-            Ok(result) => result.map_err(Error::from),
+            Ok(result) => self.source.identity.logged(result),
             // A fault of the program, which is no outage.
             Err(Ok(panic)) => resume_unwind(panic),
             Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),
@@ -84,10 +84,11 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn connect(&self) -> Result<Connection> {
+    fn connect(&self) -> Result<Connection, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = Connection::open_with_flags(self.source.file.path(), flags)?;
         connection.busy_timeout(crate::limits::LOCK_TIMEOUT)?;
+        self.source.check_store(&connection)?;
         Ok(connection)
     }
 }

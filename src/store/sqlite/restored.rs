@@ -6,7 +6,7 @@ use rusqlite::params;
 use uuid::Uuid;
 
 use super::{
-    OpenError, connect, lock, migrations, store_location,
+    DatabaseFile, OpenError, connect, migrations, store_location,
     verify::{advice, schema_version},
 };
 use crate::{
@@ -24,12 +24,12 @@ pub fn restored(path: &Path) -> Result<String, Failed> {
         let reason = "there is no such file; name another with --database-url or --data-dir";
         return Err(unreachable(reason.to_owned()).into());
     }
-    let _lock = lock(path).map_err(unreachable)?;
+    let file = DatabaseFile::open(path).map_err(unreachable)?;
     let failed = |error: rusqlite::Error| Failed::Change {
         database: database.clone(),
         reason: advice(&error),
     };
-    let mut connection = connect(path).map_err(failed)?;
+    let mut connection = connect(file.path()).map_err(failed)?;
     let found = schema_version(&connection).map_err(failed)?;
     check_schema(found, migrations::migrations::runner().get_migrations(), &database)?;
     let mut change = || {

@@ -62,7 +62,9 @@ pub fn verify(path: &Path) -> std::result::Result<Report, Failed> {
         database: database.clone(),
         reason: advice(&error),
     };
-    let mut connection = connect(path).map_err(unreadable)?;
+    // An absolute path is no URI to SQLite.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut connection = connect(&absolute).map_err(unreadable)?;
     let found = schema_version(&connection).map_err(unreadable)?;
     check_schema(found, migrations::migrations::runner().get_migrations(), &database)?;
     let sound = is_sound(&connection).map_err(unreadable)?;

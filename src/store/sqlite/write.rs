@@ -4,7 +4,6 @@ use std::{
     io,
     ops::Range,
     panic::resume_unwind,
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI32, Ordering},
@@ -22,10 +21,11 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::{Batch, Error, Judgement, Original};
+use super::{Batch, Error, Judgement, Original, Source, clock::Clock, file::LogFiles};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
+    limits::{LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
+    store::chain,
 };
 
 /// A handle to the writer thread.
@@ -41,13 +41,13 @@ enum Job {
 }
 
 impl Writer {
-    pub(super) fn spawn(path: &Path, connection: Connection) -> io::Result<Self> {
-        let path = path.to_owned();
+    pub(super) fn spawn(source: Arc<Source>, connection: Connection) -> io::Result<Self> {
+        let log = LogFiles::of(&connection)?;
         // One job at a time: the queue is in front of the store, not in it.
         let (jobs, queue) = mpsc::channel(1);
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || work(&path, connection, queue))?;
+            .spawn(move || work(&source, (connection, log), queue))?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
     }
 
@@ -109,16 +109,23 @@ fn stopped() -> Error {
     Error::Unavailable("the SQLite writer has stopped".into())
 }
 
-fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
+fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiver<Job>) {
     let log_pages = Arc::new(AtomicI32::new(0));
-    let mut connection = Some(connection);
-    connection.iter_mut().for_each(|connection| count_log(connection, &log_pages));
+    let mut opened = Some(opened);
+    opened.iter_mut().for_each(|(connection, _)| count_log(connection, &log_pages));
+    let mut clock = Clock::new(Timestamp::now(), Instant::now());
     let mut pruned: Option<Instant> = None;
     while let Some(job) = queue.blocking_recv() {
         // Nobody waits any more if the lane task is gone; the work is done all the same.
-        match (job, &mut connection) {
-            (Job::Commit { batch, reply }, Some(connection)) => {
-                let _ = reply.send(commit(connection, &batch));
+        match (job, &mut opened) {
+            (Job::Commit { batch, reply }, Some((connection, log))) => {
+                let received_at = clock.bounded(batch.received_at, Instant::now());
+                let committed = commit_in_place(source, log, connection, &batch, received_at);
+                let is_wrong = matches!(committed, Err(Error::WrongStore(_)));
+                let _ = reply.send(committed);
+                if is_wrong {
+                    continue;
+                }
                 if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
                     if let Err(error) = prune(connection) {
                         warn!(%error, "cannot prune the batch ledger; trying again later");
@@ -132,20 +139,32 @@ fn work(path: &Path, connection: Connection, mut queue: mpsc::Receiver<Job>) {
             }
             (Job::Commit { reply, .. }, None) => {
                 let closed = "the SQLite file is closed since an error of the disk";
-                let _ = reply.send(Err(Error::Unknown(closed.into())));
+                let unknown = || Err(Error::Unknown(closed.into()));
+                let _ = reply.send(source.check().and_then(|()| unknown()));
             }
-            (Job::Reopen { done }, connection) => {
-                close(connection.take());
-                *connection = super::connect(path)
-                    .inspect_err(|error| warn!(%error, "cannot open the SQLite file again"))
+            (Job::Reopen { done }, opened) => {
+                close(opened.take());
+                *opened = open(source)
+                    .inspect_err(|error| {
+                        warn!(error = chain(error), "cannot open the SQLite file again");
+                    })
                     .ok();
-                connection.iter_mut().for_each(|connection| count_log(connection, &log_pages));
+                opened.iter_mut().for_each(|(connection, _)| count_log(connection, &log_pages));
                 let _ = done.send(());
             }
         }
     }
     // Leaves one tidy file behind: without readers, closing also removes the log.
-    close(connection);
+    close(opened);
+}
+
+/// Opens the file again, if it is the same one.
+fn open(source: &Source) -> Result<(Connection, LogFiles), Error> {
+    source.check()?;
+    let connection = super::connect(source.file.path())?;
+    source.check_store(&connection)?;
+    let log = LogFiles::of(&connection).map_err(|error| Error::Unavailable(error.into()))?;
+    Ok((connection, log))
 }
 
 /// Counts the pages in the log instead of moving them when they are too many: SQLite would do that
@@ -168,17 +187,46 @@ fn checkpoint(connection: &Connection) {
     }
 }
 
-fn close(connection: Option<Connection>) {
-    if let Some(Err((_, error))) = connection.map(Connection::close) {
+fn close(opened: Option<(Connection, LogFiles)>) {
+    if let Some(Err((_, error))) = opened.map(|(connection, _)| connection.close()) {
         warn!(%error, "cannot close the SQLite file cleanly");
     }
 }
 
-fn commit(connection: &mut Connection, batch: &Batch) -> Result<Vec<Outcome>, Error> {
+/// Commits a batch, and answers only if what was committed has its name: what is in a file or a log that
+/// was removed is lost with the process. The ledger tells of it if the file comes back.
+fn commit_in_place(
+    source: &Source,
+    log: &LogFiles,
+    connection: &mut Connection,
+    batch: &Batch,
+    received_at: Timestamp,
+) -> Result<Vec<Outcome>, Error> {
+    source.check()?;
+    let outcomes = commit(connection, batch, received_at)?;
+    source.check()?;
+    if log.are_there() {
+        return Ok(outcomes);
+    }
+    // It still has its files, without names. What is in the log is moved into the database file, and that
+    // is opened again, with new ones.
+    let removed = "the files beside the SQLite file were removed";
+    let checkpoint = "PRAGMA wal_checkpoint(FULL)";
+    match connection.query_row(checkpoint, [], |row| row.get(0))? {
+        false => Err(Error::Unknown(removed.into())),
+        true => Err(Error::Unavailable(format!("{removed}, and it is being read").into())),
+    }
+}
+
+fn commit(
+    connection: &mut Connection,
+    batch: &Batch,
+    received_at: Timestamp,
+) -> Result<Vec<Outcome>, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut judgement = Judgement::new(batch);
     let Some((seqs, received_at)) = applied(&transaction, batch)? else {
-        let received_at = store(&transaction, batch, &mut judgement)?;
+        let received_at = store(&transaction, batch, received_at, &mut judgement)?;
         transaction.commit()?;
         #[cfg(feature = "planted-bugs")]
         if crate::planted::is(crate::planted::Bug::CountersApart) {
@@ -220,12 +268,13 @@ fn applied(
 fn store(
     transaction: &Transaction<'_>,
     batch: &Batch,
+    received_at: Timestamp,
     judgement: &mut Judgement<'_>,
 ) -> Result<Timestamp, Error> {
     let (head, latest) = transaction
         .prepare_cached("SELECT head, last_received_at FROM lanes WHERE lane = ?1")?
         .query_row([batch.lane], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Micros>(1)?.0)))?;
-    let received_at = Micros(batch.received_at.max(latest));
+    let received_at = Micros(received_at.max(latest));
 
     let mut seq = head;
     let mut insert = transaction.prepare_cached(
@@ -315,10 +364,18 @@ fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i
         .optional()
 }
 
+/// Deletes entries that are old, except the last ones: the clock may jump. Their order is that of the
+/// numbers; batches without new events take none.
 fn prune(connection: &Connection) -> Result<()> {
     connection
-        .prepare_cached("DELETE FROM batch_ledger WHERE entered_at < (unixepoch() - ?1) * 1000000")?
-        .execute([LEDGER_RETENTION.as_secs() as i64])?;
+        .prepare_cached(
+            "DELETE FROM batch_ledger WHERE entered_at < (unixepoch() - ?1) * 1000000
+             AND (first_seq, committed_at, batch_id) < (
+                 SELECT first_seq, committed_at, batch_id FROM batch_ledger
+                 ORDER BY first_seq DESC, committed_at DESC, batch_id DESC LIMIT 1 OFFSET ?2 - 1
+             )",
+        )?
+        .execute([LEDGER_RETENTION.as_secs() as i64, LEDGER_ENTRIES])?;
     Ok(())
 }
 

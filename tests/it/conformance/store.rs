@@ -6,6 +6,7 @@ use event_aggregator::{
     app::{self, App},
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
+    limits::{FUTURE_TOLERANCE, LEDGER_ENTRIES},
     store::{
         Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Mark, OpenError, Place, Store,
         postgres::PostgresStore, sqlite::SqliteStore,
@@ -24,6 +25,9 @@ on_both_stores!(
     what_a_store_refuses_costs_its_neighbours_nothing,
     a_fault_of_the_program_is_no_outage,
     the_ledger_is_pruned_by_no_clock_of_an_instance,
+    a_clock_that_jumps_prunes_no_batch_in_doubt,
+    a_clock_far_ahead_is_not_believed,
+    times_in_the_future_are_repaired,
     no_page_is_longer_than_what_was_asked_for,
     keys_are_looked_up_until_the_answer_is_full,
     a_database_with_lanes_missing_is_refused,
@@ -268,7 +272,7 @@ async fn slow_pruning_does_not_look_like_an_outage() {
     blocker.batch_execute("BEGIN; LOCK TABLE batch_ledger").await.expect("lock");
     let store = open(&database).await;
     let pruning = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                   AND wait_event_type = 'Lock' AND query LIKE 'DELETE FROM batch_ledger%'";
+                   AND wait_event_type = 'Lock' AND query LIKE '%DELETE FROM batch_ledger%'";
     while database.number(pruning).await == 0 {
         tokio::task::yield_now().await;
     }
@@ -289,6 +293,8 @@ async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     let of_one_behind = Arc::new(Batch { id: id.into_uuid(), lane: 0, received_at, events });
     store.commit(Arc::clone(&of_one_behind)).await.expect("commit");
     store.commit(batch(&["old"])).await.expect("commit");
+    // The last ones are kept however old they are.
+    database.execute(&entries(backend, LEDGER_ENTRIES)).await;
     let age = match backend {
         Backend::Sqlite => "7200 * 1000000",
         Backend::Postgres => "interval '2 hours'",
@@ -308,6 +314,127 @@ async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     let outcomes = store.commit(of_one_behind).await.expect("commit");
     assert_eq!(outcomes[0].verdict, Verdict::Accepted, "the same batch");
     assert_eq!(store.stats(None, 0).await.expect("stats").totals.received, 3);
+    store.close().await;
+}
+
+/// Makes entries of so many batches behind those in the ledger of the first lane.
+fn entries(backend: Backend, count: i64) -> String {
+    match backend {
+        Backend::Sqlite => format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+             INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
+             SELECT randomblob(16), 0, 1000 + n, 0, unixepoch() * 1000000 FROM n"
+        ),
+        Backend::Postgres => format!(
+            "INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
+             SELECT gen_random_uuid(), 0, 1000 + n, 0, now() FROM generate_series(1, {count}) AS n"
+        ),
+    }
+}
+
+async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    // Its answer is lost. Then the clock of the database jumps, so that its entry looks old.
+    let in_doubt = batch(&["1", "2"]);
+    store.commit(Arc::clone(&in_doubt)).await.expect("commit");
+    let age = match backend {
+        Backend::Sqlite => "7200 * 1000000",
+        Backend::Postgres => "interval '2 hours'",
+    };
+    database.execute(&format!("UPDATE batch_ledger SET entered_at = entered_at - {age}")).await;
+    store.close().await;
+    drop(store);
+
+    // Pruning is the first thing that is done: on SQLite behind a commit. To know when it was done, there
+    // is an entry that it deletes: of more than are kept, the first one in order.
+    let sacrifice = match backend {
+        Backend::Sqlite => "randomblob(16), 0, -5, 0, 0, 0",
+        Backend::Postgres => "gen_random_uuid(), 0, -5, 0, 'epoch', 'epoch'",
+    };
+    let insert = format!(
+        "INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at, entered_at)
+         SELECT {sacrifice}"
+    );
+    database.execute(&insert).await;
+    // With the batch in doubt, and the one that is committed next on SQLite, exactly those kept.
+    let others = LEDGER_ENTRIES - if let Backend::Sqlite = backend { 2 } else { 1 };
+    database.execute(&entries(backend, others)).await;
+    let store = open(&database).await;
+    if let Backend::Sqlite = backend {
+        store.commit(batch(&["new"])).await.expect("commit");
+    }
+    while database.number("SELECT count(*) FROM batch_ledger WHERE first_seq = -5").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let outcomes = store.commit(in_doubt).await.expect("commit");
+    let verdicts: Vec<Verdict> = outcomes.iter().map(|outcome| outcome.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Accepted; 2], "the same batch, and sent once");
+    store.close().await;
+}
+
+async fn a_clock_far_ahead_is_not_believed(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    let now = || Timestamp::now().as_micros();
+    let tolerance = FUTURE_TOLERANCE.as_micros() as i64;
+    let ten_years = 10 * 365 * 86_400_000_000;
+    let outcomes = store.commit(batch_at(&["ahead"], now() + ten_years)).await.expect("commit");
+    let bounded = outcomes[0].first_received_at;
+    assert!(bounded.as_micros() <= now() + tolerance, "{bounded}");
+    let ahead = now() + tolerance / 2;
+    let outcomes = store.commit(batch_at(&["after"], ahead)).await.expect("commit");
+    assert!(outcomes[0].first_received_at >= bounded, "never backwards");
+    let listed = list(&*store, Filter::default()).await;
+    assert!(listed.iter().all(|event| event.received_at.as_micros() <= now() + tolerance));
+    store.close().await;
+}
+
+async fn times_in_the_future_are_repaired(backend: Backend) {
+    let database = TestDatabase::new(backend).await;
+    let store = open(&database).await;
+    for id in ["1", "2", "3"] {
+        store.commit(batch(&[id])).await.expect("commit");
+    }
+    // As an earlier version would have kept them.
+    let (year, of_lane) = match backend {
+        Backend::Sqlite => ("365 * 86400 * 1000000", "lane = 0"),
+        Backend::Postgres => ("interval '365 days'", "lane = 0"),
+    };
+    for late in [
+        format!("UPDATE processed_events SET received_at = received_at + {year} WHERE seq > 1"),
+        format!("UPDATE lanes SET last_received_at = last_received_at + {year} WHERE {of_lane}"),
+        format!("UPDATE audit_stats SET last_received_at = last_received_at + {year}"),
+    ] {
+        database.execute(&late).await;
+    }
+    let outcomes = store.commit(batch(&["4"])).await.expect("commit");
+    assert!(outcomes[0].first_received_at > Timestamp::now(), "the fault");
+    store.close().await;
+    drop(store);
+
+    let text = include_str!("../../../docs/operations.md");
+    let heading = match backend {
+        Backend::Sqlite => "On SQLite:",
+        Backend::Postgres => "On PostgreSQL:",
+    };
+    let (_, rest) = text.split_once("## Times in the future").expect("the section");
+    let (_, rest) = rest.split_once(heading).expect("the store");
+    let sql = rest.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next());
+    database.execute(sql.expect("what to run")).await;
+
+    let store = open(&database).await;
+    let repaired = Timestamp::now();
+    store.commit(batch(&["5"])).await.expect("commit");
+    let filter = Filter { oldest_first: true, ..Filter::default() };
+    let listed = list(&*store, filter.clone()).await;
+    let ids: Vec<&str> = listed.iter().map(|event| &*event.key.event_id).collect();
+    assert_eq!(ids, ["1", "2", "3", "4", "5"], "the order of before");
+    assert!(listed.iter().all(|event| event.received_at <= Timestamp::now()));
+    let since = list(&*store, Filter { start_time: Some(repaired), ..filter }).await;
+    assert_eq!(since.len(), 1, "what came since");
+    let stats = store.stats(None, 1).await.expect("stats");
+    assert!(stats.topics[0].last_received_at <= Timestamp::now());
     store.close().await;
 }
 

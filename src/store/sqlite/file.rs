@@ -1,0 +1,140 @@
+//! The database file itself: which one it is, that no other service uses it, and whether its path still
+//! leads to it.
+
+use std::{
+    fs::{File, Metadata, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::fstatfs;
+use tracing::warn;
+
+/// A database file that is open and locked. It is opened before all connections to it and closed after
+/// them: closing any descriptor of a file takes the locks that SQLite has on it in this process.
+#[derive(Debug)]
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    file: File,
+    id: FileId,
+}
+
+/// What tells a file from others, also after it was renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+impl FileId {
+    fn at(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl DatabaseFile {
+    /// Opens the file, making it if it is not there, and locks it. The error says what is wrong with it.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        // An absolute one is no URI to SQLite, and the same after the working folder changes.
+        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+        let cannot_open = |error: io::Error| format!("cannot open the file for writing: {error}");
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).mode(0o644).open(&path);
+        let file = file.map_err(cannot_open)?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => {
+                // Closed, it would take the locks of connections in this process, if those are the other.
+                std::mem::forget(file);
+                return Err(
+                    "another event-aggregator is using it; stop that one, or name another \
+                            file with --database-url sqlite:PATH"
+                        .to_owned(),
+                );
+            }
+            Err(TryLockError::Error(error)) => return Err(format!("cannot lock it: {error}")),
+        }
+        let metadata = file.metadata().map_err(cannot_open)?;
+        if metadata.nlink() > 1 {
+            return Err(format!(
+                "it has {} names (hard links), and SQLite keeps a log beside each of them, so that \
+                 one does not see what was stored by another; keep one name and remove the others",
+                metadata.nlink()
+            ));
+        }
+        warn_of_memory(&file, &path);
+        let file = Self { id: FileId::from(&metadata), path, file };
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Where it was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path still leads to it. The error says what is there instead.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match FileId::at(&self.path) {
+            Ok(id) if id == self.id => Ok(()),
+            Ok(_) => Err("another file was put in the place of the database file".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err("the database file was moved or removed".to_owned())
+            }
+            Err(error) => Err(format!("the database file cannot be found: {error}")),
+        }
+    }
+
+    /// Gives up the lock, also for processes that are being started just now and have the file open for
+    /// a moment longer.
+    pub(super) fn unlock(&self) {
+        if let Err(error) = self.file.unlock() {
+            warn!(%error, "cannot give up the lock of the SQLite file");
+        }
+    }
+}
+
+/// What `statfs` calls file systems in memory: tmpfs and ramfs.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+fn warn_of_memory(file: &File, path: &Path) {
+    if let Ok(found) = fstatfs(file)
+        && IN_MEMORY.contains(&(found.f_type as u64))
+    {
+        warn!(
+            path = %path.display(),
+            "the SQLite file is on a file system in memory (tmpfs): a reboot loses all events; name a \
+             file on a disk with --database-url or --data-dir"
+        );
+    }
+}
+
+/// The files that SQLite keeps beside a database while it is open: its log, which has what was committed
+/// last, and the index of that. Without their names, a crash loses the former, and other processes make
+/// new ones that know nothing of it.
+#[derive(Debug)]
+pub(super) struct LogFiles([(PathBuf, FileId); 2]);
+
+impl LogFiles {
+    /// Those of a connection that has read something.
+    pub(super) fn of(connection: &rusqlite::Connection) -> io::Result<Self> {
+        let database = connection.path().ok_or(io::ErrorKind::NotFound)?;
+        let beside = |suffix: &str| {
+            let path = PathBuf::from(format!("{database}{suffix}"));
+            FileId::at(&path).map(|id| (path, id))
+        };
+        Ok(Self([beside("-wal")?, beside("-shm")?]))
+    }
+
+    /// Whether they are still there.
+    pub(super) fn are_there(&self) -> bool {
+        self.0.iter().all(|(path, id)| FileId::at(path).is_ok_and(|found| found == *id))
+    }
+}

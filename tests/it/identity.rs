@@ -1,0 +1,89 @@
+//! The store under a running service is swapped, moved away or removed: the service notices, acknowledges
+//! nothing, says so once, and goes on when the right one is back.
+
+use std::{fs::File, net::SocketAddr, path::PathBuf};
+
+use event_aggregator::proto::v1::{ListEventsRequest, PublishStatus};
+use tokio::task::JoinHandle;
+
+use crate::{
+    conformance::http::call_at,
+    harness::*,
+    process::{Service, program},
+};
+
+mod postgres;
+mod sqlite;
+
+/// A service as a process, with its log in a file.
+struct Logged {
+    service: Service,
+    log: PathBuf,
+}
+
+impl Logged {
+    fn start(database: &TestDatabase, url: &str, log: &str) -> Self {
+        let log = database.path(log);
+        let mut serve = program();
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--database-url", url]);
+        serve.stderr(File::create(&log).expect("log"));
+        Self { service: Service::run(&mut serve), log }
+    }
+
+    async fn client(&self) -> Client {
+        connect_to(self.service.address).await
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("log")
+    }
+
+    /// Waits until it is or is not ready, also by the health service.
+    async fn wait_until_ready(&self, ready: bool) {
+        let health = self.service.address.to_string();
+        let is_healthy = move || {
+            let output = program().args(["health", "--addr", &health]).output();
+            output.expect("health").status.success()
+        };
+        wait_until_ready(self.service.address, ready).await;
+        let asking = tokio::task::spawn_blocking(move || {
+            crate::process::wait_until(|| is_healthy() == ready);
+        });
+        asking.await.expect("asked");
+    }
+
+    /// How many lines the log has about a store that is not the right one.
+    fn told(&self) -> usize {
+        self.log().matches("not the one that this service opened").count()
+    }
+
+    /// Checks that the log has one line at all about a store that is not the right one.
+    fn has_told_once(&self) {
+        let log = self.log();
+        let bad: Vec<&str> = log
+            .lines()
+            .filter(|line| !line.contains(" INFO ") && !line.contains("full_page_writes"))
+            .filter(|line| !line.contains("fsync is off"))
+            .collect();
+        assert_eq!(bad.len(), 1, "{log}");
+        let told = ["ERROR", "not the one that this service opened", "restart the service"];
+        assert!(told.iter().all(|text| bad[0].contains(text)), "{log}");
+    }
+}
+
+async fn wait_until_ready(address: SocketAddr, ready: bool) {
+    let expected = if ready { 200 } else { 503 };
+    let request = "GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    while call_at(address, request.to_owned()).await.status != expected {}
+}
+
+/// Publishes one event of a key while others do something else.
+fn publishing(mut client: Client, id: &'static str) -> JoinHandle<Vec<PublishStatus>> {
+    tokio::spawn(async move { verdicts(&mut client, vec![event("t", id)]).await })
+}
+
+/// Whether listing fails because the store is not there.
+async fn cannot_read(client: &mut Client) -> bool {
+    let listed = client.list_events(ListEventsRequest::default()).await;
+    listed.is_err_and(|status| status.code() == tonic::Code::Unavailable)
+}
