@@ -17,12 +17,19 @@ use tracing::{info, warn};
 
 use crate::{
     cursor::Cursor,
-    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS},
+    limits::{
+        FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS,
+        SUBSCRIPTION_BYTES,
+    },
     store::{self, Store},
 };
 
-pub use subscription::{Frame, Subscription};
+pub use self::{
+    memory::Held,
+    subscription::{Frame, Subscription},
+};
 
+mod memory;
 mod subscription;
 
 /// Why a subscription does not begin.
@@ -62,6 +69,8 @@ pub struct Feed {
     reads: Arc<Semaphore>,
     /// How many more may subscribe.
     seats: Arc<Semaphore>,
+    /// Bytes that subscriptions may keep in memory.
+    memory: Arc<Semaphore>,
     closing: CancellationToken,
     /// Whoever holds the store.
     open: TaskTracker,
@@ -77,6 +86,7 @@ impl Feed {
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
             seats: Arc::new(Semaphore::new(SUBSCRIBERS)),
+            memory: Arc::new(Semaphore::new(SUBSCRIPTION_BYTES)),
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
         };
@@ -91,6 +101,11 @@ impl Feed {
     /// How many subscriptions there are.
     pub fn subscribers(&self) -> usize {
         self.heads.receiver_count()
+    }
+
+    /// Bytes of events that subscriptions keep in memory, beyond what is free.
+    pub fn memory_bytes(&self) -> usize {
+        SUBSCRIPTION_BYTES - self.memory.available_permits()
     }
 
     /// Lets go of the store, once the last subscription has ended.

@@ -113,7 +113,7 @@ impl EventAggregatorService for EventAggregator {
         mut request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let caller = caller(&self.0.access, &mut request)?;
-        subscribe::subscribe(&self.0, caller, request.into_inner()).await.map(Response::new)
+        subscribe::subscribe(&self.0, caller, request.into_inner()).await
     }
 }
 

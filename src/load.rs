@@ -9,9 +9,13 @@ use crate::limits::{
     ANSWER_BYTES, CALLS, PROBES, READING_BYTES, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, WATCHES,
 };
 
-pub use self::answer::{Expired, LargeAnswer, portion};
+pub use self::{
+    answer::{Expired, LargeAnswer, portion},
+    outbox::{Closed, Outbox, Outgoing, Unsent, outbox},
+};
 
 mod answer;
+mod outbox;
 
 /// What kind of call somebody makes. Each has a bound of its own, so that those who need not say who
 /// they are take nothing from those who do.

@@ -9,7 +9,10 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Feed;
+use super::{
+    Feed,
+    memory::{Held, Memory, Permit},
+};
 use crate::{
     cursor::Cursor,
     event::Event,
@@ -29,6 +32,7 @@ pub struct Subscription {
     told: Cursor,
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
+    memory: Memory,
     _seat: OwnedSemaphorePermit,
     /// Let go of last.
     _open: TaskTrackerToken,
@@ -43,6 +47,8 @@ struct LaneReader {
     read: i64,
     /// What was read and not given out.
     waiting: VecDeque<Event>,
+    /// Permits for what was read, unless it is little.
+    permit: Option<Permit>,
     /// The number of the last event that was given out or passed.
     passed: i64,
     /// Events to read at once.
@@ -52,8 +58,9 @@ struct LaneReader {
 /// What a subscription brings next.
 #[derive(Debug)]
 pub enum Frame {
-    /// Events, each with the cursor behind it, and the cursor behind all of them.
-    Events(Vec<(Event, Cursor)>, Cursor),
+    /// Events, each with the cursor behind it, the cursor behind all of them, and what is to be kept until
+    /// the connection has taken them.
+    Events(Vec<(Event, Cursor)>, Cursor, Held),
     /// Nothing but the place: it moved although nothing matched.
     Checkpoint(Cursor),
     /// There is nothing more for now.
@@ -74,7 +81,9 @@ impl Subscription {
             |lane| topics.is_empty() || topics.iter().any(|topic| lane_of(topic, lanes) == lane);
         let told = Cursor::Feed(positions.clone());
         let lanes = (0..).zip(positions);
-        let lanes = lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
+        let lanes: Vec<_> =
+            lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
+        let in_scope = lanes.iter().filter(|lane| lane.is_in_scope).count();
         Self {
             feed: feed.clone(),
             heads,
@@ -82,6 +91,7 @@ impl Subscription {
             lanes,
             told,
             is_behind: true,
+            memory: Memory::new(&feed.memory, in_scope),
             _seat: seat,
             _open: feed.open.token(),
         }
@@ -96,9 +106,9 @@ impl Subscription {
                 return Err(store::Error::Unavailable("the store was set back".into()));
             }
             let is_read = self.fill(&heads).await?;
-            let events = self.merge(&heads);
+            let (events, held) = self.merge(&heads);
             if !events.is_empty() {
-                return Ok(Frame::Events(events, self.tell()));
+                return Ok(Frame::Events(events, self.tell(), held));
             }
             if is_read {
                 // Nothing matched so far.
@@ -133,11 +143,27 @@ impl Subscription {
     /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
     async fn fill(&mut self, heads: &[i64]) -> Result<bool, store::Error> {
         let mut is_read = false;
+        while !self.fill_from_what_there_is(heads, &mut is_read).await? {
+            for lane in &mut self.lanes {
+                lane.forget();
+            }
+            self.memory.reserve().await;
+        }
+        self.memory.release();
+        Ok(is_read)
+    }
+
+    /// The same, unless there is no memory for an event.
+    async fn fill_from_what_there_is(
+        &mut self,
+        heads: &[i64],
+        is_read: &mut bool,
+    ) -> Result<bool, store::Error> {
         for (number, (lane, &head)) in self.lanes.iter_mut().zip(heads).enumerate() {
             if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read >= head {
                 continue;
             }
-            is_read = true;
+            *is_read = true;
             // Numbers have no gaps, so without topics this is how many events there are.
             let numbers = match self.topics.is_empty() {
                 true => lane.limit as i64,
@@ -153,15 +179,18 @@ impl Subscription {
                 max_bytes: FEED_READ_BYTES,
             };
             let _turn = self.feed.reads.acquire().await;
-            lane.take(self.feed.store.read(query).await?, last);
+            if !lane.take(self.feed.store.read(query).await?, last, &mut self.memory) {
+                return Ok(false);
+            }
             self.is_behind |= lane.read < head;
         }
-        Ok(is_read)
+        Ok(true)
     }
 
     /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
-    fn merge(&mut self, heads: &[i64]) -> Vec<(Event, Cursor)> {
+    fn merge(&mut self, heads: &[i64]) -> (Vec<(Event, Cursor)>, Held) {
         let mut events = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
         let mut bytes = 0;
         let has_no_say = |(lane, head): (&LaneReader, &i64)| {
             lane.is_in_scope && lane.waiting.is_empty() && lane.read < *head
@@ -175,10 +204,12 @@ impl Subscription {
                 break;
             }
             bytes += size;
+            let is_new = |permit: &&Permit| !permits.iter().any(|held| Arc::ptr_eq(held, permit));
+            permits.extend(lane.permit.as_ref().filter(is_new).cloned());
             let Some(event) = lane.give() else { break };
             events.push((event, self.cursor()));
         }
-        events
+        (events, self.memory.held(permits))
     }
 
     /// The cursor behind what was passed.
@@ -200,11 +231,16 @@ impl Subscription {
 impl LaneReader {
     fn new(position: i64, is_in_scope: bool) -> Self {
         let (limit, _) = FEED_READ_EVENTS;
-        Self { is_in_scope, read: position, waiting: VecDeque::new(), passed: position, limit }
+        let (waiting, permit) = (VecDeque::new(), None);
+        Self { is_in_scope, read: position, waiting, permit, passed: position, limit }
     }
 
-    /// Takes what was read up to `last`, or up to its end if more follows.
-    fn take(&mut self, page: Page, last: i64) {
+    /// Takes what was read up to `last`, or up to its end if more follows, as far as it can be kept. Says
+    /// whether any of it can.
+    fn take(&mut self, mut page: Page, last: i64, memory: &mut Memory) -> bool {
+        let Some((kept, permit)) = memory.keep(&page.events) else { return false };
+        page.more |= kept < page.events.len();
+        page.events.truncate(kept);
         let is_cut = page.more && page.events.len() < self.limit;
         // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
         self.limit = match is_cut {
@@ -216,15 +252,30 @@ impl LaneReader {
             _ => last,
         };
         self.waiting = page.events.into();
+        self.permit = permit;
         if self.waiting.is_empty() {
             self.passed = self.read;
         }
+        true
+    }
+
+    /// Drops what waits, which is read again.
+    fn forget(&mut self) {
+        if !self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+            self.read = self.passed;
+        }
+        self.permit = None;
     }
 
     /// Gives out the first of what waits, and passes what follows up to the next one.
     fn give(&mut self) -> Option<Event> {
         let event = self.waiting.pop_front()?;
         self.passed = if self.waiting.is_empty() { self.read } else { event.position.seq };
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+            self.permit = None;
+        }
         Some(event)
     }
 }

@@ -162,7 +162,8 @@ where
                 Ok(Err(_)) => status::internal().into_http(),
                 Err(_) => status::deadline_exceeded().into_http(),
             };
-            let (head, body) = answer.into_parts();
+            let (mut head, body) = answer.into_parts();
+            let unsent = head.extensions.remove();
             let body = match Status::from_header_map(&head.headers) {
                 Some(status) => {
                     call.end(status.code());
@@ -171,7 +172,7 @@ where
                 None => {
                     let deadline = allowed.and_then(|allowed| call.begun.checked_add(allowed));
                     let load = (!method.streams_out).then_some(load);
-                    Body::new(ResponseBody::new(body, call, deadline, load))
+                    Body::new(ResponseBody::new(body, call, deadline, load, unsent))
                 }
             };
             Ok(http::Response::from_parts(head, body))

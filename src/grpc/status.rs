@@ -9,7 +9,7 @@ use crate::{
     access,
     event::Violation,
     ingest,
-    limits::{MAX_VIOLATIONS, RETRY_DELAY},
+    limits::{MAX_VIOLATIONS, RETRY_DELAY, SUBSCRIBER_STALL_TIMEOUT},
     store,
 };
 
@@ -135,6 +135,17 @@ pub(super) fn too_many_calls() -> Status {
 pub(super) fn too_many_subscribers() -> Status {
     let message = "too many subscribe already; try again later, or at another instance";
     let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// RESOURCE_EXHAUSTED because a subscriber did not take what it was sent.
+pub(super) fn subscriber_too_slow() -> Status {
+    let message = format!(
+        "the subscriber did not take events within {} s; read faster, or ask for fewer topics; subscribe \
+         again with the last cursor",
+        SUBSCRIBER_STALL_TIMEOUT.as_secs()
+    );
+    let details = worth_a_retry("SUBSCRIBER_TOO_SLOW");
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 

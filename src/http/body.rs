@@ -4,7 +4,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -12,23 +12,37 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::error::Error;
 use crate::{
-    limits::SMALL_ANSWER_BYTES,
-    load::{LargeAnswer, Load, Room},
+    limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
+    load::{Expired, LargeAnswer, Load, Room, Unsent},
 };
 
 /// The body of a response.
 pub(super) enum ResponseBody {
-    /// A small one, or one that never ends: how much of that waits is bounded where it is made.
     Small {
         body: Body,
         _room: Room,
     },
     Large(LargeAnswer<Room>),
+    /// That of a subscription, which has no end. Its events are dropped if the connection does not take them.
+    Feed {
+        body: Body,
+        unsent: Unsent,
+        _room: Room,
+    },
 }
 
 impl ResponseBody {
-    /// An answer to a call that has this room. Fails if too many large ones wait already.
-    pub(super) async fn new(body: Body, room: Room, load: &Load) -> Result<Self, Error> {
+    /// An answer to a call that has this room. Fails if too many large ones wait already. That of a
+    /// subscription has a place where events wait.
+    pub(super) async fn new(
+        body: Body,
+        room: Room,
+        load: &Load,
+        unsent: Option<Unsent>,
+    ) -> Result<Self, Error> {
+        if let Some(unsent) = unsent {
+            return Ok(Self::Feed { body, unsent, _room: room });
+        }
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
             return Ok(Self::Small { body, _room: room });
@@ -50,6 +64,7 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match &mut *self {
             Self::Small { body, .. } => Pin::new(body).poll_frame(context),
+            Self::Feed { body, unsent, .. } => poll_feed(body, unsent, context),
             Self::Large(answer) => Poll::Ready(match answer.next() {
                 Ok(portion) => portion.map(|portion| Ok(Frame::data(portion))),
                 Err(expired) => Some(Err(axum::Error::new(io::Error::other(expired)))),
@@ -60,14 +75,43 @@ impl http_body::Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Small { body, .. } => body.is_end_stream(),
-            Self::Large(_) => false,
+            Self::Large(_) | Self::Feed { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Small { body, .. } => body.size_hint(),
+            Self::Feed { .. } => SizeHint::default(),
             Self::Large(answer) => SizeHint::with_exact(answer.left() as u64),
         }
     }
+}
+
+/// The next portion of a feed. It ends early if the connection did not take an event in time: who reads it
+/// throws half an event away, connects again and gets it as a whole.
+fn poll_feed(
+    body: &mut Body,
+    unsent: &Unsent,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    let next = || match unsent.next() {
+        Ok(portion) => portion.map(|portion| Some(Ok(Frame::data(portion)))),
+        Err(Expired) => Some(None),
+    };
+    if let Some(portion) = next() {
+        return Poll::Ready(portion);
+    }
+    let frame = match ready!(Pin::new(body).poll_frame(context)) {
+        Some(Ok(frame)) => frame,
+        end => return Poll::Ready(end),
+    };
+    Poll::Ready(match frame.into_data() {
+        Ok(data) if data.len() > SUBSCRIPTION_PORTION_BYTES => {
+            unsent.put(data);
+            next().unwrap_or(None)
+        }
+        Ok(data) => Some(Ok(Frame::data(data))),
+        Err(trailers) => Some(Ok(trailers)),
+    })
 }

@@ -37,8 +37,9 @@ pub(super) async fn guarded(
         Ok(Err(_)) => Error::internal().into_response(),
         Err(_) => Error::deadline_exceeded().into_response(),
     };
-    let (head, body) = response.into_parts();
-    match ResponseBody::new(body, room, &load).await {
+    let (mut head, body) = response.into_parts();
+    let unsent = head.extensions.remove();
+    match ResponseBody::new(body, room, &load, unsent).await {
         Ok(body) => Response::from_parts(head, Body::new(body)),
         Err(error) => error.into_response(),
     }

@@ -4,6 +4,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     http::HeaderMap,
     response::{
@@ -11,8 +12,6 @@ use axum::{
         sse::{self, KeepAlive, Sse},
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
 use super::{access::Caller, error::Error, event::Given, parameters::Parameters, query::unknown};
@@ -20,8 +19,9 @@ use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
-    feed::{self, Frame, Start, Subscription},
+    feed::{self, Frame, Held, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
+    load::{self, Outbox},
     service::Service,
 };
 
@@ -75,14 +75,19 @@ pub(super) async fn stream(
         feed::Error::TooMany => Error::too_many_subscribers(),
         feed::Error::Store(error) => Error::store(error),
     })?;
-    let (events, stream) = mpsc::channel(1);
+    let (events, stream) = load::outbox();
+    let unsent = stream.unsent();
     tokio::spawn(async move {
         // Also a reader that takes nothing any more must not keep the store open.
         let reader = Reader { caller, topics, store: service.store.id() };
         service.stopping.run_until_cancelled(reader.send(subscription, events)).await
     });
-    Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
+    let sse = Sse::new(stream).keep_alive(KeepAlive::default());
+    Ok((Extension(unsent), sse))
 }
+
+/// Where an event waits for the connection, with what its batch holds in memory.
+type Events = Outbox<Result<sse::Event, Infallible>, Arc<Option<Held>>>;
 
 /// Who reads what.
 struct Reader {
@@ -98,17 +103,17 @@ impl Reader {
         known.and_then(|()| self.caller.demand_filtered(Verb::Read, &*self.topics)).is_ok()
     }
 
-    /// Sends an event once there is room for it, if it may still be read then. A batch is long for a slow
+    /// Sends an event once the last one was taken, if it may still be read then. A batch is long for a slow
     /// reader.
-    async fn give(
-        &mut self,
-        events: &mpsc::Sender<Result<sse::Event, Infallible>>,
-        event: sse::Event,
-    ) -> bool {
+    async fn give(&mut self, events: &Events, event: sse::Event, held: &Arc<Option<Held>>) -> bool {
         while self.may_read() {
             tokio::select! {
-                room = events.reserve() => {
-                    return room.map(|room| room.send(Ok(event))).is_ok();
+                ready = events.ready() => {
+                    let is_ready = ready.is_ok();
+                    if is_ready {
+                        events.put(Ok(event), Arc::clone(held));
+                    }
+                    return is_ready;
                 }
                 _ = self.caller.changed() => (),
             }
@@ -116,39 +121,38 @@ impl Reader {
         false
     }
 
-    /// Sends events until the reader is gone or must not read on, or the store fails. Then the stream
-    /// ends, and whoever reads it connects again with the last id, and is told why.
-    async fn send(
-        mut self,
-        mut subscription: Subscription,
-        events: mpsc::Sender<Result<sse::Event, Infallible>>,
-    ) {
+    /// Sends events until the reader is gone, must not read on or takes nothing, or the store fails. Then
+    /// the stream ends, and whoever reads it connects again with the last id, and is told why.
+    async fn send(mut self, mut subscription: Subscription, events: Events) {
         loop {
             let frame = tokio::select! {
                 Ok(frame) = subscription.next() => Some(frame),
                 _ = self.caller.changed() => None,
-                () = events.closed() => return,
+                _ = events.closed() => return,
                 else => return,
             };
             if !self.may_read() {
                 return;
             }
-            let (batch, cursor) = match frame {
-                Some(Frame::Events(batch, cursor)) => (batch, cursor),
-                Some(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => (Vec::new(), cursor),
+            let (batch, cursor, held) = match frame {
+                Some(Frame::Events(batch, cursor, held)) => (batch, cursor, Some(held)),
+                Some(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => {
+                    (Vec::new(), cursor, None)
+                }
                 None => continue,
             };
+            let held = Arc::new(held);
             for (event, cursor) in batch {
                 let id = cursor.encode(self.store);
                 let Ok(event) = Given::new(event, id.clone()) else { return };
                 let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
-                if !self.give(&events, event).await {
+                if !self.give(&events, event, &held).await {
                     return;
                 }
             }
             // Without data nobody is told, but the id is kept.
             let place = sse::Event::default().id(cursor.encode(self.store));
-            if !self.give(&events, place).await {
+            if !self.give(&events, place, &held).await {
                 return;
             }
         }

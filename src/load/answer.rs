@@ -60,10 +60,11 @@ impl<T: Send + 'static> LargeAnswer<T> {
     }
 }
 
-/// Takes the next portion off an answer.
+/// Takes the next portion off an answer. It is a copy, because a part of a large allocation keeps all of it:
+/// what waits inside of a connection would keep an answer that is thrown away.
 pub fn portion(left: &mut Bytes) -> Option<Bytes> {
     let size = left.len().min(SMALL_ANSWER_BYTES);
-    (size > 0).then(|| left.split_to(size))
+    (size > 0).then(|| Bytes::copy_from_slice(&left.split_to(size)))
 }
 
 fn lock<T>(held: &Mutex<Option<Held<T>>>) -> MutexGuard<'_, Option<Held<T>>> {

@@ -310,7 +310,7 @@ impl Model {
                 }
             };
             match timeout(COMMIT_RETRY, reading.next()).await.expect("a frame") {
-                Ok(Frame::Events(events, _)) => {
+                Ok(Frame::Events(events, _, _)) => {
                     for (event, cursor) in events {
                         let lane = usize::from(event.position.lane);
                         let rest = self.oracle.lanes[lane].iter().skip(reached.passed[lane]);
@@ -428,7 +428,7 @@ fn the_feed_goes_on_after_a_panic() {
         let pending = service.ingest.submit(vec![sent.event()], 0, Admission::Refuse).await;
         pending.expect("admitted").outcomes().await.expect("stored");
         let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
-        assert!(matches!(frame, Ok(Frame::Events(events, _)) if events.len() == 1));
+        assert!(matches!(frame, Ok(Frame::Events(events, _, _)) if events.len() == 1));
         drop(subscription);
         stop(service, store).await;
     });
