@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -16,6 +16,7 @@ use crate::{
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
+    load::Permit,
     store::{self, FeedQuery, Page, Place, lane_of},
 };
 
@@ -29,7 +30,7 @@ pub struct Subscription {
     told: Cursor,
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
-    _seat: OwnedSemaphorePermit,
+    _permit: Permit,
     /// Let go of last.
     _open: TaskTrackerToken,
 }
@@ -67,7 +68,7 @@ impl Subscription {
         heads: watch::Receiver<Vec<i64>>,
         topics: Arc<[String]>,
         positions: Vec<i64>,
-        seat: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Self {
         let lanes = feed.store.lanes();
         let is_in_scope =
@@ -82,7 +83,7 @@ impl Subscription {
             lanes,
             told,
             is_behind: true,
-            _seat: seat,
+            _permit: permit,
             _open: feed.open.token(),
         }
     }

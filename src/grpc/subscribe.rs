@@ -18,6 +18,7 @@ use crate::{
     event::{Name, Violation},
     feed::{self, Frame, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
+    load::CallerKey,
     proto::{
         outgoing::{EventBatch, SubscribeResponse, subscribe_response},
         v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},
@@ -28,6 +29,7 @@ use crate::{
 pub(super) async fn subscribe(
     service: &Service,
     caller: Identity,
+    key: &CallerKey,
     request: SubscribeRequest,
 ) -> Result<BoxStream<SubscribeResponse>, Status> {
     let store = &*service.store;
@@ -45,10 +47,10 @@ pub(super) async fn subscribe(
             Cursor::decode(cursor, store.id(), store.lanes()).map_err(status::cursor)?,
         ),
     };
-    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription = service.feed.subscribe(key, start, Arc::clone(&topics)).await;
     let subscription = subscription.map_err(|error| match error {
         feed::Error::Future => status::cursor(error),
-        feed::Error::TooMany => status::too_many_subscribers(),
+        feed::Error::TooMany(full) => status::too_many_subscribers(full),
         feed::Error::Store(error) => status::store(error),
     })?;
     // One frame waits here while its reader is busy with others; more are not read.

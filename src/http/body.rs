@@ -13,7 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::error::Error;
 use crate::{
     limits::SMALL_ANSWER_BYTES,
-    load::{LargeAnswer, Load, Room},
+    load::{CallerKey, LargeAnswer, Load, Permit},
 };
 
 /// The body of a response.
@@ -21,22 +21,27 @@ pub(super) enum ResponseBody {
     /// A small one, or one that never ends: how much of that waits is bounded where it is made.
     Small {
         body: Body,
-        _room: Room,
+        _permit: Permit,
     },
-    Large(LargeAnswer<Room>),
+    Large(LargeAnswer<Permit>),
 }
 
 impl ResponseBody {
-    /// An answer to a call that has this room. Fails if too many large ones wait already.
-    pub(super) async fn new(body: Body, room: Room, load: &Load) -> Result<Self, Error> {
+    /// An answer to a call that has this permit. Fails if too many large ones wait already.
+    pub(super) async fn new(
+        body: Body,
+        permit: Permit,
+        load: &Load,
+        caller: &CallerKey,
+    ) -> Result<Self, Error> {
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
-            return Ok(Self::Small { body, _room: room });
+            return Ok(Self::Small { body, _permit: permit });
         }
         // It is in memory as a whole.
         let answer = to_bytes(body, usize::MAX).await.map_err(|_| Error::internal())?;
-        let of_answer = load.answer(answer.len()).ok_or_else(Error::too_many_answers)?;
-        Ok(Self::Large(LargeAnswer::new(answer, room, of_answer)))
+        let of_answer = load.answer(caller, answer.len()).map_err(Error::too_many_answers)?;
+        Ok(Self::Large(LargeAnswer::new(answer, permit, of_answer)))
     }
 }
 
