@@ -17,10 +17,8 @@ use tracing::{info, warn};
 
 use crate::{
     cursor::Cursor,
-    limits::{
-        FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS,
-        SUBSCRIPTION_BYTES,
-    },
+    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
+    load::{CallerKey, Full, Load},
     store::{self, Store},
 };
 
@@ -38,9 +36,9 @@ pub enum Error {
     /// The cursor names events that the store does not have yet.
     #[error("is ahead of this store; begin from the start if it was set back")]
     Future,
-    /// There are [`SUBSCRIBERS`] already.
-    #[error("too many subscribe already")]
-    TooMany,
+    /// There are too many subscriptions already.
+    #[error("there are too many subscriptions")]
+    TooMany(Full),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -67,10 +65,7 @@ pub struct Feed {
     joined: Arc<Notify>,
     /// How many may read at once, so that other reads find a connection.
     reads: Arc<Semaphore>,
-    /// How many more may subscribe.
-    seats: Arc<Semaphore>,
-    /// Bytes that subscriptions may keep in memory.
-    memory: Arc<Semaphore>,
+    load: Load,
     closing: CancellationToken,
     /// Whoever holds the store.
     open: TaskTracker,
@@ -78,15 +73,14 @@ pub struct Feed {
 
 impl Feed {
     /// A feed of what is in the store. `committed` is told when this process has committed.
-    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>) -> Self {
+    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>, load: Load) -> Self {
         let feed = Self {
             store: Arc::clone(store),
             heads: Arc::new(watch::Sender::new(vec![0; usize::from(store.lanes())])),
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
-            seats: Arc::new(Semaphore::new(SUBSCRIBERS)),
-            memory: Arc::new(Semaphore::new(SUBSCRIPTION_BYTES)),
+            load,
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
         };
@@ -101,11 +95,6 @@ impl Feed {
     /// How many subscriptions there are.
     pub fn subscribers(&self) -> usize {
         self.heads.receiver_count()
-    }
-
-    /// Bytes of events that subscriptions keep in memory, beyond what is free.
-    pub fn memory_bytes(&self) -> usize {
-        SUBSCRIPTION_BYTES - self.memory.available_permits()
     }
 
     /// Lets go of the store, once the last subscription has ended.
@@ -157,13 +146,14 @@ impl Feed {
         Ok(heads)
     }
 
-    /// Begins to read events of these topics, or of all.
+    /// Begins to read events of these topics, or of all, for a caller.
     pub async fn subscribe(
         &self,
+        caller: &CallerKey,
         start: Start,
         topics: Arc<[String]>,
     ) -> Result<Subscription, Error> {
-        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| Error::TooMany)?;
+        let permit = self.load.subscription(caller).map_err(Error::TooMany)?;
         let receiver = self.heads.subscribe();
         self.joined.notify_one();
         let heads = self.ask().await?;
@@ -181,6 +171,6 @@ impl Feed {
         if positions.iter().zip(&heads).any(|(position, head)| position > head) {
             return Err(Error::Future);
         }
-        Ok(Subscription::begin(self, receiver, topics, positions, seat))
+        Ok(Subscription::begin(self, receiver, topics, positions, caller, permit))
     }
 }

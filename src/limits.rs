@@ -303,6 +303,11 @@ pub const CONNECTIONS: usize = 10_000;
 /// so it is large; it leaves room for others.
 pub const ADDRESS_SHARE: usize = 2;
 
+/// The part of each bound that one caller may use: an identity of the access file, or an address where
+/// callers do not authenticate. One half, so that no single caller excludes the others; behind a proxy
+/// all of them may have one address, and then half of everything is what they have.
+pub const CALLER_SHARE: usize = 2;
+
 /// Files left for what is no connection of a caller: the database, to which there are a dozen connections
 /// with up to three files each, and what the program itself has open. Where the system allows few, one
 /// half is enough.
@@ -404,10 +409,11 @@ const _: () = {
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(SUBSCRIBERS < CALLS);
     assert!(READING_BYTES < u32::MAX as usize);
-    assert!(MAX_RESPONSE_BYTES < ANSWER_BYTES && ANSWER_BYTES < u32::MAX as usize);
+    assert!(MAX_MESSAGE_BYTES <= READING_BYTES / CALLER_SHARE);
+    assert!(MAX_RESPONSE_BYTES <= ANSWER_BYTES / CALLER_SHARE && ANSWER_BYTES < u32::MAX as usize);
     assert!(
         MAX_LANES * (MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD)
-            <= SUBSCRIPTION_BYTES / 2
+            <= SUBSCRIPTION_BYTES / CALLER_SHARE
     );
     assert!(SUBSCRIPTION_BYTES < u32::MAX as usize);
     assert!(STATEMENT_TIMEOUT.as_secs() < READ_TIMEOUT.as_secs());

@@ -4,40 +4,47 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use crate::{
     event::Event,
     limits::{FEED_EVENT_OVERHEAD, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, SUBSCRIPTION_FREE_BYTES},
+    load::{self, Bound, CallerKey},
 };
 
 /// Bytes of the largest event.
 const LARGEST: usize = MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD;
 
 /// Permits for a page. Dropped with the last frame that has events of it.
-pub(super) type Permit = Arc<OwnedSemaphorePermit>;
+pub(super) type Permit = Arc<load::Permit>;
+
+/// The bytes of all subscriptions, and whose share is counted.
+#[derive(Debug, Clone)]
+struct Budget {
+    bound: Bound,
+    caller: CallerKey,
+}
 
 /// What one subscription may keep.
 #[derive(Debug)]
 pub(super) struct Memory {
-    budget: Arc<Semaphore>,
+    budget: Budget,
     /// Lanes that it reads.
     lanes: usize,
     /// For the largest event of each lane, while they are read.
-    reserve: Option<OwnedSemaphorePermit>,
+    reserve: Option<load::Permit>,
 }
 
 /// What a frame holds of the budget until its connection has taken it.
 #[derive(Debug)]
 pub struct Held {
-    budget: Arc<Semaphore>,
+    budget: Budget,
     _pages: Vec<Permit>,
-    more: Option<OwnedSemaphorePermit>,
+    more: Option<load::Permit>,
 }
 
 impl Memory {
-    pub(super) fn new(budget: &Arc<Semaphore>, lanes: usize) -> Self {
-        Self { budget: Arc::clone(budget), lanes, reserve: None }
+    pub(super) fn new(bound: &Bound, caller: &CallerKey, lanes: usize) -> Self {
+        let budget = Budget { bound: bound.clone(), caller: caller.clone() };
+        Self { budget, lanes, reserve: None }
     }
 
     /// How many events of a page can be kept, and their permits unless they are free. None if the first
@@ -49,7 +56,7 @@ impl Memory {
             return Some((page.len(), None));
         }
         if self.reserve.is_none()
-            && let Some(permit) = acquire(&self.budget, all)
+            && let Some(permit) = self.budget.try_take(all)
         {
             return Some((page.len(), Some(Arc::new(permit))));
         }
@@ -76,9 +83,8 @@ impl Memory {
     /// are not sent: two who wait for each other would wait for ever.
     pub(super) async fn reserve(&mut self) {
         self.reserve = None;
-        let permits = u32::try_from(LARGEST * self.lanes).unwrap_or(u32::MAX);
-        // It is never closed.
-        self.reserve = Arc::clone(&self.budget).acquire_many_owned(permits).await.ok();
+        let Budget { bound, caller } = &self.budget;
+        self.reserve = bound.take(caller, LARGEST * self.lanes).await;
     }
 
     /// Gives back what is left of a reserve.
@@ -88,7 +94,7 @@ impl Memory {
 
     /// What a frame with events of these pages holds.
     pub(super) fn held(&self, pages: Vec<Permit>) -> Held {
-        Held { budget: Arc::clone(&self.budget), _pages: pages, more: None }
+        Held { budget: self.budget.clone(), _pages: pages, more: None }
     }
 }
 
@@ -99,19 +105,20 @@ impl Held {
         if bytes <= SUBSCRIPTION_FREE_BYTES {
             return bytes;
         }
-        self.more = acquire(&self.budget, bytes);
+        self.more = self.budget.try_take(bytes);
         if self.more.is_some() { bytes } else { SUBSCRIPTION_FREE_BYTES }
     }
 
     /// Gives back what was taken for more than so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
-        self.more = self.more.take().and_then(|mut more| more.split(bytes.min(more.num_permits())));
+        self.more = self.more.take().and_then(|mut more| more.split(bytes));
     }
 }
 
-fn acquire(budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let permits = u32::try_from(bytes).ok()?;
-    Arc::clone(budget).try_acquire_many_owned(permits).ok()
+impl Budget {
+    fn try_take(&self, bytes: usize) -> Option<load::Permit> {
+        self.bound.try_take(&self.caller, bytes).ok()
+    }
 }
 
 /// Bytes of an event on its way to a subscriber.

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -19,6 +19,7 @@ use crate::{
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
+    load::{self, CallerKey},
     store::{self, FeedQuery, Page, Place, lane_of},
 };
 
@@ -33,7 +34,9 @@ pub struct Subscription {
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
     memory: Memory,
-    _seat: OwnedSemaphorePermit,
+    /// Whether the next event needs permits that must be waited for.
+    is_short: bool,
+    _permit: load::Permit,
     /// Let go of last.
     _open: TaskTrackerToken,
 }
@@ -74,7 +77,8 @@ impl Subscription {
         heads: watch::Receiver<Vec<i64>>,
         topics: Arc<[String]>,
         positions: Vec<i64>,
-        seat: OwnedSemaphorePermit,
+        caller: &CallerKey,
+        permit: load::Permit,
     ) -> Self {
         let lanes = feed.store.lanes();
         let is_in_scope =
@@ -91,21 +95,36 @@ impl Subscription {
             lanes,
             told,
             is_behind: true,
-            memory: Memory::new(&feed.memory, in_scope),
-            _seat: seat,
+            memory: Memory::new(feed.load.subscription_memory(), caller, in_scope),
+            is_short: false,
+            _permit: permit,
             _open: feed.open.token(),
         }
+    }
+
+    /// Whether permits for memory are waited for before the next event is read. Then
+    /// [`Subscription::next`] is to be called once the subscriber has taken all that it was sent: those that
+    /// do not read must not be in front of others.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Waits for what comes next. May be dropped while waiting: nothing is lost.
     pub async fn next(&mut self) -> Result<Frame, store::Error> {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
+        if self.is_short {
+            self.memory.reserve().await;
+            self.is_short = false;
+        }
         loop {
             let heads = self.heads.borrow_and_update().clone();
             if self.lanes.iter().zip(&heads).any(|(lane, head)| lane.read > *head) {
                 return Err(store::Error::Unavailable("the store was set back".into()));
             }
-            let is_read = self.fill(&heads).await?;
+            let Some(is_read) = self.fill(&heads).await? else {
+                // Shows whether the subscriber reads.
+                return Ok(Frame::Checkpoint(self.tell()));
+            };
             let (events, held) = self.merge(&heads);
             if !events.is_empty() {
                 return Ok(Frame::Events(events, self.tell(), held));
@@ -140,30 +159,15 @@ impl Subscription {
         }
     }
 
-    /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
-    async fn fill(&mut self, heads: &[i64]) -> Result<bool, store::Error> {
+    /// Reads on in each lane of which nothing waits. Says whether there was anything to read; None if there
+    /// are no permits for an event, and then nothing waits.
+    async fn fill(&mut self, heads: &[i64]) -> Result<Option<bool>, store::Error> {
         let mut is_read = false;
-        while !self.fill_from_what_there_is(heads, &mut is_read).await? {
-            for lane in &mut self.lanes {
-                lane.forget();
-            }
-            self.memory.reserve().await;
-        }
-        self.memory.release();
-        Ok(is_read)
-    }
-
-    /// The same, unless there is no memory for an event.
-    async fn fill_from_what_there_is(
-        &mut self,
-        heads: &[i64],
-        is_read: &mut bool,
-    ) -> Result<bool, store::Error> {
         for (number, (lane, &head)) in self.lanes.iter_mut().zip(heads).enumerate() {
             if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read >= head {
                 continue;
             }
-            *is_read = true;
+            is_read = true;
             // Numbers have no gaps, so without topics this is how many events there are.
             let numbers = match self.topics.is_empty() {
                 true => lane.limit as i64,
@@ -180,11 +184,14 @@ impl Subscription {
             };
             let _turn = self.feed.reads.acquire().await;
             if !lane.take(self.feed.store.read(query).await?, last, &mut self.memory) {
-                return Ok(false);
+                self.is_short = true;
+                self.lanes.iter_mut().for_each(LaneReader::forget);
+                break;
             }
             self.is_behind |= lane.read < head;
         }
-        Ok(true)
+        self.memory.release();
+        Ok((!self.is_short).then_some(is_read))
     }
 
     /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.

@@ -20,7 +20,7 @@ use tonic::{
 use super::{boundaries::Boundaries, observed::Call, status};
 use crate::{
     limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
-    load::{Expired, LargeAnswer, Load, Unsent, portion},
+    load::{CallerKey, Expired, LargeAnswer, Load, Unsent, portion},
 };
 
 /// The body of a response.
@@ -35,7 +35,7 @@ pub(super) struct ResponseBody {
     over: Option<Pin<Box<Sleep>>>,
     /// Where room for the only answer of a call is taken. None for a stream: how much of it waits is
     /// bounded where it is made.
-    load: Option<Load>,
+    load: Option<(Load, CallerKey)>,
     /// Where a subscription's frame waits to go out, and is dropped if the connection does not take it.
     unsent: Option<Unsent>,
     rest: Rest,
@@ -53,7 +53,7 @@ impl ResponseBody {
         body: Body,
         call: Call,
         deadline: Option<Instant>,
-        load: Option<Load>,
+        load: Option<(Load, CallerKey)>,
         unsent: Option<Unsent>,
     ) -> Self {
         let (boundaries, call, rest) = (Boundaries::default(), Some(call), Rest::none());
@@ -89,9 +89,9 @@ impl ResponseBody {
         }
         self.rest = match &self.load {
             None => Rest::OfStream(data),
-            Some(load) => match load.answer(data.len()) {
-                Some(room) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), room)),
-                None => return self.end(&status::too_many_answers()),
+            Some((load, caller)) => match load.answer(caller, data.len()) {
+                Ok(permit) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), permit)),
+                Err(full) => return self.end(&status::too_many_answers(full)),
             },
         };
         self.go_on().unwrap_or_else(|| Frame::data(Bytes::new()))

@@ -10,6 +10,7 @@ use crate::{
     event::Violation,
     ingest,
     limits::{MAX_VIOLATIONS, RETRY_DELAY, SUBSCRIBER_STALL_TIMEOUT},
+    load::Full,
     store,
 };
 
@@ -125,17 +126,13 @@ pub(super) fn store(error: store::Error) -> Status {
 }
 
 /// RESOURCE_EXHAUSTED because too many calls are in progress.
-pub(super) fn too_many_calls() -> Status {
-    let message = "too many calls are in progress; nothing of this one was done; try again later";
-    let details = worth_a_retry("TOO_MANY_CALLS");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+pub(super) fn too_many_calls(full: Full) -> Status {
+    exhausted("TOO_MANY_CALLS", full.calls())
 }
 
-/// RESOURCE_EXHAUSTED because too many follow the feed.
-pub(super) fn too_many_subscribers() -> Status {
-    let message = "too many subscribe already; try again later, or at another instance";
-    let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+/// RESOURCE_EXHAUSTED because there are too many subscriptions to the feed.
+pub(super) fn too_many_subscribers(full: Full) -> Status {
+    exhausted("TOO_MANY_SUBSCRIBERS", full.subscriptions())
 }
 
 /// RESOURCE_EXHAUSTED because a subscriber did not take what it was sent.
@@ -150,11 +147,12 @@ pub(super) fn subscriber_too_slow() -> Status {
 }
 
 /// RESOURCE_EXHAUSTED because too many large answers wait to be taken.
-pub(super) fn too_many_answers() -> Status {
-    let message = "too many large answers wait for their callers to take them; try again later, or ask \
-                   for smaller pages";
-    let details = worth_a_retry("TOO_MANY_ANSWERS");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+pub(super) fn too_many_answers(full: Full) -> Status {
+    exhausted("TOO_MANY_ANSWERS", full.answers())
+}
+
+fn exhausted(reason: &str, message: &str) -> Status {
+    Status::with_error_details(Code::ResourceExhausted, message, worth_a_retry(reason))
 }
 
 /// DEADLINE_EXCEEDED because a caller did not take a large answer.

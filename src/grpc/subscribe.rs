@@ -18,7 +18,7 @@ use crate::{
     event::{Event, Name, Violation},
     feed::{self, Frame, Held, Start, Subscription},
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES, MAX_SUBSCRIBED_TOPICS},
-    load::{self, Outbox},
+    load::{self, CallerKey, Closed, Outbox},
     proto::{
         outgoing::{EventBatch, SubscribeResponse, subscribe_response},
         v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},
@@ -29,6 +29,7 @@ use crate::{
 pub(super) async fn subscribe(
     service: &Service,
     caller: Identity,
+    key: &CallerKey,
     request: SubscribeRequest,
 ) -> Result<Response<BoxStream<SubscribeResponse>>, Status> {
     let store = &*service.store;
@@ -46,10 +47,10 @@ pub(super) async fn subscribe(
             Cursor::decode(cursor, store.id(), store.lanes()).map_err(status::cursor)?,
         ),
     };
-    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription = service.feed.subscribe(key, start, Arc::clone(&topics)).await;
     let subscription = subscription.map_err(|error| match error {
         feed::Error::Future => status::cursor(error),
-        feed::Error::TooMany => status::too_many_subscribers(),
+        feed::Error::TooMany(full) => status::too_many_subscribers(full),
         feed::Error::Store(error) => status::store(error),
     })?;
     let (frames, responses) = load::outbox();
@@ -97,6 +98,11 @@ impl Reader {
 /// Where frames wait for the connection, with what they hold in memory.
 type Frames = Outbox<Result<SubscribeResponse, Status>, Option<Held>>;
 
+/// Waits until a frame can be put in; where memory is short, until the last one was taken.
+async fn ready(frames: &Frames, subscription: &Subscription) -> Result<(), Closed> {
+    if subscription.is_short() { frames.drained().await } else { frames.ready().await }
+}
+
 /// Sends frames until the reader is gone, must not read on or takes nothing, the service stops, or the
 /// store fails.
 async fn send(
@@ -108,7 +114,7 @@ async fn send(
     loop {
         // A frame is read when it can be put in, so that what a slow reader gets is never old.
         let ready = tokio::select! {
-            ready = frames.ready() => ready,
+            ready = ready(&frames, &subscription) => ready,
             () = stopping.cancelled() => break,
         };
         if ready.is_err() {

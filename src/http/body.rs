@@ -13,44 +13,45 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::error::Error;
 use crate::{
     limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
-    load::{Expired, LargeAnswer, Load, Room, Unsent},
+    load::{CallerKey, Expired, LargeAnswer, Load, Permit, Unsent},
 };
 
 /// The body of a response.
 pub(super) enum ResponseBody {
     Small {
         body: Body,
-        _room: Room,
+        _permit: Permit,
     },
-    Large(LargeAnswer<Room>),
+    Large(LargeAnswer<Permit>),
     /// That of a subscription, which has no end. Its events are dropped if the connection does not take them.
     Feed {
         body: Body,
         unsent: Unsent,
-        _room: Room,
+        _permit: Permit,
     },
 }
 
 impl ResponseBody {
-    /// An answer to a call that has this room. Fails if too many large ones wait already. That of a
+    /// An answer to a call that has this permit. Fails if too many large ones wait already. That of a
     /// subscription has a place where events wait.
     pub(super) async fn new(
         body: Body,
-        room: Room,
+        permit: Permit,
         load: &Load,
+        caller: &CallerKey,
         unsent: Option<Unsent>,
     ) -> Result<Self, Error> {
         if let Some(unsent) = unsent {
-            return Ok(Self::Feed { body, unsent, _room: room });
+            return Ok(Self::Feed { body, unsent, _permit: permit });
         }
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
-            return Ok(Self::Small { body, _room: room });
+            return Ok(Self::Small { body, _permit: permit });
         }
         // It is in memory as a whole.
         let answer = to_bytes(body, usize::MAX).await.map_err(|_| Error::internal())?;
-        let of_answer = load.answer(answer.len()).ok_or_else(Error::too_many_answers)?;
-        Ok(Self::Large(LargeAnswer::new(answer, room, of_answer)))
+        let of_answer = load.answer(caller, answer.len()).map_err(Error::too_many_answers)?;
+        Ok(Self::Large(LargeAnswer::new(answer, permit, of_answer)))
     }
 }
 

@@ -14,7 +14,13 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::{access::Caller, error::Error, event::Given, parameters::Parameters, query::unknown};
+use super::{
+    access::{Authentication, Caller},
+    error::Error,
+    event::Given,
+    parameters::Parameters,
+    query::unknown,
+};
 use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
@@ -30,6 +36,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn stream(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     headers: HeaderMap,
     Parameters(parameters): Parameters,
@@ -69,10 +76,11 @@ pub(super) async fn stream(
     }
     caller.demand_filtered(Verb::Read, &topics).map_err(Error::access)?;
     let topics: Arc<[String]> = topics.into();
-    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription =
+        service.feed.subscribe(authentication.key(), start, Arc::clone(&topics)).await;
     let subscription = subscription.map_err(|error| match error {
         feed::Error::Future => bad_cursor(error.to_string()),
-        feed::Error::TooMany => Error::too_many_subscribers(),
+        feed::Error::TooMany(full) => Error::too_many_subscribers(full),
         feed::Error::Store(error) => Error::store(error),
     })?;
     let (events, stream) = load::outbox();
@@ -125,6 +133,9 @@ impl Reader {
     /// the stream ends, and whoever reads it connects again with the last id, and is told why.
     async fn send(mut self, mut subscription: Subscription, events: Events) {
         loop {
+            if subscription.is_short() && events.drained().await.is_err() {
+                return;
+            }
             let frame = tokio::select! {
                 Ok(frame) = subscription.next() => Some(frame),
                 _ = self.caller.changed() => None,

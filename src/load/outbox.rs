@@ -87,6 +87,11 @@ impl<T, H> Outbox<T, H> {
         self.wait(|state| state.next.is_none()).await
     }
 
+    /// Waits until the connection has taken all that was put in. May be dropped while waiting.
+    pub async fn drained(&self) -> Result<(), Closed> {
+        self.wait(|state| state.since.is_none()).await
+    }
+
     /// Waits until no more items are wanted. May be dropped while waiting.
     pub async fn closed(&self) -> Closed {
         match self.wait(|_| false).await {
@@ -160,6 +165,8 @@ impl<T, H> Stream for Outgoing<T, H> {
                 return Poll::Ready(None);
             }
             state.body = Some(context.waker().clone());
+            drop(state);
+            self.0.changed.notify_one();
             return Poll::Pending;
         };
         state.held = Some(held);
@@ -305,13 +312,14 @@ mod tests {
         let (outbox, mut outgoing) = outbox();
         assert!(timeout(SUBSCRIBER_STALL_TIMEOUT * 10, outbox.closed()).await.is_err());
         for item in 0..10 {
-            outbox.ready().await.expect("empty");
+            outbox.ready().await.expect("taken");
             outbox.put(item, ());
             assert!(timeout(WHILE, outbox.closed()).await.is_err());
             assert_eq!(outgoing.next().await, Some(item));
-            assert!(timeout(WHILE, outbox.closed()).await.is_err());
         }
+        assert!(timeout(WHILE, outbox.drained()).await.is_err(), "the last one may be on its way");
         assert!(timeout(Duration::from_millis(1), outgoing.next()).await.is_err());
+        outbox.drained().await.expect("it has taken everything");
         advance(SUBSCRIBER_STALL_TIMEOUT * 2).await;
         outbox.ready().await.expect("it has taken everything");
         drop(outgoing);

@@ -13,6 +13,7 @@ use event_aggregator::{
     feed::{Frame, Start, Subscription},
     ingest::{Admission, Share},
     limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
+    load::CallerKey,
     metrics::Metrics,
     service::Service,
     store::{
@@ -302,7 +303,12 @@ impl Model {
                 Some(reading) => reading,
                 none => {
                     let topics = topics.clone().into();
-                    match self.service.feed.subscribe(reached.start.clone(), topics).await {
+                    match self
+                        .service
+                        .feed
+                        .subscribe(&CallerKey::new(None, None), reached.start.clone(), topics)
+                        .await
+                    {
                         Ok(begun) => none.insert(begun),
                         Err(event_aggregator::feed::Error::Store(_)) => continue,
                         Err(error) => panic!("{error:?}: {reached:?}"),
@@ -416,7 +422,10 @@ fn the_feed_goes_on_after_a_panic() {
     runtime.expect("runtime").block_on(async {
         let (service, store) = start(database).await;
         let topics: Vec<String> = Vec::new();
-        let begun = service.feed.subscribe(Start::Beginning, topics.into()).await;
+        let begun = service
+            .feed
+            .subscribe(&CallerKey::new(None, None), Start::Beginning, topics.into())
+            .await;
         let mut subscription = begun.expect("subscribed");
         let caught_up = subscription.next().await.expect("a frame");
         assert!(matches!(caught_up, Frame::CaughtUp(_)), "{caught_up:?}");

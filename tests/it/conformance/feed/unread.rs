@@ -16,7 +16,7 @@ use crate::{
 on_both_stores!(subscribers_that_do_not_read_keep_little_and_are_ended);
 
 /// Calls of one kind on a connection.
-const OF_ONE: usize = 120;
+const OF_ONE: usize = 60;
 
 /// Far less than those who do not read would keep if all that was read for them waited.
 const MOST_MIB: u64 = 512;
