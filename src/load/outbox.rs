@@ -70,6 +70,8 @@ struct State<T, H> {
 struct Rest {
     bytes: Bytes,
     is_expired: bool,
+    /// Whether the connection has asked for more since the body took its last item.
+    is_asked: bool,
 }
 
 /// An empty outbox.
@@ -158,9 +160,13 @@ impl<T, H> Stream for Outgoing<T, H> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut state = self.0.state();
-        state.held = None;
-        state.since = None;
+        // An encoder asks for more at once if an item is small.
+        let is_taken = self.0.unsent.rest().is_asked;
         let Some((item, held)) = state.next.take() else {
+            if is_taken {
+                state.held = None;
+                state.since = None;
+            }
             if state.is_complete || state.closed.is_some() {
                 return Poll::Ready(None);
             }
@@ -171,6 +177,7 @@ impl<T, H> Stream for Outgoing<T, H> {
         };
         state.held = Some(held);
         state.since = Some(Instant::now());
+        self.0.unsent.rest().is_asked = false;
         drop(state);
         self.0.changed.notify_one();
         Poll::Ready(Some(item))
@@ -226,10 +233,11 @@ impl Unsent {
     /// The next portion for the connection, if there is one. It is a copy, because a part of a large
     /// allocation keeps all of it.
     pub fn next(&self) -> Result<Option<Bytes>, Expired> {
-        let Rest { bytes, is_expired } = &mut *self.rest();
+        let Rest { bytes, is_expired, is_asked } = &mut *self.rest();
         if *is_expired {
             return Err(Expired);
         }
+        *is_asked = bytes.is_empty();
         let size = bytes.len().min(SUBSCRIPTION_PORTION_BYTES);
         let portion = bytes.split_to(size);
         if bytes.is_empty() {
@@ -245,7 +253,7 @@ impl Unsent {
     }
 
     fn expire(&self) {
-        *self.rest() = Rest { bytes: Bytes::new(), is_expired: true };
+        *self.rest() = Rest { is_expired: true, ..Rest::default() };
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -264,6 +272,12 @@ mod tests {
     const WHILE: Duration =
         SUBSCRIBER_STALL_TIMEOUT.checked_sub(Duration::from_secs(1)).expect("more");
 
+    /// What a body does when its connection asks for more.
+    async fn ask<T, H>(outgoing: &mut Outgoing<T, H>) -> Option<T> {
+        let _ = outgoing.unsent().next();
+        outgoing.next().await
+    }
+
     /// Whether something was dropped.
     fn is_free(held: &Arc<()>) -> bool {
         Arc::strong_count(held) == 1
@@ -276,13 +290,14 @@ mod tests {
         outbox.ready().await.expect("empty");
         outbox.put(1, Arc::clone(&held));
         assert!(timeout(WHILE, outbox.ready()).await.is_err(), "one item waits at most");
-        assert_eq!(outgoing.next().await, Some(1));
+        assert_eq!(ask(&mut outgoing).await, Some(1));
         outbox.ready().await.expect("it was taken");
+        assert!(timeout(WHILE, outgoing.next()).await.is_err(), "an encoder looks for more");
         assert!(!is_free(&held), "the connection may not have taken it");
-        assert!(timeout(WHILE, outgoing.next()).await.is_err());
+        assert!(timeout(WHILE, ask(&mut outgoing)).await.is_err());
         assert!(is_free(&held));
         drop(outbox);
-        assert_eq!(outgoing.next().await, None);
+        assert_eq!(ask(&mut outgoing).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,7 +308,7 @@ mod tests {
             let held = Arc::new(());
             outbox.put(1, Arc::clone(&held));
             if taken {
-                assert_eq!(outgoing.next().await, Some(1));
+                assert_eq!(ask(&mut outgoing).await, Some(1));
                 unsent.put(Bytes::from_static(&[0; SUBSCRIPTION_PORTION_BYTES * 2]));
                 assert!(unsent.next().is_ok_and(|portion| portion.is_some()));
                 // The next one waits as well.
@@ -303,7 +318,7 @@ mod tests {
             assert_eq!(outbox.ready().await, Err(Closed::Stalled));
             assert!(is_free(&held));
             assert_eq!(unsent.next(), Err(Expired));
-            assert_eq!(outgoing.next().await, None);
+            assert_eq!(ask(&mut outgoing).await, None);
         }
     }
 
@@ -315,10 +330,10 @@ mod tests {
             outbox.ready().await.expect("taken");
             outbox.put(item, ());
             assert!(timeout(WHILE, outbox.closed()).await.is_err());
-            assert_eq!(outgoing.next().await, Some(item));
+            assert_eq!(ask(&mut outgoing).await, Some(item));
         }
         assert!(timeout(WHILE, outbox.drained()).await.is_err(), "the last one may be on its way");
-        assert!(timeout(Duration::from_millis(1), outgoing.next()).await.is_err());
+        assert!(timeout(Duration::from_millis(1), ask(&mut outgoing)).await.is_err());
         outbox.drained().await.expect("it has taken everything");
         advance(SUBSCRIBER_STALL_TIMEOUT * 2).await;
         outbox.ready().await.expect("it has taken everything");
