@@ -18,13 +18,18 @@ use tracing::{info, warn};
 use crate::{
     cursor::Cursor,
     event::Position,
-    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY, SUBSCRIBERS},
+    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
+    load::{CallerKey, Full, Load},
     store::{self, LaneState, Mark, Store},
     token,
 };
 
-pub use subscription::{Frame, Subscription};
+pub use self::{
+    memory::Held,
+    subscription::{Frame, Subscription},
+};
 
+mod memory;
 mod subscription;
 
 /// Why a subscription does not begin, or does not go on.
@@ -33,9 +38,9 @@ pub enum Error {
     /// The store was restored to a state before the subscription's place.
     #[error("the cursor {}", token::Error::Restored)]
     Restored,
-    /// There are [`SUBSCRIBERS`] already.
-    #[error("too many subscribe already")]
-    TooMany,
+    /// There are too many subscriptions already.
+    #[error("there are too many subscriptions")]
+    TooMany(Full),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -71,8 +76,7 @@ pub struct Feed {
     joined: Arc<Notify>,
     /// How many may read at once, so that other reads find a connection.
     reads: Arc<Semaphore>,
-    /// How many more may subscribe.
-    seats: Arc<Semaphore>,
+    load: Load,
     closing: CancellationToken,
     /// Whoever holds the store.
     open: TaskTracker,
@@ -80,7 +84,7 @@ pub struct Feed {
 
 impl Feed {
     /// A feed of what is in the store. `committed` is told when this process has committed.
-    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>) -> Self {
+    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>, load: Load) -> Self {
         let feed = Self {
             store: Arc::clone(store),
             heads: Arc::new(watch::Sender::new(Heads {
@@ -90,7 +94,7 @@ impl Feed {
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Arc::new(Semaphore::new(FEED_READS)),
-            seats: Arc::new(Semaphore::new(SUBSCRIBERS)),
+            load,
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
         };
@@ -194,13 +198,14 @@ impl Feed {
         Ok(at.into_iter().zip(lanes).map(mark).collect())
     }
 
-    /// Begins to read events of these topics, or of all.
+    /// Begins to read events of these topics, or of all, for a caller.
     pub async fn subscribe(
         &self,
+        caller: &CallerKey,
         start: Start,
         topics: Arc<[String]>,
     ) -> Result<Subscription, Error> {
-        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| Error::TooMany)?;
+        let permit = self.load.subscription(caller).map_err(Error::TooMany)?;
         let receiver = self.heads.subscribe();
         self.joined.notify_one();
         let heads = self.ask().await?;
@@ -212,7 +217,7 @@ impl Feed {
                 self.positions(cursor).await?
             }
         };
-        Ok(Subscription::begin(self, receiver, heads.restored, topics, positions, seat))
+        Ok(Subscription::begin(self, receiver, heads.restored, topics, positions, caller, permit))
     }
 
     /// Where a cursor is in each lane.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 use self::{
-    access::{Authenticated, caller},
+    access::{caller, caller_key},
     observed::{Methods, Observed},
 };
 pub use codec::ContractCodec;
@@ -112,8 +112,9 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        subscribe::subscribe(&self.0, caller, request.into_inner()).await.map(Response::new)
+        subscribe::subscribe(&self.0, caller, &key, request.into_inner()).await
     }
 }
 
@@ -152,9 +153,8 @@ pub fn router(
     let v1 = v1.max_decoding_message_size(SMALL_REQUEST_BYTES);
     let v1alpha = v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES);
     let health = health.max_decoding_message_size(SMALL_REQUEST_BYTES);
-    let contract = Authenticated::new(contract(service), access);
     let routes = Routes::from(others)
-        .add_service(Observed::new(contract, &methods, &load))
+        .add_service(Observed::new(contract(service), &methods, &load).authenticated(&access))
         .add_service(Observed::new(health, &methods, &load).for_anybody(&stopping))
         .add_service(Observed::new(v1, &methods, &load).for_anybody(&stopping))
         .add_service(Observed::new(v1alpha, &methods, &load).for_anybody(&stopping));

@@ -16,7 +16,7 @@ use serde_json::json;
 use tracing::Instrument;
 
 use self::error::Error;
-use crate::{limits::MAX_REQUEST_BYTES, load::Kind, service::Service, trace};
+use crate::{limits::MAX_REQUEST_BYTES, service::Service, trace};
 
 mod access;
 mod body;
@@ -84,7 +84,6 @@ async fn description() -> impl IntoResponse {
 
 /// Whether events would be taken in and found.
 async fn ready(State(service): State<Service>) -> Result<Response, Error> {
-    let _room = service.load.call(Kind::Probe).ok_or_else(Error::too_many_calls)?;
     if service.stopping.is_cancelled() || !service.ingest.is_flowing() {
         return Err(Error::unavailable());
     }

@@ -195,7 +195,7 @@ pub const SQLITE_CACHE_KIB: i32 = 64 << 10;
 pub const FEED_READ_EVENTS: (usize, usize) = (64, 1_000);
 
 /// Bytes of payload that it reads from a lane at once. With four lanes so much of [`MAX_PAGE_BYTES`]
-/// waits for each reader, however slow.
+/// waits for each reader, if [`SUBSCRIPTION_BYTES`] allows it.
 pub const FEED_READ_BYTES: usize = MAX_PAGE_BYTES / 4;
 
 /// Events of one lane that are looked at for one read. A subscriber to a rare topic makes progress in
@@ -295,10 +295,33 @@ pub const ANSWER_BYTES: usize = 256 << 20;
 /// over 0.6 Mbit/s.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB. One that does
-/// not take what it is sent holds a frame on its way out, one that waits and what was read for the next:
-/// up to 11 MiB, if events are large.
+/// Subscriptions to the feed, by whatever way. One that waits for events takes some ten KiB. What is kept
+/// of those that others do not take is bounded by [`SUBSCRIPTION_BYTES`], [`SUBSCRIPTION_FREE_BYTES`] and
+/// [`SEND_BUFFER_BYTES`].
 pub const SUBSCRIBERS: usize = 2_048;
+
+/// Bytes of events that were read for subscriptions and that their connections have not taken, over all
+/// subscriptions. Without permits a page is cut to [`SUBSCRIPTION_FREE_BYTES`], and an event that is larger
+/// than that waits. Enough for 20 that take pages of the largest size at the same time; others read as
+/// much as the store gives, page by page.
+pub const SUBSCRIPTION_BYTES: usize = 128 << 20;
+
+/// Bytes of a page, over all lanes, for which a subscription needs no permits, so that those who get small
+/// events never wait for those who do not take large ones. A page that waits, a frame of another one and a
+/// frame on its way out are 96 MiB for all [`SUBSCRIBERS`].
+pub const SUBSCRIPTION_FREE_BYTES: usize = 16 << 10;
+
+/// What an event costs beside its text while it waits for a subscriber: its struct, its cursor as numbers
+/// and as text, the allocations of its names.
+pub const FEED_EVENT_OVERHEAD: usize = 512;
+
+/// Bytes of a frame that are handed to a connection at once: as many as a frame of HTTP/2 has. So much of
+/// each subscription may stay inside of a connection whose other end takes nothing.
+pub const SUBSCRIPTION_PORTION_BYTES: usize = 16 << 10;
+
+/// How long a subscriber may take for a frame that waits for it, after which the subscription ends: the
+/// largest frame goes over 0.6 Mbit/s. Nothing waits for one that has taken everything.
+pub const SUBSCRIBER_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connections at the same time. What has come over them and is not read yet is for calls, of which there
 /// are [`CALLS`], each with [`CALL_WINDOW_BYTES`].
@@ -307,6 +330,11 @@ pub const CONNECTIONS: usize = 10_000;
 /// The part of them that may come from one address: one half. Behind a load balancer all come from one,
 /// so it is large; it leaves room for others.
 pub const ADDRESS_SHARE: usize = 2;
+
+/// The part of each bound that one caller may use: an identity of the access file, or an address where
+/// callers do not authenticate. One half, so that no single caller excludes the others; behind a proxy
+/// all of them may have one address, and then half of everything is what they have.
+pub const CALLER_SHARE: usize = 2;
 
 /// Files left for what is no connection of a caller: the database, to which there are a dozen connections
 /// with up to three files each, and what the program itself has open. Where the system allows few, one
@@ -377,8 +405,9 @@ pub const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// topics in its address, of which 64 KiB are taken.
 pub const HTTP1_BUFFER_BYTES: usize = 128 << 10;
 
-/// Bytes of answers that wait in memory for one stream of HTTP/2 to take them.
-pub const SEND_BUFFER_BYTES: usize = 400 << 10;
+/// Bytes of answers that wait in memory for one stream of HTTP/2 to take them, while its window is open
+/// and the connection is not read: as much as one portion of an answer has.
+pub const SEND_BUFFER_BYTES: usize = SMALL_ANSWER_BYTES;
 
 /// Bytes that may have come for a call before they are read. More would make nothing faster.
 pub const CALL_WINDOW_BYTES: u32 = 256 << 10;
@@ -414,7 +443,13 @@ const _: () = {
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(SUBSCRIBERS < CALLS);
     assert!(READING_BYTES < u32::MAX as usize);
-    assert!(MAX_RESPONSE_BYTES < ANSWER_BYTES && ANSWER_BYTES < u32::MAX as usize);
+    assert!(MAX_MESSAGE_BYTES <= READING_BYTES / CALLER_SHARE);
+    assert!(MAX_RESPONSE_BYTES <= ANSWER_BYTES / CALLER_SHARE && ANSWER_BYTES < u32::MAX as usize);
+    assert!(
+        MAX_LANES * (MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD)
+            <= SUBSCRIPTION_BYTES / CALLER_SHARE
+    );
+    assert!(SUBSCRIPTION_BYTES < u32::MAX as usize);
     assert!(STATEMENT_TIMEOUT.as_secs() < READ_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < LEDGER_RETENTION.as_secs());
 };

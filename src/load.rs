@@ -1,17 +1,23 @@
-//! How much the service takes on at once, over all connections and by whatever way it is asked: calls,
-//! large requests that are being read, and large answers that wait to be taken.
-
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+//! How much the service takes on at once, over all connections and by whatever way it is asked, and how
+//! much of that one caller may use: calls, subscriptions, large requests that are being read, and large
+//! answers that wait to be taken.
 
 use crate::limits::{
-    ANSWER_BYTES, CALLS, PROBES, READING_BYTES, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, WATCHES,
+    ANSWER_BYTES, CALLS, PROBES, READING_BYTES, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES,
+    SUBSCRIBERS, SUBSCRIPTION_BYTES, WATCHES,
 };
 
-pub use self::answer::{Expired, LargeAnswer, portion};
+pub use self::{
+    answer::{Expired, LargeAnswer, portion},
+    bound::{Bound, Full, Permit},
+    caller::{CallerKey, origin},
+    outbox::{Closed, Outbox, Outgoing, Unsent, outbox},
+};
 
 mod answer;
+mod bound;
+mod caller;
+mod outbox;
 
 /// What kind of call somebody makes. Each has a bound of its own, so that those who need not say who
 /// they are take nothing from those who do.
@@ -28,76 +34,83 @@ pub enum Kind {
 /// What is in progress. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Load {
-    calls: Arc<Semaphore>,
-    probes: Arc<Semaphore>,
-    watches: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
-}
-
-/// The room that something takes, until this is dropped.
-#[derive(Debug)]
-pub struct Room {
-    _permit: Option<OwnedSemaphorePermit>,
+    calls: Bound,
+    probes: Bound,
+    watches: Bound,
+    subscriptions: Bound,
+    subscription_memory: Bound,
+    reading: Bound,
+    answers: Bound,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self {
-            calls: semaphore(CALLS),
-            probes: semaphore(PROBES),
-            watches: semaphore(WATCHES),
-            reading: semaphore(READING_BYTES),
-            answers: semaphore(ANSWER_BYTES),
+            calls: Bound::new(CALLS),
+            probes: Bound::new(PROBES),
+            watches: Bound::new(WATCHES),
+            subscriptions: Bound::new(SUBSCRIBERS),
+            subscription_memory: Bound::new(SUBSCRIPTION_BYTES),
+            reading: Bound::new(READING_BYTES),
+            answers: Bound::new(ANSWER_BYTES),
         }
     }
 }
 
 impl Load {
-    /// Room for one more call, if there is any.
-    pub fn call(&self, kind: Kind) -> Option<Room> {
+    /// A permit for one more call.
+    pub fn call(&self, kind: Kind, caller: &CallerKey) -> Result<Permit, Full> {
         let calls = match kind {
             Kind::Ordinary => &self.calls,
             Kind::Probe => &self.probes,
             Kind::Watch => &self.watches,
         };
-        let permit = Arc::clone(calls).try_acquire_owned();
-        permit.ok().map(|permit| Room { _permit: Some(permit) })
+        calls.try_take(caller, 1)
     }
 
-    /// Room for a request of so many bytes, once there is some. Small ones always have it.
-    pub async fn reading(&self, bytes: usize) -> Room {
+    /// A permit for one more subscription to the feed.
+    pub fn subscription(&self, caller: &CallerKey) -> Result<Permit, Full> {
+        self.subscriptions.try_take(caller, 1)
+    }
+
+    /// A permit to read a request of so many bytes, once they are free. Small requests need none.
+    pub async fn reading(&self, caller: &CallerKey, bytes: usize) -> Option<Permit> {
         if bytes <= SMALL_REQUEST_BYTES {
-            return Room { _permit: None };
+            return None;
         }
-        let permits = u32::try_from(bytes.min(READING_BYTES)).unwrap_or(u32::MAX);
-        // It is never closed.
-        Room { _permit: Arc::clone(&self.reading).acquire_many_owned(permits).await.ok() }
+        self.reading.take(caller, bytes).await
     }
 
-    /// Room for an answer of so many bytes until it is taken, if there is any. Small ones always have it.
-    pub fn answer(&self, bytes: usize) -> Option<Room> {
+    /// A permit for an answer of so many bytes until it is taken. Small answers need none.
+    pub fn answer(&self, caller: &CallerKey, bytes: usize) -> Result<Option<Permit>, Full> {
         if bytes <= SMALL_ANSWER_BYTES {
-            return Some(Room { _permit: None });
+            return Ok(None);
         }
-        let permits = u32::try_from(bytes.min(ANSWER_BYTES)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.answers).try_acquire_many_owned(permits);
-        permit.ok().map(|permit| Room { _permit: Some(permit) })
+        self.answers.try_take(caller, bytes).map(Some)
+    }
+
+    /// Where subscriptions take permits for the events that they keep in memory, in bytes.
+    pub fn subscription_memory(&self) -> &Bound {
+        &self.subscription_memory
     }
 
     /// How many ordinary calls are in progress.
     pub fn calls(&self) -> usize {
-        CALLS - self.calls.available_permits()
+        self.calls.used()
     }
 
     /// Bytes of large requests that are being read.
     pub fn reading_bytes(&self) -> usize {
-        READING_BYTES - self.reading.available_permits()
+        self.reading.used()
     }
 
     /// Bytes of large answers that are not taken yet.
     pub fn answer_bytes(&self) -> usize {
-        ANSWER_BYTES - self.answers.available_permits()
+        self.answers.used()
+    }
+
+    /// Bytes of events that subscriptions keep in memory, beyond what needs no permits.
+    pub fn subscription_bytes(&self) -> usize {
+        self.subscription_memory.used()
     }
 }

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub reading_bytes: Gauge,
     /// Bytes of large answers that are not taken yet.
     pub answer_bytes: Gauge,
+    /// Bytes of events that subscribers have not taken yet.
+    pub subscription_bytes: Gauge,
     /// Bytes of events that wait for their commit.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
@@ -122,6 +124,9 @@ impl Default for Metrics {
         let answer_bytes = Gauge::default();
         let help = "Room taken by large answers that their callers have not taken yet";
         own.register_with_unit("answer", help, Unit::Bytes, answer_bytes.clone());
+        let subscription_bytes = Gauge::default();
+        let help = "Room taken by large events that subscribers have not taken yet";
+        own.register_with_unit("subscription", help, Unit::Bytes, subscription_bytes.clone());
         let queue_bytes = Gauge::default();
         let help = "Room taken by events that wait for their commit";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
@@ -151,6 +156,7 @@ impl Default for Metrics {
             calls_in_progress,
             reading_bytes,
             answer_bytes,
+            subscription_bytes,
             queue_bytes,
             events,
             rate_exceeded,

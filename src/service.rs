@@ -39,10 +39,10 @@ impl Service {
     /// Starts the write path and the feed of a store. Everybody may do everything.
     pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         let ingest = Ingest::start(&store);
-        let feed = Feed::start(&store, ingest.committed());
+        let load = Load::default();
+        let feed = Feed::start(&store, ingest.committed(), load.clone());
         let (started, stopping) = (Instant::now(), CancellationToken::new());
         let access = Access::default();
-        let load = Load::default();
         Self { ingest, access, store, feed, metrics, load, started, stopping }
     }
 

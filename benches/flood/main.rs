@@ -42,10 +42,11 @@ mod postgres_server;
 #[allow(dead_code)]
 #[path = "../ceiling/service.rs"]
 mod service;
+mod unread;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How often each flood and the rest before it are measured
+    /// How often each flood and the rest before it are measured; 0 leaves floods out
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
@@ -60,6 +61,10 @@ struct Arguments {
     /// Connections of the floods that consist of connections; mind `ulimit -n`
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
+
+    /// Subscriptions that take nothing; 0 leaves them out
+    #[arg(long, default_value_t = 2_047)]
+    unread: usize,
 
     /// Be this flood, until standard input ends
     #[arg(long, value_enum, hide = true, requires = "address")]
@@ -91,12 +96,17 @@ async fn main() {
             None => format!("sqlite:{}/events.db", folder.path().display()),
         };
         println!("{store}");
-        println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
-        for flood in Flood::ALL {
+        if arguments.rounds > 0 {
+            println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
+        }
+        for flood in Flood::ALL.into_iter().filter(|_| arguments.rounds > 0) {
             let service = service::start(&url);
             may_open_files(service.id(), arguments.connections);
             may_open_files(std::process::id(), arguments.connections);
             measure(&service, flood, &arguments).await;
+        }
+        if arguments.unread > 0 {
+            unread::measure(&service::start(&url), arguments.unread).await;
         }
         if let Some(database) = database {
             database.drop().await;

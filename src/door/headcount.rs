@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{limits::ADDRESS_SHARE, metrics::Metrics};
+use crate::{limits::ADDRESS_SHARE, load::origin, metrics::Metrics};
 
 /// Who is connected. Clones are handles to the same count.
 #[derive(Debug, Clone)]
@@ -65,17 +65,6 @@ impl Drop for Place {
             if *of_origin == 0 {
                 counts.by_origin.remove(&self.origin);
             }
-        }
-    }
-}
-
-/// What counts as one address. One customer of a network gets 2^64 addresses of IPv6.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }

@@ -4,19 +4,23 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
 
-use super::{Error, Feed, Heads};
+use super::{
+    Error, Feed, Heads,
+    memory::{Held, Memory, Permit},
+};
 use crate::{
     cursor::Cursor,
     event::{Event, Position},
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
+    load::{self, CallerKey},
     store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
 
@@ -32,7 +36,10 @@ pub struct Subscription {
     told: Cursor,
     /// Whether the reader was not yet told that it has everything.
     is_behind: bool,
-    _seat: OwnedSemaphorePermit,
+    memory: Memory,
+    /// Whether the next event needs permits that must be waited for.
+    is_short: bool,
+    _permit: load::Permit,
     /// Let go of last.
     _open: TaskTrackerToken,
 }
@@ -46,6 +53,8 @@ struct LaneReader {
     read: Mark,
     /// What was read and not given out.
     waiting: VecDeque<Event>,
+    /// Permits for what was read, unless it is little.
+    permit: Option<Permit>,
     /// The last event that was given out or passed.
     passed: Mark,
     /// Events to read at once.
@@ -55,8 +64,9 @@ struct LaneReader {
 /// What a subscription brings next.
 #[derive(Debug)]
 pub enum Frame {
-    /// Events, each with the cursor behind it, and the cursor behind all of them.
-    Events(Vec<(Event, Cursor)>, Cursor),
+    /// Events, each with the cursor behind it, the cursor behind all of them, and what is to be kept until
+    /// the connection has taken them.
+    Events(Vec<(Event, Cursor)>, Cursor, Held),
     /// Nothing but the place: it moved although nothing matched.
     Checkpoint(Cursor),
     /// There is nothing more for now.
@@ -71,14 +81,17 @@ impl Subscription {
         restored: u64,
         topics: Arc<[String]>,
         positions: Vec<Mark>,
-        seat: OwnedSemaphorePermit,
+        caller: &CallerKey,
+        permit: load::Permit,
     ) -> Self {
         let lanes = feed.store.lanes();
         let is_in_scope =
             |lane| topics.is_empty() || topics.iter().any(|topic| lane_of(topic, lanes) == lane);
         let told = Cursor::Feed(positions.clone());
         let lanes = (0..).zip(positions);
-        let lanes = lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
+        let lanes: Vec<_> =
+            lanes.map(|(lane, at)| LaneReader::new(at, is_in_scope(lane))).collect();
+        let in_scope = lanes.iter().filter(|lane| lane.is_in_scope).count();
         Self {
             feed: feed.clone(),
             heads,
@@ -87,14 +100,27 @@ impl Subscription {
             lanes,
             told,
             is_behind: true,
-            _seat: seat,
+            memory: Memory::new(feed.load.subscription_memory(), caller, in_scope),
+            is_short: false,
+            _permit: permit,
             _open: feed.open.token(),
         }
+    }
+
+    /// Whether permits for memory are waited for before the next event is read. Then
+    /// [`Subscription::next`] is to be called once the subscriber has taken all that it was sent: those that
+    /// do not read must not be in front of others.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Waits for what comes next. May be dropped while waiting: nothing is lost.
     pub async fn next(&mut self) -> Result<Frame, Error> {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
+        if self.is_short {
+            self.memory.reserve().await;
+            self.is_short = false;
+        }
         loop {
             let Heads { marks: heads, restored } = self.heads.borrow_and_update().clone();
             if restored != self.restored {
@@ -103,10 +129,13 @@ impl Subscription {
                 self.feed.check(&read).await?;
                 self.restored = restored;
             }
-            let is_read = self.fill(&heads).await?;
-            let events = self.merge(&heads);
+            let Some(is_read) = self.fill(&heads).await? else {
+                // Shows whether the subscriber reads.
+                return Ok(Frame::Checkpoint(self.tell()));
+            };
+            let (events, held) = self.merge(&heads);
             if !events.is_empty() {
-                return Ok(Frame::Events(events, self.tell()));
+                return Ok(Frame::Events(events, self.tell(), held));
             }
             if is_read {
                 // Nothing matched so far.
@@ -140,8 +169,9 @@ impl Subscription {
         }
     }
 
-    /// Reads on in each lane of which nothing waits. Says whether there was anything to read.
-    async fn fill(&mut self, heads: &[Mark]) -> Result<bool, store::Error> {
+    /// Reads on in each lane of which nothing waits. Says whether there was anything to read; None if there
+    /// are no permits for an event, and then nothing waits.
+    async fn fill(&mut self, heads: &[Mark]) -> Result<Option<bool>, store::Error> {
         let mut is_read = false;
         for (number, (lane, &head)) in (0..).zip(self.lanes.iter_mut().zip(heads)) {
             if !lane.is_in_scope || !lane.waiting.is_empty() || lane.read.seq >= head.seq {
@@ -164,10 +194,17 @@ impl Subscription {
             };
             let first = lane.read.seq + 1;
             let _turn = self.feed.reads.acquire().await;
-            let page = self.feed.store.read(query).await.inspect_err(|error| {
+            let mut page = self.feed.store.read(query).await.inspect_err(|error| {
                 let error = store::chain(error);
                 warn!(lane = number, first, last, error, "cannot read a part of the feed");
             })?;
+            let Some((kept, permit)) = self.memory.keep(&page.events) else {
+                self.is_short = true;
+                self.lanes.iter_mut().for_each(LaneReader::forget);
+                break;
+            };
+            page.more |= kept < page.events.len();
+            page.events.truncate(kept);
             let end = match page.events.last() {
                 Some(event) if page.more || event.position.seq == last => Mark::from(event),
                 // The last numbers have nothing to say, so they are looked at.
@@ -179,20 +216,22 @@ impl Subscription {
                     if !self.feed.holds(number, head).await? {
                         // The store was restored since the heads were asked for.
                         self.feed.ask().await?;
-                        return Ok(true);
+                        return Ok(Some(true));
                     }
                     end
                 }
             };
-            lane.take(page, end);
+            lane.take(page, end, permit);
             self.is_behind |= lane.read.seq < head.seq;
         }
-        Ok(is_read)
+        self.memory.release();
+        Ok((!self.is_short).then_some(is_read))
     }
 
     /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
-    fn merge(&mut self, heads: &[Mark]) -> Vec<(Event, Cursor)> {
+    fn merge(&mut self, heads: &[Mark]) -> (Vec<(Event, Cursor)>, Held) {
         let mut events = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
         let mut bytes = 0;
         let has_no_say = |(lane, head): (&LaneReader, &Mark)| {
             lane.is_in_scope && lane.waiting.is_empty() && lane.read.seq < head.seq
@@ -206,10 +245,12 @@ impl Subscription {
                 break;
             }
             bytes += size;
+            let is_new = |permit: &&Permit| !permits.iter().any(|held| Arc::ptr_eq(held, permit));
+            permits.extend(lane.permit.as_ref().filter(is_new).cloned());
             let Some(event) = lane.give() else { break };
             events.push((event, self.cursor()));
         }
-        events
+        (events, self.memory.held(permits))
     }
 
     /// The cursor behind what was passed.
@@ -231,11 +272,12 @@ impl Subscription {
 impl LaneReader {
     fn new(position: Mark, is_in_scope: bool) -> Self {
         let (limit, _) = FEED_READ_EVENTS;
-        Self { is_in_scope, read: position, waiting: VecDeque::new(), passed: position, limit }
+        let (waiting, permit) = (VecDeque::new(), None);
+        Self { is_in_scope, read: position, waiting, permit, passed: position, limit }
     }
 
-    /// Takes what was read up to `end`.
-    fn take(&mut self, page: Page, end: Mark) {
+    /// Takes what was read up to `end`, with permits for what was kept of it.
+    fn take(&mut self, page: Page, end: Mark, permit: Option<Permit>) {
         let is_cut = page.more && page.events.len() < self.limit;
         // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
         self.limit = match is_cut {
@@ -244,15 +286,29 @@ impl LaneReader {
         };
         self.read = end;
         self.waiting = page.events.into();
+        self.permit = permit;
         if self.waiting.is_empty() {
             self.passed = self.read;
         }
+    }
+
+    /// Drops what waits, which is read again.
+    fn forget(&mut self) {
+        if !self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+            self.read = self.passed;
+        }
+        self.permit = None;
     }
 
     /// Gives out the first of what waits, and passes what follows up to the next one.
     fn give(&mut self) -> Option<Event> {
         let event = self.waiting.pop_front()?;
         self.passed = if self.waiting.is_empty() { self.read } else { Mark::from(&event) };
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+            self.permit = None;
+        }
         Some(event)
     }
 }

@@ -23,10 +23,11 @@ use tonic::{
 };
 use tracing::{Instrument, Span};
 
-use super::{deadline, request_body::RequestBody, response_body::ResponseBody, status};
+use super::{access, deadline, request_body::RequestBody, response_body::ResponseBody, status};
 use crate::{
+    access::Access,
     limits::CALL_TIMEOUT,
-    load::{Kind, Load, Room},
+    load::{CallerKey, Kind, Load, Permit},
     metrics::{Calls, Method},
     trace,
 };
@@ -95,13 +96,21 @@ pub(super) struct Observed<S> {
     service: S,
     methods: Methods,
     load: Load,
+    /// Set if callers must authenticate, where there is an access file.
+    access: Option<Access>,
     /// Set if anybody may call it: then its endless calls end when this is done.
     stopping: Option<CancellationToken>,
 }
 
 impl<S> Observed<S> {
     pub(super) fn new(service: S, methods: &Methods, load: &Load) -> Self {
-        Self { service, methods: methods.clone(), load: load.clone(), stopping: None }
+        let (methods, load) = (methods.clone(), load.clone());
+        Self { service, methods, load, access: None, stopping: None }
+    }
+
+    /// A service whose callers must authenticate.
+    pub(super) fn authenticated(self, access: &Access) -> Self {
+        Self { access: Some(access.clone()), ..self }
     }
 
     /// A service that anybody may call, until the service as a whole stops.
@@ -115,6 +124,20 @@ impl<S> Observed<S> {
             Some(_) if method.streams_in || method.streams_out => Kind::Watch,
             Some(_) => Kind::Probe,
         }
+    }
+
+    /// Authenticates a call, and takes its permit.
+    fn admit(
+        &self,
+        method: &Known,
+        request: &mut http::Request<Body>,
+    ) -> Result<(CallerKey, Permit), Status> {
+        if let Some(access) = &self.access {
+            access::authenticate(access, request)?;
+        }
+        let caller = access::caller_key(request.extensions());
+        let permit = self.load.call(self.kind(method), &caller).map_err(status::too_many_calls)?;
+        Ok((caller, permit))
     }
 }
 
@@ -135,20 +158,25 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let method = self.methods.of(path).clone();
         let span = trace::call(path.trim_start_matches('/'), request.headers());
         let mut call = Call::begin(Arc::clone(&method.counted), span.clone());
-        let Some(room) = self.load.call(self.kind(&method)) else {
-            call.end(Code::ResourceExhausted);
-            return Box::pin(async { Ok(status::too_many_calls().into_http()) });
+        let caller = match self.admit(&method, &mut request) {
+            Ok((caller, permit)) => {
+                call.permit = Some(permit);
+                caller
+            }
+            Err(status) => {
+                call.end(status.code());
+                return Box::pin(async move { Ok(status.into_http()) });
+            }
         };
-        call.room = Some(room);
         let allowed = deadline::asked(request.headers());
         let load = self.load.clone();
         let request = request.map(|body| {
-            let body = RequestBody::new(body, &method, &load);
+            let body = RequestBody::new(body, &method, &load, &caller);
             match &self.stopping {
                 None => body,
                 Some(stopping) => body.small(stopping.clone().cancelled_owned()),
@@ -162,7 +190,8 @@ where
                 Ok(Err(_)) => status::internal().into_http(),
                 Err(_) => status::deadline_exceeded().into_http(),
             };
-            let (head, body) = answer.into_parts();
+            let (mut head, body) = answer.into_parts();
+            let unsent = head.extensions.remove();
             let body = match Status::from_header_map(&head.headers) {
                 Some(status) => {
                     call.end(status.code());
@@ -170,8 +199,8 @@ where
                 }
                 None => {
                     let deadline = allowed.and_then(|allowed| call.begun.checked_add(allowed));
-                    let load = (!method.streams_out).then_some(load);
-                    Body::new(ResponseBody::new(body, call, deadline, load))
+                    let load = (!method.streams_out).then_some((load, caller));
+                    Body::new(ResponseBody::new(body, call, deadline, load, unsent))
                 }
             };
             Ok(http::Response::from_parts(head, body))
@@ -187,13 +216,13 @@ pub(super) struct Call {
     begun: Instant,
     code: Code,
     /// Given back when it ends.
-    room: Option<Room>,
+    permit: Option<Permit>,
 }
 
 impl Call {
     fn begin(method: Arc<Method>, span: Span) -> Self {
         method.started.inc();
-        Self { method, span, begun: Instant::now(), code: Code::Cancelled, room: None }
+        Self { method, span, begun: Instant::now(), code: Code::Cancelled, permit: None }
     }
 
     pub(super) fn end(mut self, code: Code) {

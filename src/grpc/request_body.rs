@@ -20,7 +20,7 @@ use tonic::{
 use super::{boundaries::Boundaries, observed::Known, status};
 use crate::{
     limits::{MAX_MESSAGE_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
-    load::{Load, Room},
+    load::{CallerKey, Load, Permit},
     metrics::Method,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct RequestBody {
     streams: bool,
     /// Where room for large messages is taken. None for calls that have none: they are refused as too
     /// large without being waited for.
-    load: Option<Load>,
+    load: Option<(Load, CallerKey)>,
     /// Where it ends although its caller does not end it.
     until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     boundaries: Boundaries,
@@ -47,19 +47,19 @@ enum Reading {
     /// It is small.
     Small,
     /// It is large, and there is no room yet for more than this, with which it begins.
-    Waiting(BoxFuture<Room, Infallible>, Bytes),
+    Waiting(BoxFuture<Option<Permit>, Infallible>, Bytes),
     /// It is large, has room, and must not take too long.
-    Large { too_slow: Pin<Box<Sleep>>, _room: Room },
+    Large { too_slow: Pin<Box<Sleep>>, _permit: Option<Permit> },
 }
 
 impl RequestBody {
     /// The body of a call to a method.
-    pub(super) fn new(body: Body, method: &Known, load: &Load) -> Self {
+    pub(super) fn new(body: Body, method: &Known, load: &Load, caller: &CallerKey) -> Self {
         Self {
             body,
             method: Arc::clone(&method.counted),
             streams: method.streams_in,
-            load: Some(load.clone()),
+            load: Some((load.clone(), caller.clone())),
             until: None,
             boundaries: Boundaries::default(),
             reading: Reading::Small,
@@ -91,12 +91,12 @@ impl RequestBody {
             return Some(data);
         }
         // One that is larger still is refused as soon as its length is seen.
-        if let Some(load) = &self.load
+        if let Some((load, caller)) = &self.load
             && (SMALL_REQUEST_BYTES..=MAX_MESSAGE_BYTES).contains(&left)
         {
-            let load = load.clone();
-            let room = Box::pin(async move { Ok(load.reading(left).await) });
-            self.reading = Reading::Waiting(room, data);
+            let (load, caller) = (load.clone(), caller.clone());
+            let permit = Box::pin(async move { Ok(load.reading(&caller, left).await) });
+            self.reading = Reading::Waiting(permit, data);
             return None;
         }
         Some(data)
@@ -121,11 +121,11 @@ impl http_body::Body for RequestBody {
         loop {
             match &mut this.reading {
                 Reading::Small => (),
-                Reading::Waiting(room, data) => {
-                    let Ok(room) = ready!(room.as_mut().poll(context));
+                Reading::Waiting(permit, data) => {
+                    let Ok(permit) = ready!(permit.as_mut().poll(context));
                     let data = std::mem::take(data);
                     let too_slow = Box::pin(sleep(READING_TIMEOUT));
-                    this.reading = Reading::Large { too_slow, _room: room };
+                    this.reading = Reading::Large { too_slow, _permit: permit };
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Reading::Large { too_slow, .. } => {

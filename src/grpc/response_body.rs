@@ -19,8 +19,8 @@ use tonic::{
 
 use super::{boundaries::Boundaries, observed::Call, status};
 use crate::{
-    limits::SMALL_ANSWER_BYTES,
-    load::{Expired, LargeAnswer, Load, portion},
+    limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
+    load::{CallerKey, Expired, LargeAnswer, Load, Unsent, portion},
 };
 
 /// The body of a response.
@@ -35,7 +35,9 @@ pub(super) struct ResponseBody {
     over: Option<Pin<Box<Sleep>>>,
     /// Where room for the only answer of a call is taken. None for a stream: how much of it waits is
     /// bounded where it is made.
-    load: Option<Load>,
+    load: Option<(Load, CallerKey)>,
+    /// Where a subscription's frame waits to go out, and is dropped if the connection does not take it.
+    unsent: Option<Unsent>,
     rest: Rest,
 }
 
@@ -51,10 +53,11 @@ impl ResponseBody {
         body: Body,
         call: Call,
         deadline: Option<Instant>,
-        load: Option<Load>,
+        load: Option<(Load, CallerKey)>,
+        unsent: Option<Unsent>,
     ) -> Self {
         let (boundaries, call, rest) = (Boundaries::default(), Some(call), Rest::none());
-        Self { body, boundaries, call, deadline, over: None, load, rest }
+        Self { body, boundaries, call, deadline, over: None, load, unsent, rest }
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -71,16 +74,24 @@ impl ResponseBody {
 
     /// A frame, or the first portion of it.
     fn begin(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let most = match &self.unsent {
+            Some(_) => SUBSCRIPTION_PORTION_BYTES,
+            None => SMALL_ANSWER_BYTES,
+        };
         let data = match frame.into_data() {
-            Ok(data) if data.len() > SMALL_ANSWER_BYTES => data,
+            Ok(data) if data.len() > most => data,
             Ok(data) => return Frame::data(data),
             Err(trailers) => return trailers,
         };
+        if let Some(unsent) = &self.unsent {
+            unsent.put(data);
+            return self.go_on().unwrap_or_else(|| Frame::data(Bytes::new()));
+        }
         self.rest = match &self.load {
             None => Rest::OfStream(data),
-            Some(load) => match load.answer(data.len()) {
-                Some(room) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), room)),
-                None => return self.end(&status::too_many_answers()),
+            Some((load, caller)) => match load.answer(caller, data.len()) {
+                Ok(permit) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), permit)),
+                Err(full) => return self.end(&status::too_many_answers(full)),
             },
         };
         self.go_on().unwrap_or_else(|| Frame::data(Bytes::new()))
@@ -88,6 +99,12 @@ impl ResponseBody {
 
     /// What follows of the frame that came last, if anything does.
     fn go_on(&mut self) -> Option<Frame<Bytes>> {
+        if let Some(unsent) = &self.unsent {
+            return match unsent.next() {
+                Ok(portion) => portion.map(Frame::data),
+                Err(Expired) => Some(self.end(&status::subscriber_too_slow())),
+            };
+        }
         let answer = match &mut self.rest {
             Rest::OfStream(rest) => return portion(rest).map(Frame::data),
             Rest::OfOnlyAnswer(answer) => answer,
@@ -109,6 +126,7 @@ impl ResponseBody {
     fn end(&mut self, status: &Status) -> Frame<Bytes> {
         self.body = Body::empty();
         self.rest = Rest::none();
+        self.unsent = None;
         self.deadline = None;
         if let Some(call) = self.call.take() {
             call.end(status.code());
@@ -117,6 +135,11 @@ impl ResponseBody {
         // What we say fits into a header.
         let _ = status.add_header(&mut trailers);
         Frame::trailers(trailers)
+    }
+
+    /// Whether nothing is left of the frame that came last.
+    fn is_sent(&self) -> bool {
+        self.rest.is_none() && self.unsent.as_ref().is_none_or(Unsent::is_empty)
     }
 
     /// Whether the time of the call is over.
@@ -171,11 +194,11 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && self.body.is_end_stream()
+        self.is_sent() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.rest.is_none() {
+        match self.is_sent() {
             true => self.body.size_hint(),
             false => SizeHint::default(),
         }

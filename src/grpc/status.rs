@@ -9,8 +9,10 @@ use crate::{
     access,
     event::Violation,
     feed, ingest,
-    limits::{MAX_VIOLATIONS, RETRY_DELAY},
-    listing, page, store, token,
+    limits::{MAX_VIOLATIONS, RETRY_DELAY, SUBSCRIBER_STALL_TIMEOUT},
+    listing,
+    load::Full,
+    page, store, token,
 };
 
 /// Domain of the reasons in google.rpc.ErrorInfo.
@@ -58,7 +60,7 @@ pub(super) fn cursor(error: token::Error) -> Status {
 pub(super) fn feed(error: feed::Error) -> Status {
     match error {
         feed::Error::Restored => restored(&error.to_string()),
-        feed::Error::TooMany => too_many_subscribers(),
+        feed::Error::TooMany(full) => too_many_subscribers(full),
         feed::Error::Store(error) => store(error),
     }
 }
@@ -153,25 +155,33 @@ pub(super) fn store(error: store::Error) -> Status {
 }
 
 /// RESOURCE_EXHAUSTED because too many calls are in progress.
-pub(super) fn too_many_calls() -> Status {
-    let message = "too many calls are in progress; nothing of this one was done; try again later";
-    let details = worth_a_retry("TOO_MANY_CALLS");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+pub(super) fn too_many_calls(full: Full) -> Status {
+    exhausted("TOO_MANY_CALLS", full.calls())
 }
 
-/// RESOURCE_EXHAUSTED because too many follow the feed.
-fn too_many_subscribers() -> Status {
-    let message = "too many subscribe already; try again later, or at another instance";
-    let details = worth_a_retry("TOO_MANY_SUBSCRIBERS");
+/// RESOURCE_EXHAUSTED because there are too many subscriptions to the feed.
+fn too_many_subscribers(full: Full) -> Status {
+    exhausted("TOO_MANY_SUBSCRIBERS", full.subscriptions())
+}
+
+/// RESOURCE_EXHAUSTED because a subscriber did not take what it was sent.
+pub(super) fn subscriber_too_slow() -> Status {
+    let message = format!(
+        "the subscriber did not take events within {} s; read faster, or ask for fewer topics; subscribe \
+         again with the last cursor",
+        SUBSCRIBER_STALL_TIMEOUT.as_secs()
+    );
+    let details = worth_a_retry("SUBSCRIBER_TOO_SLOW");
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// RESOURCE_EXHAUSTED because too many large answers wait to be taken.
-pub(super) fn too_many_answers() -> Status {
-    let message = "too many large answers wait for their callers to take them; try again later, or ask \
-                   for smaller pages";
-    let details = worth_a_retry("TOO_MANY_ANSWERS");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+pub(super) fn too_many_answers(full: Full) -> Status {
+    exhausted("TOO_MANY_ANSWERS", full.answers())
+}
+
+fn exhausted(reason: &str, message: &str) -> Status {
+    Status::with_error_details(Code::ResourceExhausted, message, worth_a_retry(reason))
 }
 
 /// DEADLINE_EXCEEDED because a caller did not take a large answer.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use prost::Message;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, codegen::BoxStream};
+use tonic::{Response, Status, codegen::BoxStream};
 use uuid::Uuid;
 
 use super::{
@@ -15,9 +15,10 @@ use super::{
 use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
-    event::{Name, Violation},
-    feed::{Frame, Start, Subscription},
-    limits::MAX_SUBSCRIBED_TOPICS,
+    event::{Event, Name, Violation},
+    feed::{Frame, Held, Start, Subscription},
+    limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES, MAX_SUBSCRIBED_TOPICS},
+    load::{self, CallerKey, Closed, Outbox},
     proto::{
         outgoing::{EventBatch, SubscribeResponse, subscribe_response},
         v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},
@@ -28,8 +29,9 @@ use crate::{
 pub(super) async fn subscribe(
     service: &Service,
     caller: Identity,
+    key: &CallerKey,
     request: SubscribeRequest,
-) -> Result<BoxStream<SubscribeResponse>, Status> {
+) -> Result<Response<BoxStream<SubscribeResponse>>, Status> {
     let store = &*service.store;
     let mut violations = Violations::default();
     let format = violations.check(convert::payload_format(request.payload_format));
@@ -45,16 +47,18 @@ pub(super) async fn subscribe(
             Cursor::decode(cursor, store.id(), store.lanes()).map_err(status::cursor)?,
         ),
     };
-    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription = service.feed.subscribe(key, start, Arc::clone(&topics)).await;
     let subscription = subscription.map_err(status::feed)?;
-    // One frame waits here while its reader is busy with others; more are not read.
-    let (frames, responses) = mpsc::channel(1);
+    let (frames, responses) = load::outbox();
+    let unsent = responses.unsent();
     let reader = Reader { caller, topics, store: store.id(), format };
     let sending = tokio::spawn(send(subscription, reader, frames, service.stopping.clone()));
     // It never ends by itself, so an end that was not told is a fault.
     let end = tokio_stream::once(sending).then(|sending| sending);
     let end = end.filter_map(|end| end.err().map(|_| Err(status::internal())));
-    Ok(Box::pin(ReceiverStream::new(responses).chain(end)))
+    let mut response = Response::new(Box::pin(responses.chain(end)) as BoxStream<_>);
+    response.extensions_mut().insert(unsent);
+    Ok(response)
 }
 
 fn topics(names: Vec<String>, violations: &mut Violations) -> Arc<[String]> {
@@ -87,51 +91,99 @@ impl Reader {
     }
 }
 
-/// Sends frames until the reader is gone or must not read on, the service stops, or the store fails.
+/// Where frames wait for the connection, with what they hold in memory.
+type Frames = Outbox<Result<SubscribeResponse, Status>, Option<Held>>;
+
+/// Waits until a frame can be put in; where memory is short, until the last one was taken.
+async fn ready(frames: &Frames, subscription: &Subscription) -> Result<(), Closed> {
+    if subscription.is_short() { frames.drained().await } else { frames.ready().await }
+}
+
+/// Sends frames until the reader is gone, must not read on or takes nothing, the service stops, or the
+/// store fails.
 async fn send(
     mut subscription: Subscription,
     mut reader: Reader,
-    frames: mpsc::Sender<Result<SubscribeResponse, Status>>,
+    frames: Frames,
     stopping: CancellationToken,
 ) {
     loop {
-        // A frame is read when there is room for it, so that what a slow reader gets is never old.
-        let slot = tokio::select! {
-            slot = frames.reserve() => slot,
+        // A frame is read when it can be put in, so that what a slow reader gets is never old.
+        let ready = tokio::select! {
+            ready = ready(&frames, &subscription) => ready,
             () = stopping.cancelled() => break,
         };
-        let Ok(slot) = slot else { return };
+        if ready.is_err() {
+            return;
+        }
         let frame = tokio::select! {
             frame = subscription.next() => frame.map(Some).map_err(status::feed),
             changed = reader.caller.changed() => changed.map(|()| None).map_err(status::access),
             () = stopping.cancelled() => break,
-            () = frames.closed() => return,
+            _ = frames.closed() => return,
         };
         match frame.and_then(|frame| reader.check().map(|()| frame)) {
-            Ok(Some(frame)) => slot.send(Ok(response(frame, reader.store, reader.format))),
+            Ok(Some(frame)) => {
+                let (response, held) = response(frame, reader.store, reader.format);
+                frames.put(Ok(response), held);
+            }
             Ok(None) => (),
             Err(status) => {
-                slot.send(Err(status));
+                frames.put(Err(status), None);
                 return;
             }
         }
     }
     // A reader that takes nothing any more must not keep the store open.
     drop(subscription);
-    let _ = frames.send(Err(status::feed_stopping())).await;
+    if frames.ready().await.is_ok() {
+        frames.put(Err(status::feed_stopping()), None);
+    }
 }
 
-fn response(frame: Frame, store: Uuid, format: PayloadFormat) -> SubscribeResponse {
+fn response(frame: Frame, store: Uuid, format: PayloadFormat) -> (SubscribeResponse, Option<Held>) {
     use subscribe_response::Frame as Sent;
-    let sent = match frame {
-        Frame::Events(events, cursor) => {
-            let (events, cursors): (Vec<_>, Vec<Cursor>) = events.into_iter().unzip();
-            let cursors = cursors.iter().map(|cursor| cursor.encode(store));
-            let events = convert::events(events, cursors, format, 0);
-            Sent::Events(EventBatch { events, cursor: cursor.encode(store) })
+    let (sent, held) = match frame {
+        Frame::Events(events, cursor, held) => {
+            let (batch, held) = batch(events, &cursor, held, store, format);
+            (Sent::Events(batch), Some(held))
         }
-        Frame::Checkpoint(cursor) => Sent::Checkpoint(Checkpoint { cursor: cursor.encode(store) }),
-        Frame::CaughtUp(cursor) => Sent::CaughtUp(CaughtUp { cursor: cursor.encode(store) }),
+        Frame::Checkpoint(cursor) => {
+            (Sent::Checkpoint(Checkpoint { cursor: cursor.encode(store) }), None)
+        }
+        Frame::CaughtUp(cursor) => {
+            (Sent::CaughtUp(CaughtUp { cursor: cursor.encode(store) }), None)
+        }
     };
-    SubscribeResponse { frame: Some(sent) }
+    (SubscribeResponse { frame: Some(sent) }, held)
 }
+
+/// A batch of events. As structures they take more memory than as text, several times as much at worst,
+/// and stay text where there is none.
+fn batch(
+    events: Vec<(Event, Cursor)>,
+    cursor: &Cursor,
+    mut held: Held,
+    store: Uuid,
+    format: PayloadFormat,
+) -> (EventBatch, Held) {
+    let (events, cursors): (Vec<_>, Vec<Cursor>) = events.into_iter().unzip();
+    let cursors = cursors.iter().map(|cursor| cursor.encode(store));
+    let payloads: usize = events.iter().map(|event| event.payload.as_str().len()).sum();
+    let as_text = payloads + events.len() * EVENT_ENVELOPE_BYTES;
+    let most = (payloads * LARGER_AS_STRUCTURE).min(MAX_RESPONSE_BYTES.saturating_sub(as_text));
+    let more = match format {
+        PayloadFormat::Json => 0,
+        PayloadFormat::Unspecified | PayloadFormat::Struct => held.grow(most),
+    };
+    let others = MAX_RESPONSE_BYTES.saturating_sub(as_text + more);
+    let events = convert::events(events, cursors, format, others);
+    let batch = EventBatch { events, cursor: cursor.encode(store) };
+    if more > 0 {
+        held.shrink(batch.encoded_len().saturating_sub(payloads));
+    }
+    (batch, held)
+}
+
+/// How many bytes a structure has at most beyond each byte of its text: an item `1,` takes eleven.
+const LARGER_AS_STRUCTURE: usize = 5;

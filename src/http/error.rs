@@ -17,7 +17,9 @@ use crate::{
     event::Violation,
     feed, ingest,
     limits::{MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_VIOLATIONS, RETRY_DELAY},
-    listing, page, store, token,
+    listing,
+    load::Full,
+    page, store, token,
 };
 
 /// An error, on its way to the caller.
@@ -97,22 +99,18 @@ impl Error {
     }
 
     /// 429 because too many large answers wait to be taken.
-    pub(super) fn too_many_answers() -> Self {
-        let message = "too many large answers wait for their callers to take them; try again later, or \
-                       ask for smaller pages";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    pub(super) fn too_many_answers(full: Full) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, full.answers())
     }
 
     /// 429 because too many calls are in progress.
-    pub(super) fn too_many_calls() -> Self {
-        let message = "too many calls are in progress; nothing of this one was done";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    pub(super) fn too_many_calls(full: Full) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, full.calls())
     }
 
-    /// 429 because too many follow the feed.
-    fn too_many_subscribers() -> Self {
-        let message = "too many subscribe already; try again later, or at another instance";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    /// 429 because there are too many subscriptions to the feed.
+    fn too_many_subscribers(full: Full) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, full.subscriptions())
     }
 
     /// 504 because the time is over that any call has.
@@ -172,7 +170,7 @@ impl Error {
     pub(super) fn feed(error: feed::Error) -> Self {
         match error {
             feed::Error::Restored => Self::restored(error.to_string()),
-            feed::Error::TooMany => Self::too_many_subscribers(),
+            feed::Error::TooMany(full) => Self::too_many_subscribers(full),
             feed::Error::Store(error) => Self::store(error),
         }
     }

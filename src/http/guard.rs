@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use http_body::Body as _;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use super::{access::Caller, body::ResponseBody, error::Error};
+use super::{access::Authentication, body::ResponseBody, error::Error};
 use crate::{
     limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
     load::Kind,
@@ -26,36 +26,46 @@ pub(super) async fn guarded(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(room) = service.load.call(Kind::Ordinary) else {
-        return Error::too_many_calls().into_response();
+    let (mut head, body) = request.into_parts();
+    let authentication = Authentication::of(&mut head, &service);
+    let permit = match service.load.call(Kind::Ordinary, authentication.key()) {
+        Ok(permit) => permit,
+        Err(full) => return Error::too_many_calls(full).into_response(),
     };
-    let load = service.load.clone();
-    let answer = AssertUnwindSafe(answer(&service, request, next)).catch_unwind();
+    head.extensions.insert(authentication.clone());
+    let request = Request::from_parts(head, body);
+    let answer = AssertUnwindSafe(answer(&service, &authentication, request, next)).catch_unwind();
     let response = match timeout(CALL_TIMEOUT, answer).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(error))) => error.into_response(),
         Ok(Err(_)) => Error::internal().into_response(),
         Err(_) => Error::deadline_exceeded().into_response(),
     };
-    let (head, body) = response.into_parts();
-    match ResponseBody::new(body, room, &load).await {
+    let (mut head, body) = response.into_parts();
+    let unsent = head.extensions.remove();
+    let caller = authentication.key();
+    match ResponseBody::new(body, permit, &service.load, caller, unsent).await {
         Ok(body) => Response::from_parts(head, Body::new(body)),
         Err(error) => error.into_response(),
     }
 }
 
-async fn answer(service: &Service, request: Request, next: Next) -> Result<Response, Error> {
+async fn answer(
+    service: &Service,
+    authentication: &Authentication,
+    request: Request,
+    next: Next,
+) -> Result<Response, Error> {
     // A body that does not say how large it is may be as large as any.
     let size = request.body().size_hint().exact();
     let size = size.map_or(MAX_REQUEST_BYTES, |size| usize::try_from(size).unwrap_or(usize::MAX));
     if size <= SMALL_REQUEST_BYTES {
         return Ok(next.run(request).await);
     }
-    let (mut head, body) = request.into_parts();
-    // Nobody takes room without saying who they are.
-    let Caller(identity) = Caller::from_request_parts(&mut head, service).await?;
-    head.extensions.insert(identity);
-    let room = service.load.reading(size.min(MAX_REQUEST_BYTES)).await;
+    // No permit without authentication.
+    authentication.check()?;
+    let (head, body) = request.into_parts();
+    let permit = service.load.reading(authentication.key(), size.min(MAX_REQUEST_BYTES)).await;
     let read = timeout(READING_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
     let body =
         read.map_err(|_| Error::too_slow())?.map_err(|error| match is_too_large(&error) {
@@ -63,7 +73,7 @@ async fn answer(service: &Service, request: Request, next: Next) -> Result<Respo
             false => Error::not_json("it ends too early"),
         })?;
     // What becomes of it is not a matter of reading any more.
-    drop(room);
+    drop(permit);
     Ok(next.run(Request::from_parts(head, Body::from(body))).await)
 }
 

@@ -25,6 +25,7 @@ pub(super) async fn metrics(
     metrics.calls_in_progress.set(service.load.calls() as i64);
     metrics.reading_bytes.set(service.load.reading_bytes() as i64);
     metrics.answer_bytes.set(service.load.answer_bytes() as i64);
+    metrics.subscription_bytes.set(service.load.subscription_bytes() as i64);
     metrics.subscribers.set(service.feed.subscribers() as i64);
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, openmetrics)], metrics.text()))

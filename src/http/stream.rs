@@ -4,6 +4,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     http::HeaderMap,
     response::{
@@ -11,17 +12,22 @@ use axum::{
         sse::{self, KeepAlive, Sse},
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{access::Caller, error::Error, event::Given, parameters::Parameters, query::unknown};
+use super::{
+    access::{Authentication, Caller},
+    error::Error,
+    event::Given,
+    parameters::Parameters,
+    query::unknown,
+};
 use crate::{
     access::{Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
-    feed::{Frame, Start, Subscription},
+    feed::{Frame, Held, Start, Subscription},
     limits::MAX_SUBSCRIBED_TOPICS,
+    load::{self, Outbox},
     service::Service,
 };
 
@@ -30,6 +36,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn stream(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     headers: HeaderMap,
     Parameters(parameters): Parameters,
@@ -68,16 +75,22 @@ pub(super) async fn stream(
     }
     caller.demand_filtered(Verb::Read, &topics).map_err(Error::access)?;
     let topics: Arc<[String]> = topics.into();
-    let subscription = service.feed.subscribe(start, Arc::clone(&topics)).await;
+    let subscription =
+        service.feed.subscribe(authentication.key(), start, Arc::clone(&topics)).await;
     let subscription = subscription.map_err(Error::feed)?;
-    let (events, stream) = mpsc::channel(1);
+    let (events, stream) = load::outbox();
+    let unsent = stream.unsent();
     tokio::spawn(async move {
         // Also a reader that takes nothing any more must not keep the store open.
         let reader = Reader { caller, topics, store: service.store.id() };
         service.stopping.run_until_cancelled(reader.send(subscription, events)).await
     });
-    Ok(Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()))
+    let sse = Sse::new(stream).keep_alive(KeepAlive::default());
+    Ok((Extension(unsent), sse))
 }
+
+/// Where an event waits for the connection, with what its batch holds in memory.
+type Events = Outbox<Result<sse::Event, Infallible>, Arc<Option<Held>>>;
 
 /// Who reads what.
 struct Reader {
@@ -93,17 +106,17 @@ impl Reader {
         known.and_then(|()| self.caller.demand_filtered(Verb::Read, &*self.topics)).is_ok()
     }
 
-    /// Sends an event once there is room for it, if it may still be read then. A batch is long for a slow
+    /// Sends an event once the last one was taken, if it may still be read then. A batch is long for a slow
     /// reader.
-    async fn give(
-        &mut self,
-        events: &mpsc::Sender<Result<sse::Event, Infallible>>,
-        event: sse::Event,
-    ) -> bool {
+    async fn give(&mut self, events: &Events, event: sse::Event, held: &Arc<Option<Held>>) -> bool {
         while self.may_read() {
             tokio::select! {
-                room = events.reserve() => {
-                    return room.map(|room| room.send(Ok(event))).is_ok();
+                ready = events.ready() => {
+                    let is_ready = ready.is_ok();
+                    if is_ready {
+                        events.put(Ok(event), Arc::clone(held));
+                    }
+                    return is_ready;
                 }
                 _ = self.caller.changed() => (),
             }
@@ -111,41 +124,43 @@ impl Reader {
         false
     }
 
-    /// Sends events until the reader is gone or must not read on, or the store fails. Then the stream
-    /// ends, and whoever reads it connects again with the last id, and is told why.
-    async fn send(
-        mut self,
-        mut subscription: Subscription,
-        events: mpsc::Sender<Result<sse::Event, Infallible>>,
-    ) {
+    /// Sends events until the reader is gone, must not read on or takes nothing, or the store fails. Then
+    /// the stream ends, and whoever reads it connects again with the last id, and is told why.
+    async fn send(mut self, mut subscription: Subscription, events: Events) {
         loop {
+            if subscription.is_short() && events.drained().await.is_err() {
+                return;
+            }
             let frame = tokio::select! {
                 frame = subscription.next() => match frame {
                     Ok(frame) => Some(frame),
                     Err(_) => return,
                 },
                 _ = self.caller.changed() => None,
-                () = events.closed() => return,
+                _ = events.closed() => return,
             };
             if !self.may_read() {
                 return;
             }
-            let (batch, cursor) = match frame {
-                Some(Frame::Events(batch, cursor)) => (batch, cursor),
-                Some(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => (Vec::new(), cursor),
+            let (batch, cursor, held) = match frame {
+                Some(Frame::Events(batch, cursor, held)) => (batch, cursor, Some(held)),
+                Some(Frame::Checkpoint(cursor) | Frame::CaughtUp(cursor)) => {
+                    (Vec::new(), cursor, None)
+                }
                 None => continue,
             };
+            let held = Arc::new(held);
             for (event, cursor) in batch {
                 let id = cursor.encode(self.store);
                 let Ok(event) = Given::new(event, id.clone()) else { return };
                 let Ok(event) = sse::Event::default().id(id).json_data(event) else { return };
-                if !self.give(&events, event).await {
+                if !self.give(&events, event, &held).await {
                     return;
                 }
             }
             // Without data nobody is told, but the id is kept.
             let place = sse::Event::default().id(cursor.encode(self.store));
-            if !self.give(&events, place).await {
+            if !self.give(&events, place, &held).await {
                 return;
             }
         }

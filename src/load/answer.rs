@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Room;
+use super::Permit;
 use crate::limits::{ANSWER_TIMEOUT, SMALL_ANSWER_BYTES};
 
 /// An answer that is not taken yet, and what is kept as long as it is.
@@ -22,7 +22,7 @@ pub struct LargeAnswer<T> {
 struct Held<T> {
     left: Bytes,
     kept: T,
-    _room: Room,
+    _permit: Option<Permit>,
 }
 
 /// An answer that was not taken within [`ANSWER_TIMEOUT`], and is gone.
@@ -32,8 +32,8 @@ pub struct Expired;
 
 impl<T: Send + 'static> LargeAnswer<T> {
     /// An answer, and what is dropped with it.
-    pub fn new(answer: Bytes, kept: T, room: Room) -> Self {
-        let held = Arc::new(Mutex::new(Some(Held { left: answer, kept, _room: room })));
+    pub fn new(answer: Bytes, kept: T, permit: Option<Permit>) -> Self {
+        let held = Arc::new(Mutex::new(Some(Held { left: answer, kept, _permit: permit })));
         let expiring = Arc::clone(&held);
         let expiring = tokio::spawn(async move {
             sleep(ANSWER_TIMEOUT).await;
@@ -60,10 +60,11 @@ impl<T: Send + 'static> LargeAnswer<T> {
     }
 }
 
-/// Takes the next portion off an answer.
+/// Takes the next portion off an answer. It is a copy, because a part of a large allocation keeps all of it:
+/// what waits inside of a connection would keep an answer that is thrown away.
 pub fn portion(left: &mut Bytes) -> Option<Bytes> {
     let size = left.len().min(SMALL_ANSWER_BYTES);
-    (size > 0).then(|| left.split_to(size))
+    (size > 0).then(|| Bytes::copy_from_slice(&left.split_to(size)))
 }
 
 fn lock<T>(held: &Mutex<Option<Held<T>>>) -> MutexGuard<'_, Option<Held<T>>> {

@@ -45,7 +45,7 @@ use crate::{
 };
 
 mod floods;
-mod frames;
+pub mod frames;
 mod room;
 mod strangers;
 mod unfinished;
@@ -158,7 +158,7 @@ impl StrangeServer {
 }
 
 /// The whole answer to a request without a body.
-async fn get(address: SocketAddr, path: &str) -> String {
+pub async fn get(address: SocketAddr, path: &str) -> String {
     let mut connection = TcpStream::connect(address).await.expect("connect");
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await.expect("send");

@@ -15,6 +15,7 @@ use event_aggregator::{
     ingest::{Admission, Share},
     limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
     listing,
+    load::CallerKey,
     metrics::Metrics,
     service::Service,
     store::{Counters, Durability, Filter, Store, postgres::PostgresStore, sqlite::SqliteStore},
@@ -143,6 +144,11 @@ async fn stop(service: Service, store: Arc<FaultyStore>) {
     store.heal().await;
     service.feed.close().await;
     store.close().await;
+}
+
+/// A caller of whom nothing is known.
+fn anybody() -> CallerKey {
+    CallerKey::new(None, None)
 }
 
 impl Model {
@@ -323,7 +329,8 @@ impl Model {
                     timeout(COMMIT_RETRY, reading.next()).await.expect("no silence").map(drop)
                 }
                 None => {
-                    let begun = self.service.feed.subscribe(reached.start.clone(), [].into()).await;
+                    let start = reached.start.clone();
+                    let begun = self.service.feed.subscribe(&anybody(), start, [].into()).await;
                     begun.map(|_| panic!("not refused: {reached:?}"))
                 }
             };
@@ -402,7 +409,12 @@ impl Model {
                 Some(reading) => reading,
                 none => {
                     let topics = topics.clone().into();
-                    match self.service.feed.subscribe(reached.start.clone(), topics).await {
+                    match self
+                        .service
+                        .feed
+                        .subscribe(&anybody(), reached.start.clone(), topics)
+                        .await
+                    {
                         Ok(begun) => none.insert(begun),
                         Err(feed::Error::Store(_)) => continue,
                         Err(error) => panic!("{error:?}: {reached:?}"),
@@ -410,7 +422,7 @@ impl Model {
                 }
             };
             match timeout(COMMIT_RETRY, reading.next()).await.expect("a frame") {
-                Ok(Frame::Events(events, _)) => {
+                Ok(Frame::Events(events, _, _)) => {
                     for (event, cursor) in events {
                         let lane = usize::from(event.position.lane);
                         let rest = self.oracle.lanes[lane].iter().skip(reached.passed[lane]);
@@ -517,7 +529,7 @@ fn the_feed_goes_on_after_a_panic() {
     runtime.expect("runtime").block_on(async {
         let (service, store) = start(database).await;
         let topics: Vec<String> = Vec::new();
-        let begun = service.feed.subscribe(Start::Beginning, topics.into()).await;
+        let begun = service.feed.subscribe(&anybody(), Start::Beginning, topics.into()).await;
         let mut subscription = begun.expect("subscribed");
         let caught_up = subscription.next().await.expect("a frame");
         assert!(matches!(caught_up, Frame::CaughtUp(_)), "{caught_up:?}");
@@ -532,7 +544,7 @@ fn the_feed_goes_on_after_a_panic() {
             .await;
         pending.expect("admitted").outcomes().await.expect("stored");
         let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
-        assert!(matches!(frame, Ok(Frame::Events(events, _)) if events.len() == 1));
+        assert!(matches!(frame, Ok(Frame::Events(events, _, _)) if events.len() == 1));
         drop(subscription);
         stop(service, store).await;
     });

@@ -11,6 +11,8 @@ use super::http::get;
 use crate::harness::*;
 use event_aggregator::proto::v1::{Event, SubscribeResponse};
 
+mod unread;
+
 on_both_stores!(
     what_is_stored_comes_first_then_what_is_new,
     the_end_brings_only_what_is_new,

@@ -1,11 +1,11 @@
 //! HTTP/2 as it comes over the wire, for what no client does.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use event_aggregator::grpc::SERVICE_NAME;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 pub const DATA: u8 = 0;
@@ -80,17 +80,25 @@ pub struct Connection(TcpStream);
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
-        Self::open_with(address, &[]).await
+        Self::open_with(TcpStream::connect(address).await.expect("connect"), &[]).await
     }
 
     /// One that takes no answer but its head.
     pub async fn open_without_window(address: SocketAddr) -> Self {
-        const INITIAL_WINDOW_SIZE: u8 = 4;
-        Self::open_with(address, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await
+        Self::open_without_window_from(Ipv4Addr::LOCALHOST, address).await
     }
 
-    async fn open_with(address: SocketAddr, settings: &[u8]) -> Self {
-        let mut connection = Self(TcpStream::connect(address).await.expect("connect"));
+    /// The same from another address of this machine.
+    pub async fn open_without_window_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        const INITIAL_WINDOW_SIZE: u8 = 4;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("an address of this machine");
+        let stream = socket.connect(address).await.expect("connect");
+        Self::open_with(stream, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await
+    }
+
+    async fn open_with(stream: TcpStream, settings: &[u8]) -> Self {
+        let mut connection = Self(stream);
         let settings = frame(SETTINGS, 0, 0, settings);
         connection.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await;
         connection

@@ -1,0 +1,42 @@
+//! For whom a bound is counted.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use crate::{access::Identity, peer::Peer};
+
+/// The caller that a bound is counted for: an identity of the access file wherever it calls from, or,
+/// where callers do not authenticate, the address that the call came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CallerKey {
+    /// An identity, by its name in the access file.
+    Identity(Arc<str>),
+    /// An address as [`origin`] gives it.
+    Address(IpAddr),
+}
+
+impl CallerKey {
+    /// The key of a call: of its identity if it has one, and otherwise of its peer's address. Calls
+    /// that came over no connection, as in tests, share one key.
+    pub fn new(identity: Option<&Identity>, peer: Option<&Peer>) -> Self {
+        match identity.and_then(Identity::name) {
+            Some(name) => Self::Identity(name.into()),
+            None => Self::Address(
+                peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| origin(peer.address.ip())),
+            ),
+        }
+    }
+}
+
+/// What counts as one address. One customer of a network gets 2^64 addresses of IPv6.
+pub fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
