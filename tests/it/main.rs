@@ -27,6 +27,7 @@ mod process;
 mod proxy;
 mod python;
 mod replication;
+mod second_checker;
 mod tail;
 mod tidy;
 mod tls;
