@@ -3,13 +3,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{
     breaking::{self, Struck, Target},
-    judge::history::History,
+    judge::history::{History, Way},
     planned,
-    recorder::Recorder,
+    recorder::{Phase, Recorder},
     sending,
     service::Service,
     settling,
@@ -19,6 +22,10 @@ use crate::{Store, database::Database, proxy::Proxy};
 
 /// How long producers send.
 const LOAD: Duration = Duration::from_millis(2_500);
+
+/// Answers over each way that a round needs, and how long after the last fault they may take.
+const ENOUGH: usize = 20;
+const ENOUGH_WITHIN: Duration = Duration::from_secs(60);
 
 /// Services on PostgreSQL. A SQLite file has one.
 const SERVICES: usize = 2;
@@ -65,7 +72,8 @@ pub async fn run(case: Case<'_>, database: Arc<Database>, folder: &Path) -> Resu
         recorder: Arc::clone(&recorder),
     };
     let struck = breaking::run(target, case.store, LOAD, rng.fork()).await;
-    recorder.phase.send_replace(super::recorder::Phase::Healed);
+    wait_for_enough(&recorder).await;
+    recorder.phase.send_replace(Phase::Healed);
     sending.join_all().await;
     watching.join_all().await;
     settling::wait_for_writers(&database).await?;
@@ -74,6 +82,32 @@ pub async fn run(case: Case<'_>, database: Arc<Database>, folder: &Path) -> Resu
     settling::stop_and_verify(&reader, &database).await?;
     let history = std::mem::take(&mut *recorder.history());
     Ok(Ended { history, struck })
+}
+
+/// Lets producers and readers go on until a round is worth its name: one that hardly anybody was answered
+/// in proves nothing.
+async fn wait_for_enough(recorder: &Recorder) {
+    let deadline = Instant::now() + ENOUGH_WITHIN;
+    loop {
+        let missing = missing(&recorder.history());
+        let Some(missing) = missing else { return };
+        if Instant::now() > deadline {
+            return recorder.fault(format!("{ENOUGH_WITHIN:?} after the last fault {missing}"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn missing(history: &History) -> Option<String> {
+    for way in [Way::Unary, Way::Stream, Way::Http] {
+        let answered = history.attempts.iter().filter(|it| it.outcome.first().is_some());
+        let answered = answered.filter(|attempt| attempt.way == way).count();
+        if answered < ENOUGH {
+            return Some(format!("{way:?} has {answered} answers"));
+        }
+    }
+    let has_readers = !history.samples.is_empty() && !history.walks.is_empty();
+    (!has_readers).then(|| "a reader was not answered".to_owned())
 }
 
 async fn services(case: Case<'_>, database: &Database, folder: &Path) -> Vec<Service> {
