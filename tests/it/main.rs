@@ -30,6 +30,7 @@ mod process;
 mod proxy;
 mod python;
 mod replication;
+mod second_checker;
 mod tail;
 mod terminal;
 mod tidy;

@@ -9,8 +9,15 @@ use crate::Store;
 /// What a release needs without a violation.
 const GATE: [(Store, u64); 2] = [(Store::Postgres, 200), (Store::Sqlite, 100)];
 
+/// The same of the second checker.
+const SECOND_GATE: [(Store, u64); 2] = [(Store::Postgres, 60), (Store::Sqlite, 40)];
+
+/// Rounds on each store unless told otherwise, of the first checker and of the second.
+const ROUNDS: (u64, u64) = (3, 1);
+
 /// What only this test understands: a word beside one of these is a mistake.
-const OWN: [&str; 8] = ["store", "seed", "rounds", "jobs", "gate", "keep", "planted", "teeth"];
+const OWN: [&str; 9] =
+    ["store", "seed", "rounds", "jobs", "gate", "keep", "planted", "teeth", "only"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -29,16 +36,16 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Rounds on each store
-    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
-    rounds: u64,
+    /// Rounds on each store [default: 3, and 1 of the second checker]
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
 
     /// Rounds side by side
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
     pub jobs: u64,
 
-    /// Run what a release needs without a violation: 200 rounds on PostgreSQL and 100 on SQLite,
-    /// and print a summary in Markdown
+    /// Run what a release needs without a violation: 200 rounds on PostgreSQL and 100 on SQLite, then
+    /// 60 and 40 of the second checker, and print a summary in Markdown
     #[arg(long, conflicts_with_all = ["store", "seed", "rounds", "planted", "teeth"])]
     pub gate: bool,
 
@@ -54,6 +61,10 @@ pub struct Arguments {
     /// `--features planted-bugs`
     #[arg(long)]
     pub teeth: bool,
+
+    /// Run the rounds of one checker only
+    #[arg(long, value_enum)]
+    only: Option<Checker>,
 
     #[command(flatten)]
     harness: Harness,
@@ -72,14 +83,35 @@ impl Arguments {
         self.harness.list
     }
 
+    /// Whether the rounds of a checker are to be run.
+    pub fn wants(&self, checker: Checker) -> bool {
+        self.only.is_none_or(|only| only == checker)
+    }
+
+    /// On which stores.
+    pub fn stores(&self) -> &'static [Store] {
+        match self.store {
+            Stores::Postgres => &[Store::Postgres],
+            Stores::Sqlite => &[Store::Sqlite],
+            Stores::Both => &[Store::Postgres, Store::Sqlite],
+        }
+    }
+
     /// The rounds to run, by store and seed.
     pub fn rounds(&self) -> VecDeque<(Store, u64)> {
-        let of = |store| (store, self.rounds);
-        let counts = match self.store {
-            _ if self.gate => GATE.to_vec(),
-            Stores::Postgres => vec![of(Store::Postgres)],
-            Stores::Sqlite => vec![of(Store::Sqlite)],
-            Stores::Both => vec![of(Store::Postgres), of(Store::Sqlite)],
+        self.queue(GATE, ROUNDS.0)
+    }
+
+    /// The rounds of the second checker.
+    pub fn second_rounds(&self) -> VecDeque<(Store, u64)> {
+        self.queue(SECOND_GATE, ROUNDS.1)
+    }
+
+    fn queue(&self, gate: [(Store, u64); 2], rounds: u64) -> VecDeque<(Store, u64)> {
+        let rounds = self.rounds.unwrap_or(rounds);
+        let counts: Vec<(Store, u64)> = match self.gate {
+            true => gate.to_vec(),
+            false => self.stores().iter().map(|store| (*store, rounds)).collect(),
         };
         let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let rounds = (0..most).flat_map(|number| {
@@ -88,6 +120,13 @@ impl Arguments {
         });
         rounds.collect()
     }
+}
+
+/// Which judge looks at a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Checker {
+    First,
+    Second,
 }
 
 /// What `cargo test` passes to all tests and has no meaning here.

@@ -18,7 +18,12 @@ use std::{
 use clap::Parser;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::{arguments::Arguments, faults::Kind, report::Sums, worker::Worker};
+use crate::{
+    arguments::{Arguments, Checker},
+    faults::Kind,
+    report::Sums,
+    worker::Worker,
+};
 
 mod arguments;
 mod checker;
@@ -40,6 +45,7 @@ mod readers;
 mod recorder;
 mod report;
 mod round;
+mod second;
 mod secrets;
 mod settle;
 mod teeth;
@@ -89,15 +95,31 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let arguments = Arc::new(arguments);
+    if arguments.teeth && !arguments.wants(Checker::First) {
+        return teeth::bite_second(&arguments).await;
+    }
+    if !arguments.wants(Checker::First) {
+        return exit_code(second::run(&arguments).await);
+    }
     let possible = spawn_blocking(Kind::possible).await.expect("no panic").into();
     match arguments.teeth {
         true => teeth::bite(arguments, possible).await,
-        false => torture(arguments, possible).await,
+        false => {
+            let mut is_clean = torture(Arc::clone(&arguments), possible).await;
+            if arguments.wants(Checker::Second) {
+                is_clean &= second::run(&arguments).await;
+            }
+            exit_code(is_clean)
+        }
     }
 }
 
-/// Runs all rounds and says what came of them.
-async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
+fn exit_code(is_clean: bool) -> ExitCode {
+    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs all rounds of the first checker and says what came of them. Returns whether nothing was found.
+async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> bool {
     let began = Instant::now();
     let rounds = Arc::new(Mutex::new(arguments.rounds()));
     let mut working = JoinSet::new();
@@ -120,6 +142,5 @@ async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode {
         let command = format!("{} {}", cargo(), command.join(" "));
         println!("\n{}", report::table(&sums, &command, began.elapsed()));
     }
-    let is_clean = sums.values().all(|sums| sums.violations == 0);
-    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    sums.values().all(|sums| sums.violations == 0)
 }

@@ -15,6 +15,7 @@ use crate::{
     cargo,
     checker::{Rule, Violation},
     faults::Kind,
+    second,
     worker::{Case, Worker},
 };
 
@@ -71,6 +72,14 @@ pub async fn bite(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> ExitCode 
     println!("\n{}", table(&hunts));
     let all_found = hunts.iter().all(|hunt| !hunt.broken.is_empty());
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The same by the second checker, which tells what it finds.
+pub async fn bite_second(arguments: &Arc<Arguments>) -> ExitCode {
+    let is_meant =
+        |bug: &&&'static str| arguments.planted.as_ref().is_none_or(|only| only == **bug);
+    let meant: Vec<&'static str> = bugs().iter().filter(is_meant).copied().collect();
+    second::hunt(arguments, &meant).await
 }
 
 /// Whether the program has a bug of this name.

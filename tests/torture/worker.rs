@@ -165,6 +165,6 @@ impl Worker {
         };
         let planted = self.arguments.planted.as_ref();
         let planted = planted.map(|name| format!(" --planted {name}")).unwrap_or_default();
-        format!("{} --store {store} --seed {seed} --rounds 1{planted}", cargo())
+        format!("{} --only first --store {store} --seed {seed} --rounds 1{planted}", cargo())
     }
 }
