@@ -39,6 +39,7 @@ mod proxy;
 mod readers;
 mod recorder;
 mod report;
+mod restore;
 mod round;
 mod secrets;
 mod settle;
