@@ -145,6 +145,9 @@ impl Worker {
 
     async fn history(&mut self, case: Case<'_>, folder: &Path) -> Result<History, String> {
         let Case { store, seed, planted, fault } = case;
+        let fault = fault.or_else(|| {
+            self.possible.iter().copied().find(|k| format!("{k:?}") == n)
+        });
         let database = self.database(store, folder).await?;
         let mut kinds = self.possible.to_vec();
         kinds.retain(|kind| kind.befalls(store) && fault.is_none_or(|only| only == *kind));

@@ -38,7 +38,7 @@ pub(super) async fn damage(round: &Round, to: &Instance, rng: &mut Rng) -> Resul
     store(round, to, &damaged).await?;
 
     let id = &damaged.key.event_id;
-    change(&round.database, id, "'infinity'", "'unreadable'").await?;
+    change(&round.database, id, "'infinity'", &i64::MAX.to_string()).await?;
     let began = Instant::now();
     let mut is_stored = false;
     while !is_stored && began.elapsed() < BESIDE {
@@ -66,8 +66,8 @@ async fn store(round: &Round, to: &Instance, item: &Item) -> Result<(), String> 
     Err("the event for it was not stored".to_owned())
 }
 
-/// Sets the producer's time of an event, past the service, to something that no service stores: each
-/// store has its own.
+/// Sets the producer's time of an event, past the service, to one that no service stores: each database
+/// has its own.
 async fn change(
     database: &Database,
     event_id: &str,
