@@ -175,6 +175,11 @@ impl Instance {
         command
     }
 
+    /// Keeps other faults from killing, stopping or starting it until the guard is dropped.
+    pub async fn hold(&self) -> impl Sized + '_ {
+        self.process.lock().await
+    }
+
     /// Kills it, and starts it again after a while.
     pub async fn kill_and_restart(
         &self,

@@ -12,10 +12,14 @@ use crate::{
     round::Round,
 };
 
+mod clock;
 mod database;
 mod disk;
+mod greedy;
+mod identity;
 mod network;
 mod process;
+mod row;
 
 use disk::SmallDisk;
 
@@ -39,10 +43,16 @@ pub enum Kind {
     FewFiles,
     FileLimit,
     DiskFull,
+    SwapStore,
+    DamageRow,
+    JumpClock,
+    GreedyClient,
+    /// Has rounds of its own.
+    RestoreStore,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 21] = [
         Self::KillInstance,
         Self::StopInstance,
         Self::PauseInstance,
@@ -60,6 +70,10 @@ impl Kind {
         Self::FewFiles,
         Self::FileLimit,
         Self::DiskFull,
+        Self::SwapStore,
+        Self::DamageRow,
+        Self::JumpClock,
+        Self::GreedyClient,
     ];
 
     /// Those that this machine can make. Says which it cannot.
@@ -96,6 +110,9 @@ impl Kind {
                     | Self::FewFiles
                     | Self::FileLimit
                     | Self::DiskFull
+                    | Self::SwapStore
+                    | Self::DamageRow
+                    | Self::GreedyClient
             ),
         }
     }
@@ -120,6 +137,11 @@ impl Kind {
             Self::FewFiles => "no more open files",
             Self::FileLimit => "files may not grow",
             Self::DiskFull => "disk full",
+            Self::SwapStore => "store swapped",
+            Self::DamageRow => "stored row damaged",
+            Self::JumpClock => "clock of the database jumps",
+            Self::GreedyClient => "client takes all it can",
+            Self::RestoreStore => "store restored from a backup",
         }
     }
 
@@ -132,7 +154,9 @@ impl Kind {
             Self::DiskFull | Self::FileLimit => 8,
             Self::PauseInstance | Self::PauseBackend | Self::KillBackend => 5,
             Self::CutAnywhere | Self::SlowNetwork | Self::LockTable | Self::FewConnections => 5,
+            Self::SwapStore | Self::DamageRow | Self::JumpClock | Self::GreedyClient => 5,
             Self::FsyncFails | Self::FewFiles => 4,
+            Self::RestoreStore => 0,
         }
     }
 }
@@ -240,5 +264,13 @@ async fn happen(round: &Round, fault: Planned, rng: &mut Rng) -> Result<(), Stri
         },
         Kind::FileLimit => process::file_limit(instance.pid(), lasting).await,
         Kind::DiskFull => disk::fill(&round.database, lasting).await,
+        Kind::SwapStore => identity::swap(round, lasting).await,
+        Kind::DamageRow => row::damage(round, instance, rng).await,
+        Kind::JumpClock => {
+            let starting = &*round.cluster.instances[(instance.number + 1) % round.cluster.size()];
+            clock::jump(round, instance, starting, lasting).await
+        }
+        Kind::GreedyClient => greedy::take_all(round, instance, lasting).await,
+        Kind::RestoreStore => Err("it has rounds of its own".to_owned()),
     }
 }

@@ -44,6 +44,7 @@ mod proxy;
 mod readers;
 mod recorder;
 mod report;
+mod restore;
 mod round;
 mod second;
 mod secrets;

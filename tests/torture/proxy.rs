@@ -23,6 +23,8 @@ pub enum Cut {
     During,
     /// It arrives and is carried out, but its answer is lost.
     After,
+    /// The same, and the network is stalled from then on.
+    AfterThenStall,
 }
 
 /// What cuts one connection, once.
@@ -47,7 +49,7 @@ pub struct Weather {
 
 pub struct Proxy {
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    weather: Arc<watch::Sender<Weather>>,
     trap: Arc<Mutex<Option<Trap>>>,
     accepting: tokio::task::AbortHandle,
 }
@@ -57,13 +59,15 @@ impl Proxy {
     pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let (weather, forecast) = watch::channel(Weather::default());
+        let weather = Arc::new(watch::Sender::new(Weather::default()));
+        let stalling = Arc::clone(&weather);
         let trap = Arc::new(Mutex::new(None));
         let traps = Arc::clone(&trap);
         let accepting = tokio::spawn(async move {
             while let Ok((service, _)) = listener.accept().await {
                 let (socket, traps) = (socket.clone(), Arc::clone(&traps));
-                let line = Line { forecast: forecast.clone(), traps, tail: Vec::new() };
+                let (stalling, forecast) = (Arc::clone(&stalling), stalling.subscribe());
+                let line = Line { forecast, stalling, traps, tail: Vec::new() };
                 tokio::spawn(async move {
                     // While the server is away, connections are closed as soon as they are made.
                     if let Ok(database) = UnixStream::connect(socket).await {
@@ -77,6 +81,10 @@ impl Proxy {
 
     pub fn set_weather(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.weather.borrow().stalled
     }
 
     pub fn set_trap(&self, trap: Option<Trap>) {
@@ -97,6 +105,7 @@ impl Drop for Proxy {
 /// One connection.
 struct Line {
     forecast: watch::Receiver<Weather>,
+    stalling: Arc<watch::Sender<Weather>>,
     traps: Arc<Mutex<Option<Trap>>>,
     /// The end of what the service sent before: a marker may arrive in parts.
     tail: Vec<u8>,
@@ -127,7 +136,14 @@ impl Line {
                         }
                         Some(Cut::After) => {
                             database.write_all(data).await?;
-                            return swallow_answer(service, database).await;
+                            return swallow_answer(&mut service, database).await;
+                        }
+                        Some(Cut::AfterThenStall) => {
+                            database.write_all(data).await?;
+                            let cut = swallow_answer(&mut service, database).await;
+                            // Before the service notices that the connection is gone.
+                            self.stalling.send_modify(|weather| weather.stalled = true);
+                            return cut;
                         }
                         None => self.pass(data, &mut database).await?,
                     }
@@ -189,7 +205,7 @@ impl Line {
 
 /// Passes on what the service has left to send until an answer comes, which shows that it was
 /// carried out, and is lost.
-async fn swallow_answer(mut service: TcpStream, mut database: UnixStream) -> std::io::Result<()> {
+async fn swallow_answer(service: &mut TcpStream, mut database: UnixStream) -> std::io::Result<()> {
     let mut requests = vec![0; 64 << 10];
     let mut answers = vec![0; 64 << 10];
     loop {

@@ -20,6 +20,7 @@ use crate::{
     journal,
     postgres_server::Server,
     report::Sums,
+    restore,
     round::Round,
     workload::PRODUCERS,
 };
@@ -27,6 +28,9 @@ use crate::{
 /// How long a round may take before it counts as stuck itself. Longer than it waits for whoever
 /// does not come back to life, which is judged by its history.
 const ROUND: Duration = Duration::from_secs(400);
+
+/// One round of so many restores the store.
+const RESTORES: u64 = 10;
 
 /// What every round must have seen to be worth its name, and only one that stands still has not.
 const ENOUGH: checker::Enough =
@@ -41,6 +45,17 @@ pub struct Case<'a> {
     pub planted: Option<&'a str>,
     /// What breaks, if nothing else is to.
     pub fault: Option<Kind>,
+}
+
+impl Case<'_> {
+    /// Whether the store is restored from a backup in it, for which all else is left alone: in every
+    /// tenth round, or if nothing else is to happen.
+    fn is_with_restore(&self) -> bool {
+        match self.fault {
+            Some(fault) => fault == Kind::RestoreStore,
+            None => self.seed.is_multiple_of(RESTORES),
+        }
+    }
 }
 
 /// Runs one round after the other. All its rounds on PostgreSQL share a server.
@@ -107,20 +122,30 @@ impl Worker {
         case: Case<'_>,
         folder: &Path,
     ) -> Result<(History, Vec<Violation>), String> {
-        let running = Box::pin(self.history(case, folder));
-        let history = tokio::time::timeout(ROUND, running).await;
-        let history = history.unwrap_or_else(|_| Err(format!("not done after {ROUND:?}")))?;
-        let mut violations = checker::check(&history);
-        violations.extend(checker::check_extent(&history, ENOUGH));
-        Ok((history, violations))
+        let running = async {
+            if case.is_with_restore() {
+                let database = self.database(case.store, folder).await?;
+                return restore::run(case.seed, database, folder, case.planted).await;
+            }
+            let history = self.history(case, folder).await?;
+            let mut violations = checker::check(&history);
+            violations.extend(checker::check_extent(&history, ENOUGH));
+            Ok((history, violations))
+        };
+        let judged = tokio::time::timeout(ROUND, Box::pin(running)).await;
+        judged.unwrap_or_else(|_| Err(format!("not done after {ROUND:?}")))
+    }
+
+    async fn database(&mut self, store: Store, folder: &Path) -> Result<Database, String> {
+        match store {
+            Store::Sqlite => Ok(Database::Sqlite(folder.join("disk/events.db"))),
+            Store::Postgres => self.postgres().await,
+        }
     }
 
     async fn history(&mut self, case: Case<'_>, folder: &Path) -> Result<History, String> {
         let Case { store, seed, planted, fault } = case;
-        let database = match store {
-            Store::Sqlite => Database::Sqlite(folder.join("disk/events.db")),
-            Store::Postgres => self.postgres().await?,
-        };
+        let database = self.database(store, folder).await?;
         let mut kinds = self.possible.to_vec();
         kinds.retain(|kind| kind.befalls(store) && fault.is_none_or(|only| only == *kind));
         if kinds.is_empty() {

@@ -47,7 +47,13 @@ pub struct Request {
 }
 
 impl Item {
-    fn new(key: Key, source: &str, payload: String, due: Duration) -> Self {
+    /// A valid event that is due at once.
+    pub fn new(topic: &str, event_id: &str, source: &str, payload: String) -> Self {
+        let key = Key { topic: topic.into(), event_id: event_id.into() };
+        Self::due_at(key, source, payload, Duration::ZERO)
+    }
+
+    fn due_at(key: Key, source: &str, payload: String, due: Duration) -> Self {
         let content = content(source, &payload);
         Self { key, content, source: source.into(), payload: payload.into(), valid: true, due }
     }
@@ -88,7 +94,7 @@ const CALM_PATIENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::
 /// are unknown, the more exactly is known what the counters must be.
 pub fn plan(rng: &mut Rng) -> Plan {
     let is_calm = rng.bool();
-    let topics: Vec<Arc<str>> = (0..TOPICS).map(|n| format!("orders-{n}").into()).collect();
+    let topics: Vec<Arc<str>> = (0..TOPICS).map(topic_name).map(Into::into).collect();
     let mut items = vec![Vec::new(); PRODUCERS];
     for number in 0..rng.usize(3_000..=5_000) {
         let key = Key {
@@ -96,7 +102,7 @@ pub fn plan(rng: &mut Rng) -> Plan {
             event_id: format!("event-{number}").into(),
         };
         let due = LOAD.mul_f64(rng.f64());
-        let item = Item::new(key, &format!("source-{}", rng.u8(..3)), payload(rng, number), due);
+        let item = Item::due_at(key, &format!("source-{}", rng.u8(..3)), payload(rng, number), due);
         add_copies(rng, &item, &mut items);
     }
     let requests = items.into_iter().enumerate().map(|(producer, mut items)| {
@@ -115,6 +121,15 @@ pub fn plan(rng: &mut Rng) -> Plan {
     });
     let requests = requests.collect();
     Plan { requests, patience: if is_calm { CALM_PATIENCE } else { PATIENCE } }
+}
+
+fn topic_name(number: usize) -> String {
+    format!("orders-{number}")
+}
+
+/// One of the topics.
+pub fn topic(rng: &mut Rng) -> String {
+    topic_name(rng.usize(..TOPICS))
 }
 
 /// Most events belong to few topics: the first has the most, the second half as many, and so on.
@@ -149,8 +164,8 @@ fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
     if rng.f64() < 0.05 {
         let due = LOAD.mul_f64(rng.f64());
         let other = match rng.bool() {
-            true => Item::new(item.key.clone(), "somebody-else", item.payload.to_string(), due),
-            false => Item::new(item.key.clone(), &item.source, payload(rng, usize::MAX), due),
+            true => Item::due_at(item.key.clone(), "somebody-else", item.payload.to_string(), due),
+            false => Item::due_at(item.key.clone(), &item.source, other_payload(rng), due),
         };
         // Perhaps together with the first.
         match rng.u8(..4) {
@@ -173,12 +188,43 @@ fn invalid(rng: &mut Rng, like: &Item) -> Item {
     };
     let payload = ["[1]", "{", "{\"n\":1e999}", "{\"n\":\"\\u0000\"}"][rng.usize(..4)];
     let key = Key { topic: Arc::clone(&like.key.topic), event_id: event_id.into() };
-    Item { valid: false, ..Item::new(key, &like.source, payload.to_owned(), like.due) }
+    Item { valid: false, ..Item::due_at(key, &like.source, payload.to_owned(), like.due) }
+}
+
+/// The payload of a repetition that differs: as large as any, or the smallest, which differs from what
+/// may be the largest.
+fn other_payload(rng: &mut Rng) -> String {
+    match rng.u8(..3) {
+        0 => "{}".to_owned(),
+        _ => payload(rng, usize::MAX),
+    }
+}
+
+/// A payload whose comparison is costly if it is done carelessly: nested as deep as is allowed, wide,
+/// or with one key again and again. Up to a sixth of a MiB: there are some in every round.
+fn hostile(rng: &mut Rng, number: usize) -> String {
+    let canary = secrets::PAYLOAD;
+    let size = rng.usize(1_000..20_000);
+    let many = match rng.u8(..3) {
+        0 => {
+            format!("\"deep\":{}{}{}", "[".repeat(23), vec!["\"\""; size].join(","), "]".repeat(23))
+        }
+        1 => {
+            let mut keys: Vec<usize> = (0..size / 2).collect();
+            rng.shuffle(&mut keys);
+            keys.iter().map(|key| format!("\"k{key}\":0")).collect::<Vec<_>>().join(",")
+        }
+        _ => vec!["\"again\":[{}]"; size / 2].join(","),
+    };
+    format!("{{{many},\"n\":{number},\"canary\":\"{canary}\"}}")
 }
 
 /// A payload that no other event has. Its white space, its numbers and its letters come back as they
 /// are only if nobody rewrites it.
 fn payload(rng: &mut Rng, number: usize) -> String {
+    if rng.u16(..500) == 0 {
+        return hostile(rng, number);
+    }
     let size = match rng.u8(..100) {
         0..80 => rng.usize(..300),
         80..96 => rng.usize(300..4_000),

@@ -45,7 +45,9 @@ pub(super) async fn lock(
     };
     let path = path.clone();
     let locking = spawn_blocking(move || -> rusqlite::Result<()> {
-        let locker = rusqlite::Connection::open(path)?;
+        // Without the flag that creates it: the file may have been moved away meanwhile.
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let locker = rusqlite::Connection::open_with_flags(path, flags)?;
         locker.busy_timeout(Duration::from_secs(5))?;
         locker.execute_batch("BEGIN IMMEDIATE")?;
         std::thread::sleep(lasting);
@@ -66,7 +68,7 @@ pub(super) async fn few_connections(database: &Database, lasting: Duration) -> R
 }
 
 /// Runs SQL that must be run, also if the database is away for a moment.
-async fn heal(database: &Database, sql: &str) -> Result<(), String> {
+pub(super) async fn heal(database: &Database, sql: &str) -> Result<(), String> {
     let mut tries = 0;
     loop {
         match database.execute(sql).await {
