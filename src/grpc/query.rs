@@ -15,6 +15,7 @@ use crate::{
         DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS,
         MAX_REQUEST_EVENTS, MAX_STATS_TOPICS,
     },
+    load::CallerKey,
     page,
     proto::{
         outgoing::{BatchGetEventsResponse, ListEventsResponse},
@@ -24,15 +25,18 @@ use crate::{
             ListOrder, TopicStats,
         },
     },
+    service::Service,
     store::{self, Filter, ListQuery, Place, Store},
 };
 
 pub(super) async fn list_events(
-    store: &dyn Store,
+    service: &Service,
     caller: &Identity,
+    key: &CallerKey,
     request: ListEventsRequest,
 ) -> Result<ListEventsResponse, Status> {
     demand(caller, &request.topic)?;
+    let store = &*service.store;
     let mut violations = Violations::default();
     let topic = violations.check(name("topic", request.topic));
     let source = violations.check(name("source", request.source));
@@ -76,7 +80,7 @@ pub(super) async fn list_events(
     };
     let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
     let heads = store.heads().await.map_err(status::store)?;
-    let listed = store.list(query).await.map_err(status::store)?;
+    let listed = service.list(key, query).await.map_err(status::store)?;
     let next_page_token = match listed.events.last() {
         Some(last) if listed.more => page::encode(store.id(), &filter, Place::from(last)),
         _ => String::new(),

@@ -27,6 +27,11 @@ pub(super) enum ResponseBody {
 }
 
 impl ResponseBody {
+    /// A small answer to a call that has this permit.
+    pub(super) fn small(body: Body, permit: Permit) -> Self {
+        Self::Small { body, _permit: permit }
+    }
+
     /// An answer to a call that has this permit. Fails if too many large ones wait already.
     pub(super) async fn new(
         body: Body,
@@ -36,7 +41,7 @@ impl ResponseBody {
     ) -> Result<Self, Error> {
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
-            return Ok(Self::Small { body, _permit: permit });
+            return Ok(Self::small(body, permit));
         }
         // It is in memory as a whole.
         let answer = to_bytes(body, usize::MAX).await.map_err(|_| Error::internal())?;

@@ -8,7 +8,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{access::Caller, error::Error, event::Given, parameters::Parameters};
+use super::{
+    access::{Authentication, Caller},
+    error::Error,
+    event::Given,
+    parameters::Parameters,
+};
 use crate::{
     access::Verb,
     cursor,
@@ -24,6 +29,7 @@ const DEFAULT_LIMIT: usize = 10;
 
 pub(super) async fn list(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     OriginalUri(uri): OriginalUri,
     Parameters(parameters): Parameters,
@@ -66,7 +72,7 @@ pub(super) async fn list(
         .map_err(|error| Error::invalid(vec![Violation::new("page_token", error.to_string())]))?;
     let query = ListQuery { filter: filter.clone(), after, limit, max_bytes: MAX_PAGE_BYTES };
     let heads = store.heads().await.map_err(Error::store)?;
-    let listed = store.list(query).await.map_err(Error::store)?;
+    let listed = service.list(authentication.key(), query).await.map_err(Error::store)?;
     let next = listed.events.last().filter(|_| listed.more).map(|last| {
         let token = page::encode(store.id(), &filter, Place::from(last));
         next_page(uri.path(), &parameters, &token)
