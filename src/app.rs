@@ -1,7 +1,12 @@
 //! Puts the service together, runs it, and takes it apart in the right order. The only place that
 //! names the backends.
 
-use std::{io, net::SocketAddr, panic::resume_unwind, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    panic::resume_unwind,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -14,7 +19,6 @@ use crate::{
     door::Door,
     grpc::{self, Router, SERVICE_NAME},
     http,
-    ingest::Ingest,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
     metrics::Metrics,
     service::Service,
@@ -157,11 +161,11 @@ impl App {
     /// are answered, everything that was taken in is stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { door, router, service, access_file, health } = self;
+        let watching = tokio::spawn(watch(service.clone(), health.clone()));
         let Service { ingest, store, feed, metrics, stopping, .. } = service;
         let _following =
             access_file.map(|file| AbortOnDropHandle::new(tokio::spawn(file.follow())));
         let mut is_broken = false;
-        let watching = tokio::spawn(watch(Arc::clone(&store), ingest.clone(), health.clone()));
 
         let stop = async {
             tokio::select! {
@@ -238,7 +242,8 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
 }
 
 /// Keeps the health service saying whether the store answers, and takes what it is given.
-async fn watch(store: Arc<dyn Store>, ingest: Ingest, health: HealthReporter) {
+async fn watch(service: Service, health: HealthReporter) {
+    let Service { store, ingest, store_answers, .. } = service;
     let mut was_healthy = true;
     loop {
         // While commits fail, their lanes log why.
@@ -252,6 +257,7 @@ async fn watch(store: Arc<dyn Store>, ingest: Ingest, health: HealthReporter) {
                     false
                 }
             };
+        store_answers.store(is_healthy, Ordering::Relaxed);
         if std::mem::replace(&mut was_healthy, is_healthy) != is_healthy {
             let status = match is_healthy {
                 true => ServingStatus::Serving,

@@ -79,8 +79,9 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
+        let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        query::list_events(&*self.0.store, &caller, request.into_inner()).await.map(Response::new)
+        query::list_events(&self.0, &caller, &key, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_stats(

@@ -48,13 +48,19 @@ pub fn router(service: Service) -> Router {
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(service.clone(), guard::guarded))
-        // Asked by whoever would restart the service, so other calls never take their room.
-        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/readyz", get(ready))
+        .merge(probes(&service))
         .method_not_allowed_fallback(async || Error::method_not_allowed())
         .layer(middleware::map_response(private))
         .layer(middleware::from_fn(traced))
         .with_state(service)
+}
+
+/// What asks how the service is, and depends on no bound that other callers could reach.
+fn probes(service: &Service) -> Router<Service> {
+    Router::new()
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(ready))
+        .layer(middleware::from_fn_with_state(service.clone(), guard::unauthenticated))
 }
 
 /// What is answered is for the caller alone, and what it says that it is. The parts of the dashboard, which
@@ -84,10 +90,9 @@ async fn description() -> impl IntoResponse {
 
 /// Whether events would be taken in and found.
 async fn ready(State(service): State<Service>) -> Result<Response, Error> {
-    if service.stopping.is_cancelled() || !service.ingest.is_flowing() {
+    if !service.is_ready() {
         return Err(Error::unavailable());
     }
-    service.store.ping().await.map_err(Error::store)?;
     Ok(Json(json!({ "status": "ready" })).into_response())
 }
 

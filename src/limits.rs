@@ -172,6 +172,14 @@ pub const LEDGER_PRUNE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Connections that serve reads, per process. A few slow listings must not block `GetStats`.
 pub const READ_CONNECTIONS: usize = 8;
 
+/// Listings that filter by source, in the store at the same time, over all callers; one caller has its
+/// share ([`CALLER_SHARE`]). No index helps them, so each may read all events and use a core. Together
+/// with [`FEED_READS`] they leave connections to all other reads.
+pub const SCANS: usize = 2;
+
+/// How long such a listing waits for its turn: as long as the one before it may take.
+pub const SCAN_WAIT: Duration = STATEMENT_TIMEOUT;
+
 /// How long a read waits for one of them.
 pub const READ_CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
@@ -263,13 +271,22 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// KiB, stays far below what else the service takes.
 pub const CALLS: usize = 8_192;
 
-/// Calls in progress that ask how the service is. They need no credentials, so they have a bound of their
-/// own, and take nothing from those who come with events.
-pub const PROBES: usize = 512;
+/// Calls in progress on one connection whose callers have not authenticated: health checks, the parts of
+/// the dashboard, refusals. Each connection has a bound of its own, so that strangers cannot take what the
+/// health checks of others need. A browser asks for a handful at once.
+pub const UNAUTHENTICATED_CALLS: usize = 16;
+
+/// How long a call that needs no credentials may take until its answer begins, its request included,
+/// which is a few bytes.
+pub const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Calls in progress that need no credentials and go on for as long as their callers like: those that
-/// watch health, and reflection.
+/// watch health, and reflection. One address has at most its share of them ([`CALLER_SHARE`]).
 pub const WATCHES: usize = 512;
+
+/// How long a reflection stream may go without a byte from its caller. Tools ask one question after the
+/// other, and open a new stream for the next one.
+pub const REFLECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes of a request below which nothing is asked before it is read, so that nobody who sends little
 /// waits for those who send much. [`CALLS`] bounds how many there are.
@@ -282,6 +299,15 @@ pub const READING_BYTES: usize = 16 * MAX_MESSAGE_BYTES;
 /// How long a larger message may take from its beginning to its end, so that nobody keeps the others
 /// waiting: the largest one comes over 2.5 Mbit/s.
 pub const READING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a larger message, or HTTP body, may go without a byte once it has begun. What is sent over a
+/// working network pauses for far less, and bytes that are reserved for it wait for nothing.
+pub const READING_STALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a PublishStream may go without a request. Then it is ended, so that streams which were
+/// forgotten do not use up their caller's share of [`CALLS`]. No request waits for its answer for so
+/// long ([`CALL_TIMEOUT`]), and opening a new stream costs one round trip.
+pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes of an answer that are handed to a connection at once, and up to which an answer needs no room of
 /// its own: so much of each call may wait inside of the connection, and [`CALLS`] bounds how many there are.
@@ -442,6 +468,9 @@ const _: () = {
     assert!(STATEMENT_TIMEOUT.as_secs() < COMMIT_TIMEOUT.as_secs());
     assert!(COMMIT_RETRY.as_secs() + COMMIT_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(SUBSCRIBERS < CALLS);
+    assert!(SCANS + FEED_READS < READ_CONNECTIONS);
+    assert!(CALL_TIMEOUT.as_secs() < STREAM_IDLE_TIMEOUT.as_secs());
+    assert!(SCAN_WAIT.as_secs() + READ_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(READING_BYTES < u32::MAX as usize);
     assert!(MAX_MESSAGE_BYTES <= READING_BYTES / CALLER_SHARE);
     assert!(MAX_RESPONSE_BYTES <= ANSWER_BYTES / CALLER_SHARE && ANSWER_BYTES < u32::MAX as usize);

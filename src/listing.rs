@@ -6,7 +6,9 @@ use crate::{
     cursor::Cursor,
     event::{Event, EventKey},
     limits::MAX_PAGE_BYTES,
+    load::CallerKey,
     page::{self, Start},
+    service::Service,
     store::{self, Filter, Found, LaneState, ListQuery, Mark, Place, Store},
     token,
 };
@@ -33,14 +35,16 @@ pub struct Listed {
     pub next_page_token: Option<String>,
 }
 
-/// The page of a listing that `token` names, or the first one. All pages together are what was stored when
-/// the first one was asked for.
+/// The page of a listing that `token` names, or the first one, for a caller. All pages together are what was
+/// stored when the first one was asked for.
 pub async fn list(
-    store: &dyn Store,
+    service: &Service,
+    caller: &CallerKey,
     filter: Filter,
     token: Option<&str>,
     limit: usize,
 ) -> Result<Listed, Error> {
+    let store = &*service.store;
     let decode = |token| page::decode(token, store.id(), store.lanes(), &filter);
     let (after, begun_at) = match token.map(decode).transpose()? {
         Some(Start { after, heads }) => (Some(after), heads),
@@ -60,7 +64,7 @@ pub async fn list(
         limit,
         max_bytes: MAX_PAGE_BYTES,
     };
-    let page = store.list(query).await?;
+    let page = service.list(caller, query).await?;
     let last = page.events.last().filter(|_| page.more);
     let next_page_token =
         last.map(|last| page::encode(store.id(), &filter, Place::from(last), &heads));

@@ -2,9 +2,12 @@
 //! much of that one caller may use: calls, subscriptions, large requests that are being read, and large
 //! answers that wait to be taken.
 
+use tokio::time::timeout;
+
 use crate::limits::{
-    ANSWER_BYTES, CALLS, PROBES, READING_BYTES, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES,
-    SUBSCRIBERS, SUBSCRIPTION_BYTES, WATCHES,
+    ANSWER_BYTES, CALLER_SHARE, CALLS, CONNECTIONS, READING_BYTES, SCAN_WAIT, SCANS,
+    SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, SUBSCRIBERS, SUBSCRIPTION_BYTES,
+    UNAUTHENTICATED_CALLS, WATCHES,
 };
 
 pub use self::{
@@ -25,9 +28,9 @@ mod outbox;
 pub enum Kind {
     /// Asks the service for what it is there for.
     Ordinary,
-    /// Asks how the service is. Anybody may.
-    Probe,
-    /// Goes on until the caller ends it, and anybody may make it.
+    /// Comes without credentials where they are needed, or needs none. Counted per connection.
+    Unauthenticated,
+    /// Goes on until the caller ends it, and needs no credentials. Counted per address.
     Watch,
 }
 
@@ -35,24 +38,28 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct Load {
     calls: Bound,
-    probes: Bound,
+    unauthenticated: Bound,
     watches: Bound,
     subscriptions: Bound,
     subscription_memory: Bound,
     reading: Bound,
     answers: Bound,
+    scans: Bound,
 }
 
 impl Default for Load {
     fn default() -> Self {
+        let shared = |size| Bound::new(size, size / CALLER_SHARE);
+        let unauthenticated = CONNECTIONS * UNAUTHENTICATED_CALLS;
         Self {
-            calls: Bound::new(CALLS),
-            probes: Bound::new(PROBES),
-            watches: Bound::new(WATCHES),
-            subscriptions: Bound::new(SUBSCRIBERS),
-            subscription_memory: Bound::new(SUBSCRIPTION_BYTES),
-            reading: Bound::new(READING_BYTES),
-            answers: Bound::new(ANSWER_BYTES),
+            calls: shared(CALLS),
+            unauthenticated: Bound::new(unauthenticated, UNAUTHENTICATED_CALLS),
+            watches: shared(WATCHES),
+            subscriptions: shared(SUBSCRIBERS),
+            subscription_memory: shared(SUBSCRIPTION_BYTES),
+            reading: shared(READING_BYTES),
+            answers: shared(ANSWER_BYTES),
+            scans: shared(SCANS),
         }
     }
 }
@@ -62,7 +69,7 @@ impl Load {
     pub fn call(&self, kind: Kind, caller: &CallerKey) -> Result<Permit, Full> {
         let calls = match kind {
             Kind::Ordinary => &self.calls,
-            Kind::Probe => &self.probes,
+            Kind::Unauthenticated => &self.unauthenticated,
             Kind::Watch => &self.watches,
         };
         calls.try_take(caller, 1)
@@ -92,6 +99,12 @@ impl Load {
     /// Where subscriptions take permits for the events that they keep in memory, in bytes.
     pub fn subscription_memory(&self) -> &Bound {
         &self.subscription_memory
+    }
+
+    /// A permit for a listing that reads far more events than it returns. None if it is not its turn within
+    /// [`SCAN_WAIT`].
+    pub async fn scan(&self, caller: &CallerKey) -> Option<Permit> {
+        timeout(SCAN_WAIT, self.scans.take(caller, 1)).await.ok().flatten()
     }
 
     /// How many ordinary calls are in progress.

@@ -1,7 +1,14 @@
 //! What the edges have in common: a service over one store. It has no calls of its own; each edge
 //! translates its own to what is in here.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,9 +16,9 @@ use crate::{
     access::{self, Access, Identity},
     feed::Feed,
     ingest::Ingest,
-    load::Load,
+    load::{CallerKey, Load},
     metrics::Metrics,
-    store::Store,
+    store::{self, ListQuery, Page, Store},
 };
 
 /// A running service. Clones are handles to the same one.
@@ -29,6 +36,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// What it has taken on, so that it does not take on too much.
     pub load: Load,
+    /// Whether the store answered when it was asked last, which is every few seconds.
+    pub store_answers: Arc<AtomicBool>,
     /// When it started.
     pub started: Instant,
     /// Cancelled when streams are to end.
@@ -43,7 +52,39 @@ impl Service {
         let feed = Feed::start(&store, ingest.committed(), load.clone());
         let (started, stopping) = (Instant::now(), CancellationToken::new());
         let access = Access::default();
-        Self { ingest, access, store, feed, metrics, load, started, stopping }
+        let store_answers = Arc::new(AtomicBool::new(true));
+        Self { ingest, access, store, feed, metrics, load, store_answers, started, stopping }
+    }
+
+    /// Whether events would be taken in and found. Asks nobody, so that any number may ask.
+    pub fn is_ready(&self) -> bool {
+        !self.stopping.is_cancelled()
+            && self.ingest.is_flowing()
+            && self.store_answers.load(Ordering::Relaxed)
+    }
+
+    /// Lists a page for a caller. A filter by source makes the store scan, so such listings wait for
+    /// their turn.
+    pub async fn list(&self, caller: &CallerKey, query: ListQuery) -> Result<Page, store::Error> {
+        if query.filter.source.is_none() {
+            return self.store.list(query).await;
+        }
+        let busy = || store::Error::Timeout("too many listings by source at the same time".into());
+        let permit = self.load.scan(caller).await.ok_or_else(busy)?;
+        let store = Arc::clone(&self.store);
+        // The store goes on although the caller is gone, and so long the permit is used.
+        let listing = tokio::spawn(async move {
+            let page = store.list(query).await;
+            drop(permit);
+            page
+        });
+        match listing.await {
+            Ok(page) => page,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(error) => Err(store::Error::Unavailable(error.into())),
+            },
+        }
     }
 
     /// Takes so many events off the rate of whoever sends them, and counts them if they come too fast.

@@ -26,7 +26,7 @@ use tracing::{Instrument, Span};
 use super::{access, deadline, request_body::RequestBody, response_body::ResponseBody, status};
 use crate::{
     access::Access,
-    limits::CALL_TIMEOUT,
+    limits::{CALL_TIMEOUT, UNAUTHENTICATED_TIMEOUT},
     load::{CallerKey, Kind, Load, Permit},
     metrics::{Calls, Method},
     trace,
@@ -122,7 +122,7 @@ impl<S> Observed<S> {
         match &self.stopping {
             None => Kind::Ordinary,
             Some(_) if method.streams_in || method.streams_out => Kind::Watch,
-            Some(_) => Kind::Probe,
+            Some(_) => Kind::Unauthenticated,
         }
     }
 
@@ -135,8 +135,12 @@ impl<S> Observed<S> {
         if let Some(access) = &self.access {
             access::authenticate(access, request)?;
         }
-        let caller = access::caller_key(request.extensions());
-        let permit = self.load.call(self.kind(method), &caller).map_err(status::too_many_calls)?;
+        let kind = self.kind(method);
+        let caller = match kind {
+            Kind::Unauthenticated => CallerKey::connection(request.extensions().get()),
+            Kind::Ordinary | Kind::Watch => access::caller_key(request.extensions()),
+        };
+        let permit = self.load.call(kind, &caller).map_err(status::too_many_calls)?;
         Ok((caller, permit))
     }
 }
@@ -174,6 +178,10 @@ where
             }
         };
         let allowed = deadline::asked(request.headers());
+        let longest = match &self.stopping {
+            None => CALL_TIMEOUT,
+            Some(_) => UNAUTHENTICATED_TIMEOUT,
+        };
         let load = self.load.clone();
         let request = request.map(|body| {
             let body = RequestBody::new(body, &method, &load, &caller);
@@ -184,7 +192,7 @@ where
         });
         let answer = AssertUnwindSafe(self.service.call(request).instrument(span)).catch_unwind();
         Box::pin(async move {
-            let bound = allowed.map_or(CALL_TIMEOUT, |allowed| allowed.min(CALL_TIMEOUT));
+            let bound = allowed.map_or(longest, |allowed| allowed.min(longest));
             let answer = match timeout(bound, answer).await {
                 Ok(Ok(answer)) => answer?,
                 Ok(Err(_)) => status::internal().into_http(),

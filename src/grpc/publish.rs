@@ -1,6 +1,6 @@
 //! Publish and PublishStream.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use prost::Message;
 use tokio::{sync::mpsc, time::sleep};
@@ -16,7 +16,7 @@ use crate::{
     ingest::{Admission, Ingest, Pending, Share},
     limits::{
         ACCESS_POLL_INTERVAL, MAX_REQUEST_BYTES, MAX_REQUEST_EVENTS, MAX_REQUEST_ID_BYTES,
-        STREAM_REQUESTS_IN_FLIGHT,
+        STREAM_IDLE_TIMEOUT, STREAM_REQUESTS_IN_FLIGHT,
     },
     proto::{
         incoming::{Event, PublishRequest, PublishStreamRequest},
@@ -119,6 +119,7 @@ impl Producer {
         requests: &mut Streaming<PublishStreamRequest>,
         in_flight: &InFlightSender,
     ) -> Result<Option<PublishStreamRequest>, Status> {
+        let mut idle = pin!(sleep(STREAM_IDLE_TIMEOUT));
         let request = loop {
             tokio::select! {
                 request = requests.message() => break request?,
@@ -126,6 +127,7 @@ impl Producer {
                 () = self.stopping.cancelled() => return Err(status::stopping()),
                 // The call has ended although its caller would go on, as when its time is over.
                 () = in_flight.closed() => return Ok(None),
+                () = &mut idle => return Err(status::stream_idle()),
             }
         };
         let Some(request) = request else { return Ok(None) };

@@ -16,6 +16,7 @@ use crate::{
         MAX_STATS_TOPICS,
     },
     listing,
+    load::CallerKey,
     proto::{
         outgoing::{BatchGetEventsResponse, ListEventsResponse},
         timestamp,
@@ -24,12 +25,14 @@ use crate::{
             ListOrder, TopicStats,
         },
     },
+    service::Service,
     store::{self, Filter, Store},
 };
 
 pub(super) async fn list_events(
-    store: &dyn Store,
+    service: &Service,
     caller: &Identity,
+    key: &CallerKey,
     request: ListEventsRequest,
 ) -> Result<ListEventsResponse, Status> {
     demand(caller, &request.topic)?;
@@ -71,8 +74,10 @@ pub(super) async fn list_events(
     let oldest_first = order == ListOrder::OldestFirst;
     let filter = Filter { topic, source, start_time, end_time, oldest_first };
     let token = Some(&*request.page_token).filter(|token| !token.is_empty());
-    let listed = listing::list(store, filter, token, limit).await.map_err(status::listing)?;
-    let events = convert::events(listed.events, texts(&listed.cursors, store), format, 0);
+    let listed = listing::list(service, key, filter, token, limit).await;
+    let listed = listed.map_err(status::listing)?;
+    let cursors = texts(&listed.cursors, &*service.store);
+    let events = convert::events(listed.events, cursors, format, 0);
     Ok(ListEventsResponse { events, next_page_token: listed.next_page_token.unwrap_or_default() })
 }
 

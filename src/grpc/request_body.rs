@@ -9,7 +9,7 @@ use std::{
 };
 
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{
     Status,
@@ -19,7 +19,10 @@ use tonic::{
 
 use super::{boundaries::Boundaries, observed::Known, status};
 use crate::{
-    limits::{MAX_MESSAGE_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
+    limits::{
+        MAX_MESSAGE_BYTES, READING_STALL_TIMEOUT, READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT,
+        SMALL_REQUEST_BYTES,
+    },
     load::{CallerKey, Load, Permit},
     metrics::Method,
 };
@@ -35,6 +38,9 @@ pub(super) struct RequestBody {
     load: Option<(Load, CallerKey)>,
     /// Where it ends although its caller does not end it.
     until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ends it when nothing comes for so long. None for calls of the contract, where each has bounds of
+    /// its own.
+    idle: Option<Pin<Box<Sleep>>>,
     boundaries: Boundaries,
     reading: Reading,
     /// The last bytes of the only message of a call, until nothing more comes: events take far more memory
@@ -48,8 +54,8 @@ enum Reading {
     Small,
     /// It is large, and there is no room yet for more than this, with which it begins.
     Waiting(BoxFuture<Option<Permit>, Infallible>, Bytes),
-    /// It is large, has room, and must not take too long.
-    Large { too_slow: Pin<Box<Sleep>>, _permit: Option<Permit> },
+    /// It is large, has its permit, must go on arriving, and must have arrived at an instant.
+    Large { until: Instant, too_slow: Pin<Box<Sleep>>, _permit: Option<Permit> },
 }
 
 impl RequestBody {
@@ -61,6 +67,7 @@ impl RequestBody {
             streams: method.streams_in,
             load: Some((load.clone(), caller.clone())),
             until: None,
+            idle: None,
             boundaries: Boundaries::default(),
             reading: Reading::Small,
             held: None,
@@ -70,7 +77,8 @@ impl RequestBody {
     /// The same for a call that anybody may make: it has small messages only, and no more of them once
     /// the service stops.
     pub(super) fn small(self, stopping: WaitForCancellationFutureOwned) -> Self {
-        Self { load: None, until: Some(Box::pin(stopping)), ..self }
+        let idle = self.streams.then(|| Box::pin(sleep(REFLECTION_IDLE_TIMEOUT)));
+        Self { load: None, until: Some(Box::pin(stopping)), idle, ..self }
     }
 
     /// Passes data on, unless the call must end first, or it begins a message that there must be room for
@@ -103,6 +111,32 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// Waits until nothing has come for too long.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Reading::Large { too_slow, .. } = &mut self.reading
+            && too_slow.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        match &mut self.idle {
+            Some(idle) => idle.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Waits for as long again, since something came.
+    fn moved(&mut self) {
+        let now = Instant::now();
+        if let Reading::Large { until, too_slow, .. } = &mut self.reading {
+            too_slow.as_mut().reset((*until).min(now + READING_STALL_TIMEOUT));
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.as_mut().reset(now + REFLECTION_IDLE_TIMEOUT);
+        }
+    }
+}
+
 impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = Status;
@@ -124,17 +158,22 @@ impl http_body::Body for RequestBody {
                 Reading::Waiting(permit, data) => {
                     let Ok(permit) = ready!(permit.as_mut().poll(context));
                     let data = std::mem::take(data);
-                    let too_slow = Box::pin(sleep(READING_TIMEOUT));
-                    this.reading = Reading::Large { too_slow, _permit: permit };
+                    let until = Instant::now() + READING_TIMEOUT;
+                    let too_slow = Box::pin(sleep(READING_STALL_TIMEOUT));
+                    this.reading = Reading::Large { until, too_slow, _permit: permit };
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Reading::Large { too_slow, .. } => {
-                    if too_slow.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(Some(Err(status::too_slow())));
-                    }
+                Reading::Large { until, .. } if *until <= Instant::now() => {
+                    return Poll::Ready(Some(Err(status::too_slow())));
                 }
+                Reading::Large { .. } => (),
             }
-            let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+                ready!(this.poll_stalled(context));
+                return Poll::Ready(Some(Err(status::too_slow())));
+            };
+            this.moved();
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {

@@ -96,6 +96,13 @@ pub(super) fn stopping() -> Status {
     Status::with_error_details(Code::Unavailable, message, worth_a_retry("SHUTTING_DOWN"))
 }
 
+/// UNAVAILABLE because no request came for too long.
+pub(super) fn stream_idle() -> Status {
+    let message =
+        "no request came for 15 minutes; all that came before is answered; open a new stream";
+    Status::with_error_details(Code::Unavailable, message, worth_a_retry("STREAM_IDLE"))
+}
+
 /// UNAVAILABLE for a subscriber because the service stops.
 pub(super) fn feed_stopping() -> Status {
     let message = "the service is shutting down; subscribe again with the last cursor";

@@ -13,7 +13,7 @@ use axum::{
 use super::error::Error;
 use crate::{
     access::{self, Identity},
-    load::CallerKey,
+    load::{CallerKey, Kind},
     peer::Peer,
     service::Service,
 };
@@ -29,8 +29,20 @@ impl Authentication {
     /// Authenticates a call, which cannot be done twice: its token is taken out.
     pub(super) fn of(parts: &mut Parts, service: &Service) -> Self {
         let identity = authenticate(parts, service);
-        let key = CallerKey::new(identity.as_ref().ok(), parts.extensions.get());
+        let peer = parts.extensions.get();
+        let key = match &identity {
+            Ok(identity) => CallerKey::new(Some(identity), peer),
+            Err(_) => CallerKey::connection(peer),
+        };
         Self { identity, key }
+    }
+
+    /// Which bound on calls the call counts for.
+    pub(super) fn kind(&self) -> Kind {
+        match &self.identity {
+            Ok(_) => Kind::Ordinary,
+            Err(_) => Kind::Unauthenticated,
+        }
     }
 
     /// The caller that bounds of the call are counted for.

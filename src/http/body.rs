@@ -32,6 +32,11 @@ pub(super) enum ResponseBody {
 }
 
 impl ResponseBody {
+    /// A small answer to a call that has this permit.
+    pub(super) fn small(body: Body, permit: Permit) -> Self {
+        Self::Small { body, _permit: permit }
+    }
+
     /// An answer to a call that has this permit. Fails if too many large ones wait already. That of a
     /// subscription has a place where events wait.
     pub(super) async fn new(
@@ -46,7 +51,7 @@ impl ResponseBody {
         }
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
-            return Ok(Self::Small { body, _permit: permit });
+            return Ok(Self::small(body, permit));
         }
         // It is in memory as a whole.
         let answer = to_bytes(body, usize::MAX).await.map_err(|_| Error::internal())?;

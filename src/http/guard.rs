@@ -4,20 +4,23 @@
 use std::panic::AssertUnwindSafe;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use http_body::Body as _;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::{access::Authentication, body::ResponseBody, error::Error};
 use crate::{
-    limits::{CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_TIMEOUT, SMALL_REQUEST_BYTES},
-    load::Kind,
+    limits::{
+        CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_STALL_TIMEOUT, READING_TIMEOUT,
+        SMALL_REQUEST_BYTES,
+    },
+    load::{CallerKey, Kind},
     service::Service,
 };
 
@@ -28,7 +31,7 @@ pub(super) async fn guarded(
 ) -> Response {
     let (mut head, body) = request.into_parts();
     let authentication = Authentication::of(&mut head, &service);
-    let permit = match service.load.call(Kind::Ordinary, authentication.key()) {
+    let permit = match service.load.call(authentication.kind(), authentication.key()) {
         Ok(permit) => permit,
         Err(full) => return Error::too_many_calls(full).into_response(),
     };
@@ -66,17 +69,40 @@ async fn answer(
     authentication.check()?;
     let (head, body) = request.into_parts();
     let permit = service.load.reading(authentication.key(), size.min(MAX_REQUEST_BYTES)).await;
-    let read = timeout(READING_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
-    let body =
-        read.map_err(|_| Error::too_slow())?.map_err(|error| match is_too_large(&error) {
-            true => Error::too_large(),
-            false => Error::not_json("it ends too early"),
-        })?;
+    let body = timeout(READING_TIMEOUT, read(body)).await.map_err(|_| Error::too_slow())??;
     // What becomes of it is not a matter of reading any more.
     drop(permit);
     Ok(next.run(Request::from_parts(head, Body::from(body))).await)
 }
 
-fn is_too_large(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
+/// Reads a body that goes on arriving.
+async fn read(body: Body) -> Result<Vec<u8>, Error> {
+    let mut body = Limited::new(body, MAX_REQUEST_BYTES);
+    let mut read = Vec::new();
+    loop {
+        let frame = timeout(READING_STALL_TIMEOUT, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| Error::too_slow())? else { return Ok(read) };
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Error::too_large(),
+            false => Error::not_json("it ends too early"),
+        })?;
+        if let Ok(data) = frame.into_data() {
+            read.extend_from_slice(&data);
+        }
+    }
+}
+
+/// What is done around a call that needs no credentials: it counts for its connection only.
+pub(super) async fn unauthenticated(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = CallerKey::connection(request.extensions().get());
+    let permit = match service.load.call(Kind::Unauthenticated, &caller) {
+        Ok(permit) => permit,
+        Err(full) => return Error::too_many_calls(full).into_response(),
+    };
+    let (head, body) = next.run(request).await.into_parts();
+    Response::from_parts(head, Body::new(ResponseBody::small(body, permit)))
 }

@@ -8,7 +8,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{access::Caller, error::Error, event::Given, parameters::Parameters};
+use super::{
+    access::{Authentication, Caller},
+    error::Error,
+    event::Given,
+    parameters::Parameters,
+};
 use crate::{
     access::Verb,
     cursor::Cursor,
@@ -24,6 +29,7 @@ const DEFAULT_LIMIT: usize = 10;
 
 pub(super) async fn list(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     OriginalUri(uri): OriginalUri,
     Parameters(parameters): Parameters,
@@ -61,7 +67,7 @@ pub(super) async fn list(
     }
     caller.demand_filtered(Verb::Read, &filter.topic).map_err(Error::access)?;
     let token = page_token.map(|token| &**token);
-    let listed = listing::list(&*service.store, filter, token, limit).await;
+    let listed = listing::list(&service, authentication.key(), filter, token, limit).await;
     let listed = listed.map_err(Error::listing)?;
     let next = listed.next_page_token;
     let next = next.map(|token| next_page(uri.path(), &parameters, &token));

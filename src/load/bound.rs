@@ -8,7 +8,6 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CallerKey;
-use crate::limits::CALLER_SHARE;
 
 /// A bound. Clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -17,6 +16,7 @@ pub struct Bound(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     size: usize,
+    share: usize,
     all: Arc<Semaphore>,
     /// Callers that use any of it now, or wait for some.
     shares: Mutex<HashMap<CallerKey, Share>>,
@@ -106,15 +106,10 @@ struct User {
 }
 
 impl Bound {
-    /// So many permits in all, of which one caller has at most one in [`CALLER_SHARE`].
-    pub fn new(size: usize) -> Self {
+    /// So many permits in all, and so many of them for one caller at most.
+    pub fn new(size: usize, share: usize) -> Self {
         let all = Arc::new(Semaphore::new(size));
-        Self(Arc::new(Shared { size, all, shares: Mutex::default() }))
-    }
-
-    /// Permits of one caller at most.
-    pub fn share(&self) -> usize {
-        self.0.size / CALLER_SHARE
+        Self(Arc::new(Shared { size, share, all, shares: Mutex::default() }))
     }
 
     /// Permits in use.
@@ -143,13 +138,13 @@ impl Bound {
     }
 
     fn capped(&self, permits: usize) -> u32 {
-        u32::try_from(permits.min(self.share())).unwrap_or(u32::MAX)
+        u32::try_from(permits.min(self.0.share)).unwrap_or(u32::MAX)
     }
 
     fn join(&self, caller: &CallerKey) -> (User, Arc<Semaphore>) {
         let mut shares = self.shares();
         let share = shares.entry(caller.clone()).or_insert_with(|| Share {
-            semaphore: Arc::new(Semaphore::new(self.share())),
+            semaphore: Arc::new(Semaphore::new(self.0.share)),
             users: 0,
         });
         share.users += 1;
@@ -184,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_has_its_share_and_others_have_theirs() {
-        let bound = Bound::new(8);
+        let bound = Bound::new(8, 4);
         let (a, b, c) = (named("a"), named("b"), named("c"));
         let of_a = bound.try_take(&a, 100).expect("capped at its share");
         assert_eq!(bound.used(), 4);

@@ -1,20 +1,23 @@
 //! For whom a bound is counted.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use crate::{access::Identity, peer::Peer};
 
 /// The caller that a bound is counted for: an identity of the access file wherever it calls from, or,
-/// where callers do not authenticate, the address that the call came from.
+/// where callers do not authenticate, the address that the call came from. Calls that need no credentials
+/// count for their connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CallerKey {
     /// An identity, by its name in the access file.
     Identity(Arc<str>),
     /// An address as [`origin`] gives it.
     Address(IpAddr),
+    /// A connection, by the address and port of its other end.
+    Connection(SocketAddr),
 }
 
 impl CallerKey {
@@ -27,6 +30,11 @@ impl CallerKey {
                 peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| origin(peer.address.ip())),
             ),
         }
+    }
+
+    /// The key of a call whose caller has not authenticated.
+    pub fn connection(peer: Option<&Peer>) -> Self {
+        Self::Connection(peer.map_or((Ipv4Addr::UNSPECIFIED, 0).into(), |peer| peer.address))
     }
 }
 

@@ -232,8 +232,9 @@ impl Model {
         let mut token: Option<String> = None;
         loop {
             let page = self
-                .read(async |store| {
-                    match listing::list(store, filter.clone(), token.as_deref(), limit).await {
+                .read(async |_| {
+                    let (service, token) = (&self.service, token.as_deref());
+                    match listing::list(service, &anybody(), filter.clone(), token, limit).await {
                         Err(listing::Error::Store(error)) => Err(error),
                         page => Ok(page.expect("a token of this listing")),
                     }
