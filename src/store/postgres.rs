@@ -83,9 +83,10 @@ impl PostgresStore {
 }
 
 /// Settings of lane sessions. Their statements are planned once, perhaps while the tables are empty,
-/// and must look keys up by index all the same when there are millions.
+/// and must look keys up by index all the same when there are millions. Compiling them would take far
+/// longer than they do.
 const LANE_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
-                            -c enable_hashjoin=off -c enable_mergejoin=off";
+                            -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 /// A connection that is given up, with what it is doing, if a read is abandoned half-way: the next
 /// one who borrowed it would have to wait for that.

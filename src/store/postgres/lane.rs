@@ -44,7 +44,7 @@ pub const STORE: &str = "
         UPDATE lanes SET head = head + $3,
             last_received_at =
                 greatest(last_received_at, least($4, now() + make_interval(secs => $16)))
-        WHERE lane = $2 AND (SELECT store_id FROM store_identity) = $15
+        WHERE lane = $2 AND (SELECT store_id FROM store_identity WHERE singleton) = $15
         RETURNING head - $3 AS base, last_received_at
     ), fence AS (
         INSERT INTO batch_ledger (batch_id, lane, first_seq, events, committed_at)
@@ -79,7 +79,7 @@ pub const STORE: &str = "
 
 /// Gives no row if the store is another one.
 const LOCK: &str = "
-    SELECT head FROM lanes WHERE lane = $1 AND (SELECT store_id FROM store_identity) = $2
+    SELECT head FROM lanes WHERE lane = $1 AND (SELECT store_id FROM store_identity WHERE singleton) = $2
     FOR UPDATE";
 
 const LEDGER: &str = "SELECT first_seq, events, committed_at FROM batch_ledger WHERE batch_id = $1";
