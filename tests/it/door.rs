@@ -5,7 +5,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,8 +17,8 @@ use event_aggregator::{
     event::{EventKey, Outcome},
     grpc::SERVICE_NAME,
     limits::{
-        ACCEPT_BACKOFF, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE, MAX_REQUEST_BYTES,
-        OPENING_TIMEOUT, READING_BYTES, SMALL_REQUEST_BYTES,
+        ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE, MAX_REQUEST_BYTES,
+        OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT, SMALL_REQUEST_BYTES,
     },
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
@@ -47,6 +47,7 @@ use crate::{
 mod floods;
 pub mod frames;
 mod room;
+mod shares;
 mod strangers;
 mod unfinished;
 mod untaken;
@@ -58,6 +59,8 @@ struct Strange {
     panics: AtomicBool,
     /// Never commits.
     hangs: AtomicBool,
+    /// Listings by source that are in progress: they end no sooner than commits do.
+    scans: AtomicUsize,
     hanging: Notify,
 }
 
@@ -84,6 +87,13 @@ impl Store for Strange {
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        if query.filter.source.is_some() {
+            self.scans.fetch_add(1, Ordering::Relaxed);
+            while self.hangs.load(Ordering::Relaxed) {
+                self.hanging.notified().await;
+            }
+            self.scans.fetch_sub(1, Ordering::Relaxed);
+        }
         self.store.list(query).await
     }
 
@@ -133,6 +143,7 @@ impl StrangeServer {
             store: SqliteStore::open(&folder.path().join("events.db")).expect("open"),
             panics: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            scans: AtomicUsize::new(0),
             hanging: Notify::new(),
         });
         let door = Door::open(([127, 0, 0, 1], 0).into(), None).await.expect("bind");
@@ -402,17 +413,22 @@ async fn a_panic_in_the_write_path_ends_the_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_requests_wait_for_room_and_small_ones_do_not() {
     let server = TestServer::start(Backend::Sqlite).await;
-    // Each says that it is large, and then sends no more.
+    // Each says that it is large, and then sends hardly more.
     let size = MAX_REQUEST_BYTES;
-    let mut large = Vec::new();
-    for _ in 0..READING_BYTES / size {
+    let share = READING_BYTES / CALLER_SHARE;
+    let mut large = JoinSet::new();
+    for _ in 0..share / size {
         let mut connection = TcpStream::connect(server.address).await.expect("connect");
         let head = "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
         let head = format!("{head}Content-Length: {size}\r\n\r\n[");
         connection.write_all(head.as_bytes()).await.expect("send");
-        large.push(connection);
+        large.spawn(async move {
+            while connection.write_all(b" ").await.is_ok() {
+                sleep(READING_STALL_TIMEOUT / 10).await;
+            }
+        });
     }
-    let reading = format!("event_aggregator_reading_bytes {READING_BYTES}\n");
+    let reading = format!("event_aggregator_reading_bytes {share}\n");
     while !get(server.address, "/metrics").await.contains(&reading) {}
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -422,10 +438,10 @@ async fn large_requests_wait_for_room_and_small_ones_do_not() {
     let waiting = tokio::spawn(async move { publish(&mut caller, vec![event]).await });
     publish(&mut client, vec![crate::harness::event("t", "3")]).await;
     // Those above, the one that waits, and the one that asks.
-    let calls = format!("event_aggregator_calls_in_progress {}\n", READING_BYTES / size + 2);
+    let calls = format!("event_aggregator_calls_in_progress {}\n", share / size + 2);
     while !get(server.address, "/metrics").await.contains(&calls) {}
-    assert!(!waiting.is_finished(), "it was read although there is no room");
-    drop(large);
+    assert!(!waiting.is_finished(), "it was read although its caller's share is used");
+    large.shutdown().await;
     assert_eq!(waiting.await.expect("an answer").unique_processed, 1);
 }
 

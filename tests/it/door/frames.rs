@@ -33,6 +33,21 @@ pub fn begin(method: &str, stream: u32, flags: u8) -> Vec<u8> {
 
 /// The frame that begins a call of any service.
 pub fn begin_at(path: &str, stream: u32, flags: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | flags, stream, &head(path))
+}
+
+/// The frame that begins a call of the contract with the token of an identity.
+pub fn begin_as(name: &str, method: &str, stream: u32) -> Vec<u8> {
+    let mut head = head(&format!("/{SERVICE_NAME}/{method}"));
+    for (prefix, text) in [(&[0][..], "authorization"), (&[], &format!("Bearer token-of-{name}"))] {
+        head.extend_from_slice(prefix);
+        head.push(text.len() as u8);
+        head.extend_from_slice(text.as_bytes());
+    }
+    frame(HEADERS, END_HEADERS, stream, &head)
+}
+
+fn head(path: &str) -> Vec<u8> {
     // POST and http are known by number, so are the names of the next three.
     let mut head = vec![0x83, 0x86];
     for (name, value) in [
@@ -45,7 +60,7 @@ pub fn begin_at(path: &str, stream: u32, flags: u8) -> Vec<u8> {
         head.push(value.len() as u8);
         head.extend_from_slice(value.as_bytes());
     }
-    frame(HEADERS, END_HEADERS | flags, stream, &head)
+    head
 }
 
 /// A message of a call, in as many frames as it takes.

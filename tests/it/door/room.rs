@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use event_aggregator::{
-    limits::{ADDRESS_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS},
+    limits::{ADDRESS_SHARE, CALLER_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS},
     proto::v1::{GetStatsRequest, ListEventsRequest, SubscribeRequest},
 };
 use tokio::{
@@ -185,7 +185,7 @@ async fn subscribers_too_many_are_told_to_wait() {
     };
     let connections = begin_calls(server.address, SUBSCRIBERS, subscribe).await;
     let subscribers = "event_aggregator_subscribers";
-    until_metric(server.address, subscribers, SUBSCRIBERS).await;
+    until_metric(server.address, subscribers, SUBSCRIBERS / CALLER_SHARE).await;
     let refused = client.subscribe(SubscribeRequest::default()).await.expect_err("no room");
     assert_told_to_wait(&refused, "TOO_MANY_SUBSCRIBERS");
     let answer = get(server.address, "/events/stream").await;

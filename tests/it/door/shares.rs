@@ -1,0 +1,265 @@
+//! What one caller may use of each bound: others have theirs, whatever it does.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use event_aggregator::{
+    grpc,
+    limits::{
+        ANSWER_BYTES, CALLER_SHARE, CALLS, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, READING_BYTES,
+        READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT, SUBSCRIBERS,
+        WATCHES,
+    },
+    metrics::Metrics,
+    proto::v1::{
+        GetStatsRequest, ListEventsRequest, PayloadFormat, PublishRequest, SubscribeRequest,
+        event_aggregator_service_client::EventAggregatorServiceClient,
+    },
+    service::Service,
+    store::sqlite::SqliteStore,
+};
+use prost::Message;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt;
+
+use super::{
+    StrangeServer,
+    frames::{Connection, DATA, END_STREAM, HEADERS, begin_as, begin_at, frame, message, stream},
+    get,
+    room::{assert_told_to_wait, begin_calls},
+};
+use crate::{access::Guarded, harness::*};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// Health in every way in which it is asked for.
+async fn assert_healthy(address: SocketAddr) {
+    for probe in ["/healthz", "/readyz"] {
+        let answer = get(address, probe).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{probe}: {answer}");
+    }
+    let mut health = HealthClient::new(channel_to(address).await);
+    health.check(HealthCheckRequest::default()).await.expect("an answer");
+}
+
+/// Waits until so many calls of a connection have an answer.
+async fn until_answered(connection: &mut Connection, calls: usize) {
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < calls {
+        let next = connection.next().await.expect("a frame");
+        if next.kind == HEADERS {
+            answered.insert(next.stream);
+        }
+    }
+}
+
+async fn strangers_cannot_make_it_unhealthy(address: SocketAddr) {
+    const CHECKS: usize = 520;
+    let mut checks = begin_calls(address, CHECKS, |n| begin_at(CHECK, n, 0)).await;
+    checks[0].answers().await;
+    assert_healthy(address).await;
+    let watch = |number: u32| match number % 4 {
+        1 => [begin_at(WATCH, number, 0), message(number, &[], END_STREAM)].concat(),
+        _ => begin_at(REFLECTION, number, 0),
+    };
+    let watches = begin_calls(address, WATCHES, watch).await;
+    let mut health = HealthClient::new(channel_to(address).await);
+    let refused = loop {
+        if let Err(status) = health.watch(HealthCheckRequest::default()).await {
+            break status;
+        }
+    };
+    assert_told_to_wait(&refused, "TOO_MANY_CALLS");
+    assert_healthy(address).await;
+    drop(watches);
+    // Those that were begun and not sent end.
+    let mut late = Connection::open(address).await;
+    late.send(&begin_at(CHECK, stream(0), 0)).await;
+    late.send(&begin_at(WATCH, stream(1), 0)).await;
+    until_answered(&mut late, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_make_an_open_service_unhealthy() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    strangers_cannot_make_it_unhealthy(server.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_make_a_service_with_an_access_file_unhealthy() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    strangers_cannot_make_it_unhealthy(guarded.server.address).await;
+    // Refused calls whose answers are not taken count for nobody.
+    let address = guarded.server.address;
+    let mut unread = Vec::new();
+    for _ in 0..CALLS / 1_024 {
+        let mut connection = Connection::open_without_window(address).await;
+        for n in 0..1_000 {
+            connection.send(&begin_at("/stats", stream(n), END_STREAM)).await;
+        }
+        connection.answers().await;
+        unread.push(connection);
+    }
+    let mut root = guarded.caller("root").await;
+    root.get_stats(GetStatsRequest::default()).await.expect("an answer");
+    assert_healthy(address).await;
+}
+
+/// Whether a caller is told that it used up its share.
+#[track_caller]
+fn assert_share_is_used(status: &Status, reason: &str) {
+    assert_told_to_wait(status, reason);
+    assert!(status.message().contains("this caller"), "{}", status.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_identity_leave_calls_to_others() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let idle = |stream| begin_as("shop", "PublishStream", stream);
+    let _streams = begin_calls(guarded.server.address, CALLS + 800, idle).await;
+    let mut shop = guarded.caller("shop").await;
+    let list = ListEventsRequest { topic: "orders".to_owned(), ..ListEventsRequest::default() };
+    let refused = loop {
+        if let Err(status) = shop.list_events(list.clone()).await {
+            break status;
+        }
+    };
+    assert_share_is_used(&refused, "TOO_MANY_CALLS");
+    let mut root = guarded.caller("root").await;
+    for id in ["1", "2"] {
+        let events = vec![event("orders", id)];
+        let request = PublishRequest { events, allow_partial: false };
+        root.publish(request).await.expect("an answer");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_of_one_identity_leave_some_to_others() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let subscribe = |stream| {
+        let request = frame(DATA, END_STREAM, stream, &[0; 5]);
+        [begin_as("reader", "Subscribe", stream), request].concat()
+    };
+    let _subscriptions = begin_calls(guarded.server.address, SUBSCRIBERS + 52, subscribe).await;
+    let mut reader = guarded.caller("reader").await;
+    let refused = loop {
+        if let Err(status) = reader.subscribe(SubscribeRequest::default()).await {
+            break status;
+        }
+    };
+    assert_share_is_used(&refused, "TOO_MANY_SUBSCRIBERS");
+    let mut root = guarded.caller("root").await;
+    root.subscribe(SubscribeRequest::default()).await.expect("a subscription");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_identity_leave_room_to_others_and_end_when_they_stall() {
+    const MESSAGES: usize = READING_BYTES / MAX_MESSAGE_BYTES + 1;
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut begun = Connection::open(guarded.server.address).await;
+    let prefix = [&[0][..], &(MAX_MESSAGE_BYTES as u32).to_be_bytes()].concat();
+    for n in 0..MESSAGES {
+        begun.send(&begin_as("shop", "Publish", stream(n))).await;
+        begun.send(&frame(DATA, 0, stream(n), &prefix)).await;
+    }
+    let mut root = guarded.caller("root").await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(SMALL_REQUEST_BYTES * 2));
+    let events = vec![event_with("orders", "1", &payload)];
+    let publishing =
+        tokio::spawn(
+            async move { root.publish(PublishRequest { events, allow_partial: false }).await },
+        );
+    // As long as they go on arriving, they are read.
+    while !publishing.is_finished() {
+        for n in 0..MESSAGES {
+            begun.send(&frame(DATA, 0, stream(n), b"x")).await;
+        }
+        sleep(READING_STALL_TIMEOUT / 20).await;
+    }
+    publishing.await.expect("no panic").expect("an answer");
+    let answers = begun.answers().await;
+    assert!(answers.iter().all(|answer| answer.kind != HEADERS), "others went first");
+    until_answered(&mut begun, READING_BYTES / MAX_MESSAGE_BYTES / CALLER_SHARE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_one_identity_leave_room_to_others() {
+    let guarded = Guarded::start(Backend::Sqlite).await;
+    let mut root = guarded.caller("root").await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_PAGE_BYTES / 3 - 100));
+    for id in ["1", "2", "3"] {
+        let events = vec![event_with("orders", id, &payload)];
+        let request = PublishRequest { events, allow_partial: false };
+        root.publish(request).await.expect("an answer");
+    }
+    let list = ListEventsRequest {
+        payload_format: PayloadFormat::Json.into(),
+        ..ListEventsRequest::default()
+    };
+    let mut unread = Connection::open_without_window(guarded.server.address).await;
+    for n in 0..ANSWER_BYTES / MAX_PAGE_BYTES * 2 {
+        let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
+        unread.send(&[begin_as("reader", "ListEvents", stream(n)), request].concat()).await;
+    }
+    let mut reader = guarded.caller("reader").await;
+    let refused = loop {
+        if let Err(status) = reader.list_events(list.clone()).await {
+            break status;
+        }
+    };
+    assert_share_is_used(&refused, "TOO_MANY_ANSWERS");
+    for _ in 0..3 {
+        let page = root.list_events(list.clone()).await.expect("a large answer").into_inner();
+        assert_eq!(page.events.len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_by_source_wait_for_their_turn() {
+    let server = StrangeServer::start().await;
+    let mut client = connect_to(server.address).await;
+    publish(&mut client, vec![event("t", "1")]).await;
+    server.hang(true);
+    let mut listings = JoinSet::new();
+    for _ in 0..24 {
+        let mut client = client.clone();
+        let list = ListEventsRequest { source: "none".to_owned(), ..ListEventsRequest::default() };
+        listings.spawn(async move { client.list_events(list).await });
+    }
+    while server.store.scans.load(Ordering::Relaxed) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..10 {
+        client.get_stats(GetStatsRequest::default()).await.expect("an answer");
+        client.list_events(ListEventsRequest::default()).await.expect("an answer");
+        assert_eq!(server.store.scans.load(Ordering::Relaxed), SCANS / CALLER_SHARE);
+    }
+    server.hang(false);
+    while let Some(listed) = listings.join_next().await {
+        listed.expect("no panic").expect("an answer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_requests_is_ended_and_told_so() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
+    let service = Service::start(Arc::new(store), Metrics::default());
+    let mut client = EventAggregatorServiceClient::new(grpc::contract(service));
+    let begun = Instant::now();
+    let answers = client.publish_stream(tokio_stream::pending()).await.expect("a stream");
+    let ended = answers.into_inner().message().await.expect_err("an end");
+    assert!(begun.elapsed() >= STREAM_IDLE_TIMEOUT);
+    assert_eq!((ended.code(), &*reason(&ended)), (Code::Unavailable, "STREAM_IDLE"));
+    assert!(ended.get_details_retry_info().is_some());
+}
