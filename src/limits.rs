@@ -449,6 +449,18 @@ pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::
 /// How long a connection is silent before the system probes it, and how often it does so then.
 pub const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
+/// Bytes of memory that the service takes at most, whatever its callers do: the sum of all bounds, as
+/// docs/operations.md explains it. Beside them, a call takes some 16 KiB, a call without credentials 2 KiB,
+/// the state of TLS 32 KiB of each connection, and the program with its caches 256 MiB.
+pub const MEMORY_BYTES: usize = QUEUE_BYTES
+    + READING_BYTES
+    + ANSWER_BYTES
+    + SUBSCRIPTION_BYTES
+    + SUBSCRIBERS * (SUBSCRIPTION_FREE_BYTES + SUBSCRIPTION_PORTION_BYTES)
+    + CALLS * (CALL_WINDOW_BYTES as usize + SEND_BUFFER_BYTES + (16 << 10))
+    + CONNECTIONS * (HTTP1_BUFFER_BYTES + (32 << 10) + UNAUTHENTICATED_CALLS * (2 << 10))
+    + (256 << 20);
+
 /// Upper bounds of the histogram of calls, in seconds: from a lone publish to what waits for a store.
 pub const CALL_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];

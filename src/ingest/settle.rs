@@ -2,12 +2,12 @@
 //! if the store refuses data or fails over it.
 
 use std::{
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -111,7 +111,7 @@ impl Settling<'_> {
     fn part<'b>(
         &'b mut self,
         events: &'b [NewEvent],
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<Option<Outcome>>, Failure>> + Send + 'b>> {
+    ) -> BoxFuture<'b, Result<Vec<Option<Outcome>>, Failure>> {
         Box::pin(async move {
             let batch = self.batch(events.to_vec());
             let committed = self.commit(&batch).await;

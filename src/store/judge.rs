@@ -278,8 +278,8 @@ mod tests {
             payload: format!("{{\"x\":1.0{padding}}}"),
             received_at: at(1),
         };
-        let repeated = judgement.repeated(0, original);
-        judgement.found(repeated.ok().expect("not too much").verdicts());
+        let Ok(repeated) = judgement.repeated(0, original) else { panic!("too much") };
+        judgement.found(repeated.verdicts());
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [1]);
         assert_eq!(
             judgement.counters()["t"],

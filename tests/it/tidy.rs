@@ -207,3 +207,10 @@ fn the_contract_names_every_reason_of_an_error() {
         assert!(named.contains(&reason), "{reason} is not in the contract");
     }
 }
+
+#[test]
+fn operators_are_told_the_sum_of_all_bounds() {
+    let page = include_str!("../../docs/operations.md");
+    let told = format!("**{} GiB**", event_aggregator::limits::MEMORY_BYTES.div_ceil(1 << 30));
+    assert!(page.contains(&told), "docs/operations.md does not say {told}");
+}

@@ -188,7 +188,9 @@ fn checkpoint(connection: &Connection) {
 }
 
 fn close(opened: Option<(Connection, LogFiles)>) {
-    if let Some(Err((_, error))) = opened.map(|(connection, _)| connection.close()) {
+    if let Some((connection, _)) = opened
+        && let Err((_, error)) = connection.close()
+    {
         warn!(%error, "cannot close the SQLite file cleanly");
     }
 }

@@ -7,7 +7,7 @@ use event_aggregator::proto::v1::{
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -264,16 +264,37 @@ async fn the_largest_payloads_are_read_over_http(backend: Backend) {
     let mut stream = TcpStream::connect(server.address).await.expect("connect");
     let request = "GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: test\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("send");
-    let mut lines = BufReader::new(stream).lines();
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).await.expect("a head");
+    }
+    let mut body = Vec::new();
     for payload in &payloads {
         loop {
-            let line = lines.next_line().await.expect("a line").expect("no end");
-            if line.starts_with("data: ") {
-                assert!(line.contains(payload));
+            let Some(end) = body.iter().position(|byte| *byte == b'\n') else {
+                read_chunk(&mut stream, &mut body).await;
+                continue;
+            };
+            let line: Vec<u8> = body.drain(..=end).collect();
+            if line.starts_with(b"data: ") {
+                assert!(String::from_utf8(line).expect("UTF-8").contains(payload));
                 break;
             }
         }
     }
+}
+
+/// Reads one chunk of a body whose transfer encoding is chunked.
+async fn read_chunk(stream: &mut BufReader<TcpStream>, body: &mut Vec<u8>) {
+    let mut size = String::new();
+    stream.read_line(&mut size).await.expect("a size");
+    let size = usize::from_str_radix(size.trim(), 16).expect("a hexadecimal number");
+    assert_ne!(size, 0, "a subscription has no end");
+    let mut chunk = vec![0; size + 2];
+    stream.read_exact(&mut chunk).await.expect("a chunk");
+    body.extend_from_slice(&chunk[..size]);
 }
 
 async fn small_repeats_of_many_large_payloads_are_judged_in_parts(backend: Backend) {

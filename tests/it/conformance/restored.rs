@@ -381,10 +381,13 @@ async fn tail_says_what_to_do(backend: Backend) {
     server.database.execute(BACKUP).await;
     publish(&mut client, some("lost", 50)).await;
     let file = server.database.path("place");
+    let output = server.database.path("output");
     let tail = |count: &str| {
+        let output = std::fs::File::options().create(true).append(true).open(&output);
         let mut command = program();
         command.args(["tail", "--addr", &server.address.to_string(), "--from-start", "-n", count]);
-        command.arg("--cursor-file").arg(&file).output().expect("tail")
+        command.arg("--cursor-file").arg(&file);
+        command.stdout(output.expect("a file")).output().expect("tail")
     };
     assert!(tail("80").status.success());
     server.database.execute(RESTORE).await;
@@ -396,5 +399,6 @@ async fn tail_says_what_to_do(backend: Backend) {
         assert!(stderr.contains(advice), "{advice}: {stderr}");
     }
     std::fs::remove_file(&file).expect("as it says");
+    std::fs::remove_file(&output).expect("another one");
     assert!(tail("100").status.success());
 }

@@ -74,7 +74,7 @@ fn contents(form: Form, rng: &mut Rng) -> Vec<Content> {
     contents.push(Content { source: Arc::clone(&other), ..base.clone() });
     contents.push(Content { timestamp: Some(rng.i64(TIMES)), ..base.clone() });
     contents.push(Content { timestamp: None, ..base.clone() });
-    contents.push(Content { source: other, payload: changed, timestamp: Some(1), ..base.clone() });
+    contents.push(Content { source: other, payload: changed, timestamp: Some(1), ..base });
     // Next to nothing is sent, and all that is stored must be looked at.
     contents.push(Content { payload: "{}".into(), ..base });
     contents
