@@ -5,6 +5,7 @@ use std::{fmt, ops::Deref, str::FromStr};
 
 use bytestring::ByteString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
 use crate::{
     json::{self, Document},
@@ -153,6 +154,14 @@ impl Timestamp {
     /// Now, by the clock of this machine.
     pub fn now() -> Self {
         Self::from(OffsetDateTime::now_utc())
+    }
+
+    /// A new UUID of version 7 with this time; one before 1970 counts as 1970, and random bits tell those
+    /// ids apart.
+    pub fn new_uuid(self) -> Uuid {
+        let micros = self.as_micros().max(0) as u64;
+        let nanos = (micros % 1_000_000) as u32 * 1_000;
+        Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
     }
 
     /// A time that came in as `field`, cut to the microsecond.
@@ -306,6 +315,18 @@ impl Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_made_whatever_the_clock_says() {
+        for micros in [i64::MIN, -1, 0, 1_700_000_000_123_456, i64::MAX] {
+            let time = Timestamp::from_micros(micros).unwrap_or_else(Timestamp::now);
+            let (one, other) = (time.new_uuid(), time.new_uuid());
+            assert_ne!(one, other, "{time}");
+            assert_eq!(one.get_version_num(), 7);
+        }
+        let at = |micros| Timestamp::from_micros(micros).expect("in range").new_uuid();
+        assert!(at(-62_135_596_800_000_000) < at(1_000) && at(1_000) < at(1_700_000_000_000_000));
+    }
 
     #[test]
     fn names_are_taken_byte_by_byte() {

@@ -293,13 +293,6 @@ impl Error {
     }
 }
 
-/// A new id for a batch. Version 7; a clock before 1970 counts as 1970, of which random bits tell ids apart.
-pub fn batch_id(received_at: Timestamp) -> Uuid {
-    let micros = received_at.as_micros().max(0) as u64;
-    let nanos = (micros % 1_000_000) as u32 * 1_000;
-    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
-}
-
 /// The message of an error with those of its causes, on one line, without the values that a database
 /// quotes.
 pub(crate) fn chain(error: &dyn StdError) -> String {
@@ -364,21 +357,6 @@ fn migration_failed(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_have_ids_whatever_the_clock_says() {
-        for micros in [i64::MIN, -1, 0, 1_700_000_000_123_456, i64::MAX] {
-            let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000);
-            let time = time.map_or(Timestamp::now(), Timestamp::from);
-            let (one, other) = (batch_id(time), batch_id(time));
-            assert_ne!(one, other, "{time}");
-            assert_eq!(one.get_version_num(), 7);
-        }
-        let at = |micros| batch_id(Timestamp::from_micros(micros).expect("in range"));
-        assert!(at(-62_135_596_800_000_000) < at(1_000) && at(1_000) < at(1_700_000_000_000_000));
-    }
-
     #[test]
     fn the_lane_of_a_topic_never_changes() {
         let lanes = ["orders", "payments", "clicks", "ü"].map(|topic| super::lane_of(topic, 4));

@@ -15,7 +15,7 @@ use super::{Error, Shared};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
     limits::{COMMIT_BACKOFF, COMMIT_RETRY, FAULT_TRIES, MAX_FAULTY_EVENTS},
-    store::{self, Batch, Store, batch_id},
+    store::{self, Batch, Store},
 };
 
 /// Why events were not committed.
@@ -64,7 +64,7 @@ struct Settling<'a> {
 impl Settling<'_> {
     fn batch(&self, events: Vec<NewEvent>) -> Arc<Batch> {
         let received_at = Timestamp::now();
-        Arc::new(Batch { id: batch_id(received_at), lane: self.lane, received_at, events })
+        Arc::new(Batch { id: received_at.new_uuid(), lane: self.lane, received_at, events })
     }
 
     /// What became of a batch. If the store refuses it, fails over it, or finds it too much, halves of it are

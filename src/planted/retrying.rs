@@ -67,7 +67,7 @@ impl Doubts {
         let Batch { lane, received_at, ref events, .. } = **batch;
         match self.is_in_doubt(batch) {
             true => {
-                let (id, events) = (crate::store::batch_id(received_at), events.clone());
+                let (id, events) = (received_at.new_uuid(), events.clone());
                 Arc::new(Batch { id, lane, received_at, events })
             }
             false => Arc::clone(batch),

@@ -143,7 +143,7 @@ async fn a_trigger_that_raises_stops_one_event() {
     assert_eq!(counters(&mut client).await, [19, 19, 0, 0]);
 
     // What fails for all events is no fault of theirs: they are stored once it is mended.
-    database.execute("ALTER TABLE processed_events RENAME TO elsewhere").await;
+    database.execute("ALTER TABLE batch_ledger RENAME COLUMN events TO counted").await;
     let mut caller = client.clone();
     let events: Vec<Event> = (0..40).map(|n| event("t", &format!("b-{n}"))).collect();
     let publishing = tokio::spawn(async move { verdicts(&mut caller, events).await });
@@ -152,7 +152,7 @@ async fn a_trigger_that_raises_stops_one_event() {
         tokio::task::yield_now().await;
     }
     assert!(!publishing.is_finished());
-    database.execute("ALTER TABLE elsewhere RENAME TO processed_events").await;
+    database.execute("ALTER TABLE batch_ledger RENAME COLUMN counted TO events").await;
     assert_eq!(publishing.await.expect("an answer"), [Accepted; 40]);
     assert_eq!(counters(&mut client).await, [59, 59, 0, 0]);
 }

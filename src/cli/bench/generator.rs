@@ -8,7 +8,10 @@ use prost_types::{Struct, Value, value::Kind};
 use uuid::Uuid;
 
 use super::{Bench, Ids, PayloadForm};
-use crate::proto::incoming::{Content, Event, Fields};
+use crate::{
+    event::Timestamp,
+    proto::incoming::{Content, Event, Fields},
+};
 
 /// Repeats are drawn from this many of the latest events of the same client.
 const REMEMBERED: usize = 100_000;
@@ -73,7 +76,7 @@ impl Generator {
             Ids::Uuid4 => {
                 uuid::Builder::from_random_bytes(self.random.u128(..).to_ne_bytes()).into_uuid()
             }
-            Ids::Uuid7 => crate::store::batch_id(crate::event::Timestamp::now()),
+            Ids::Uuid7 => Timestamp::now().new_uuid(),
         };
         let key = (self.random.usize(..self.topics.len()), id);
         if self.duplicates > 0.0 {
