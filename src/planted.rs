@@ -61,11 +61,22 @@ pub enum Bug {
     AcksDroppedOnDrain,
     /// The first lane of a process waits for ever for one of its commits.
     DeadLane,
+    /// Commits go to whatever store is there. PostgreSQL only.
+    IdentityUnchecked,
+    /// Cursors are taken by their numbers alone.
+    CursorUnmarked,
+    /// The ledger forgets what is old by the database's clock, except the last entry of a lane.
+    /// PostgreSQL only.
+    LedgerByTheClock,
+    /// A batch over which the store fails is tried again as a whole.
+    DamageHoldsLane,
+    /// One caller may take all of each bound.
+    NoShare,
 }
 
 use Bug::*;
 
-const BUGS: [(&str, Bug); 20] = [
+const BUGS: [(&str, Bug); 25] = [
     ("ack-before-commit", AckBeforeCommit),
     ("blind-retry", BlindRetry),
     ("probe-by-select", ProbeBySelect),
@@ -86,6 +97,11 @@ const BUGS: [(&str, Bug); 20] = [
     ("late-is-refused", LateIsRefused),
     ("acks-dropped-on-drain", AcksDroppedOnDrain),
     ("dead-lane", DeadLane),
+    ("identity-unchecked", IdentityUnchecked),
+    ("cursor-unmarked", CursorUnmarked),
+    ("ledger-by-the-clock", LedgerByTheClock),
+    ("damage-holds-lane", DamageHoldsLane),
+    ("no-share", NoShare),
 ];
 
 /// What the bugs are called.

@@ -108,6 +108,11 @@ struct User {
 impl Bound {
     /// So many permits in all, and so many of them for one caller at most.
     pub fn new(size: usize, share: usize) -> Self {
+        #[cfg(feature = "planted-bugs")]
+        let share = match crate::planted::is(crate::planted::Bug::NoShare) {
+            true => size,
+            false => share,
+        };
         let all = Arc::new(Semaphore::new(size));
         Self(Arc::new(Shared { size, share, all, shares: Mutex::default() }))
     }

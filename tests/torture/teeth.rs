@@ -36,18 +36,22 @@ const ON_SQLITE: [&str; 9] = [
     "late-is-refused",
 ];
 
-/// Bugs that only show when a commit gets no answer, or when the service stops, with the fault that
-/// sees to that. In other rounds it would be a matter of luck.
-const SHOWN_BY: [(&str, Kind); 5] = [
+/// Bugs that only show when one fault strikes, as when a commit gets no answer, with that fault. In other rounds it would be a matter of luck.
+const SHOWN_BY: [(&str, Kind); 10] = [
     ("acks-dropped-on-drain", Kind::StopInstance),
     ("blind-retry", Kind::CutCommit),
+    ("cursor-unmarked", Kind::RestoreStore),
+    ("damage-holds-lane", Kind::DamageRow),
+    ("identity-unchecked", Kind::SwapStore),
+    ("ledger-by-the-clock", Kind::JumpClock),
+    ("no-share", Kind::GreedyClient),
     ("panic-is-abort", Kind::FsyncFails),
     ("probe-by-select", Kind::CutCommit),
     ("unknown-is-done", Kind::CutCommit),
 ];
 
 /// Bugs that falsify nothing, but let something stand still.
-const STAND_STILL: [&str; 1] = ["dead-lane"];
+const STAND_STILL: [&str; 3] = ["damage-holds-lane", "dead-lane", "no-share"];
 
 type Queue = Arc<Mutex<VecDeque<Hunt>>>;
 

@@ -156,10 +156,15 @@ impl Prepared {
     async fn open(target: &Target, store_id: Uuid) -> Result<Self, Error> {
         let open = async {
             let session = target.connect().await?;
+            let (store, lock) = (STORE, LOCK);
+            #[cfg(feature = "planted-bugs")]
+            let [store, lock] = [store, lock].map(unchecked);
+            #[cfg(feature = "planted-bugs")]
+            let (store, lock) = (&*store, &*lock);
             Ok(Self {
                 store_id,
-                store: session.prepare(STORE).await?,
-                lock: session.prepare(LOCK).await?,
+                store: session.prepare(store).await?,
+                lock: session.prepare(lock).await?,
                 ledger: session.prepare(LEDGER).await?,
                 look: session.prepare(LOOK).await?,
                 session,
@@ -272,6 +277,18 @@ impl Prepared {
             )
             .await?;
         row.map(|row| row.try_get::<_, OffsetDateTime>(0).map(Into::into)).transpose()
+    }
+}
+
+/// A statement that takes the tables of any store.
+#[cfg(feature = "planted-bugs")]
+fn unchecked(sql: &str) -> String {
+    match crate::planted::is(crate::planted::Bug::IdentityUnchecked) {
+        true => sql.replace(
+            "(SELECT store_id FROM store_identity WHERE singleton) = $",
+            "gen_random_uuid() <> $",
+        ),
+        false => sql.to_owned(),
     }
 }
 
