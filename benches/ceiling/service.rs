@@ -15,8 +15,14 @@ fn program() -> Command {
 }
 
 pub fn start(database_url: &str) -> Service {
+    start_with(database_url, &[])
+}
+
+/// The service with more arguments.
+pub fn start_with(database_url: &str, arguments: &[&str]) -> Service {
     let mut child = program()
         .args(["serve", "--listen", "127.0.0.1:0", "--database-url", database_url])
+        .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -37,16 +37,38 @@ use self::flood::Flood;
 mod database;
 mod flood;
 #[allow(dead_code)]
+#[path = "../../tests/it/door/frames.rs"]
+mod frames;
+mod greedy;
+mod identities;
+#[allow(dead_code)]
 #[path = "../../tests/it/postgres_server.rs"]
 mod postgres_server;
+mod repeats;
 #[allow(dead_code)]
 #[path = "../ceiling/service.rs"]
 mod service;
 mod unread;
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What unauthenticated callers send.
+    Floods,
+    /// Subscriptions that take nothing.
+    Unread,
+    /// Small repeats of large events, by an identity with a rate.
+    Repeats,
+    /// One identity that takes what it can get.
+    Greedy,
+}
+
 #[derive(Parser)]
 struct Arguments {
-    /// How often each flood and the rest before it are measured; 0 leaves floods out
+    /// Measure only this
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+
+    /// How often each attack and the rest before it are measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
@@ -62,7 +84,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
 
-    /// Subscriptions that take nothing; 0 leaves them out
+    /// Subscriptions that take nothing
     #[arg(long, default_value_t = 2_047)]
     unread: usize,
 
@@ -77,6 +99,12 @@ struct Arguments {
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Arguments {
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 #[tokio::main]
@@ -96,17 +124,24 @@ async fn main() {
             None => format!("sqlite:{}/events.db", folder.path().display()),
         };
         println!("{store}");
-        if arguments.rounds > 0 {
+        if arguments.measures(Part::Floods) {
             println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
+            for flood in Flood::ALL {
+                let service = service::start(&url);
+                may_open_files(service.id(), arguments.connections);
+                may_open_files(std::process::id(), arguments.connections);
+                measure(&service, flood, &arguments).await;
+            }
         }
-        for flood in Flood::ALL.into_iter().filter(|_| arguments.rounds > 0) {
-            let service = service::start(&url);
-            may_open_files(service.id(), arguments.connections);
-            may_open_files(std::process::id(), arguments.connections);
-            measure(&service, flood, &arguments).await;
-        }
-        if arguments.unread > 0 {
+        if arguments.measures(Part::Unread) {
             unread::measure(&service::start(&url), arguments.unread).await;
+        }
+        if arguments.measures(Part::Repeats) {
+            let lanes = if database.is_some() { 4 } else { 1 };
+            repeats::measure(&url, folder.path(), lanes, &arguments).await;
+        }
+        if arguments.measures(Part::Greedy) {
+            greedy::measure(&url, folder.path(), &arguments).await;
         }
         if let Some(database) = database {
             database.drop().await;
