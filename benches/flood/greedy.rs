@@ -101,7 +101,7 @@ impl Attack {
         let settings = frame(SETTINGS, 0, 0, self.settings());
         let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         write.write_all(&[&begin[..], &settings, &window].concat()).await?;
-        let (frames, mut received) = mpsc::unbounded_channel();
+        let (frames, mut received) = mpsc::channel(1_024);
         let _reading = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 let mut head = [0; 9];
@@ -109,7 +109,8 @@ impl Attack {
                 let [a, b, c, kind, flags, number @ ..] = head;
                 let mut content = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
                 read.read_exact(&mut content).await?;
-                if frames.send((kind, flags, u32::from_be_bytes(number), content)).is_err() {
+                let frame = (kind, flags, u32::from_be_bytes(number), content);
+                if frames.send(frame).await.is_err() {
                     return std::io::Result::Ok(());
                 }
             }
