@@ -5,11 +5,17 @@
 //! few milliseconds while somebody reads. So nothing can be lost between catching up and being live,
 //! and a slow reader costs what it holds in its hands.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures_util::FutureExt;
 use tokio::{
-    sync::{Mutex, Notify, Semaphore, watch},
+    sync::{Mutex, Notify, watch},
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +25,7 @@ use crate::{
     cursor::Cursor,
     event::Position,
     limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
-    load::{CallerKey, Full, Load},
+    load::{Bound, CallerKey, Full, Load},
     store::{self, LaneState, Mark, Store},
     token,
 };
@@ -71,11 +77,13 @@ struct Heads {
 pub struct Feed {
     store: Arc<dyn Store>,
     heads: Arc<watch::Sender<Heads>>,
-    asking: Arc<Mutex<()>>,
+    /// How often the heads have been asked for, and the last time that was answered.
+    asks: Arc<AtomicU64>,
+    asking: Arc<Mutex<u64>>,
     /// Told when somebody begins to read.
     joined: Arc<Notify>,
-    /// How many may read at once, so that other reads find a connection.
-    reads: Arc<Semaphore>,
+    /// How many may read at once, so that other reads find a connection. One caller never has all of them.
+    reads: Bound,
     load: Load,
     closing: CancellationToken,
     /// Whoever holds the store.
@@ -91,9 +99,10 @@ impl Feed {
                 marks: vec![Mark::default(); usize::from(store.lanes())],
                 restored: 0,
             })),
+            asks: Arc::default(),
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
-            reads: Arc::new(Semaphore::new(FEED_READS)),
+            reads: Bound::new(FEED_READS, FEED_READS - 1),
             load,
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
@@ -151,7 +160,13 @@ impl Feed {
     /// what is known never goes back unless the store does. In the same snapshot the heads that were known
     /// are looked at again: if other events are there now, the store was restored to an earlier state.
     async fn ask(&self) -> Result<Heads, store::Error> {
-        let _turn = self.asking.lock().await;
+        let before = self.asks.load(Ordering::SeqCst);
+        let mut answered = self.asking.lock().await;
+        if *answered > before {
+            // Another task has asked since this was called.
+            return Ok(self.heads.borrow().clone());
+        }
+        let number = self.asks.fetch_add(1, Ordering::SeqCst) + 1;
         let mut heads = self.heads.borrow().clone();
         let lanes = self.store.heads(store::numbers(&heads.marks)).await?;
         if !store::holds(&lanes, &heads.marks) {
@@ -164,6 +179,7 @@ impl Feed {
             known.clone_from(&heads);
             is_new
         });
+        *answered = number;
         Ok(heads)
     }
 

@@ -47,6 +47,11 @@ impl Memory {
         Self { budget, lanes, reserve: None }
     }
 
+    /// Whose share is counted.
+    pub(super) fn caller(&self) -> &CallerKey {
+        &self.budget.caller
+    }
+
     /// How many events of a page can be kept, and their permits unless they are free. None if the first
     /// one needs what [`Memory::reserve`] waits for.
     pub(super) fn keep(&mut self, page: &[Event]) -> Option<(usize, Option<Permit>)> {

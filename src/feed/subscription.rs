@@ -193,7 +193,7 @@ impl Subscription {
                 max_bytes: FEED_READ_BYTES,
             };
             let first = lane.read.seq + 1;
-            let _turn = self.feed.reads.acquire().await;
+            let _turn = self.feed.reads.take(self.memory.caller(), 1).await;
             let mut page = self.feed.store.read(query).await.inspect_err(|error| {
                 let error = store::chain(error);
                 warn!(lane = number, first, last, error, "cannot read a part of the feed");
