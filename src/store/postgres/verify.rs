@@ -6,7 +6,7 @@ use tokio_stream::StreamExt;
 use super::{
     OpenError, chain, open,
     schema::{self, Schemas},
-    session::Target,
+    session::{Session, Target},
 };
 use crate::{
     limits::MAX_DIFFERENCES,
@@ -77,28 +77,38 @@ const LANES: &str = "
 pub async fn verify(url: &str) -> Result<Report, Failed> {
     let target = Target::of(url)?.with_options(OPTIONS).for_reading();
     let database = target.describe();
-    let mut session = target.connect().await.map_err(|error| OpenError::Unreachable {
+    let mut session = existing(&target).await?;
+    let compared = compare(session.as_mut(), &database).await;
+    compared.map_err(|error| unreadable(&database, &error))
+}
+
+/// A session on a database that has exactly the schema of this program, kept to where its tables are.
+pub(super) async fn existing(target: &Target) -> Result<Session, Failed> {
+    let database = target.describe();
+    let session = target.connect().await.map_err(|error| OpenError::Unreachable {
         database: database.clone(),
         reason: error.advice(),
     })?;
     open::check_server(&session, &database).await?;
-    let unreadable = |error: tokio_postgres::Error| Failed::Read {
-        database: database.clone(),
-        reason: chain(&error),
-    };
     let schemas = Schemas::look(&session, &database).await?;
     let found = match schemas.existing(&database)? {
         Some(schema) => {
-            schema::pin(&session, schema).await.map_err(unreadable)?;
-            schema_version(&session).await.map_err(unreadable)?
+            let pinned = schema::pin(&session, schema).await;
+            pinned.map_err(|error| unreadable(&database, &error))?;
+            let version = schema_version(&session).await;
+            version.map_err(|error| unreadable(&database, &error))?
         }
         None => None,
     };
     check_schema(found, &open::migrations(), &database)?;
-    compare(session.as_mut(), &database).await.map_err(unreadable)
+    Ok(session)
 }
 
-pub(super) async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+fn unreadable(database: &str, error: &tokio_postgres::Error) -> Failed {
+    Failed::Read { database: database.to_owned(), reason: chain(error) }
+}
+
+async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
     let has_history = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
     if !client.query_one(has_history, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(None);
