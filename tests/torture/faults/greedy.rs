@@ -64,7 +64,7 @@ pub(super) async fn take_all(
     open.shutdown().await;
     if !served {
         round.recorder.stuck(format!(
-            "instance {} served nobody else for {PATIENCE:?} while one client took what it got",
+            "instance {} served no other client for {PATIENCE:?} while one took all it could",
             instance.number
         ));
     }
