@@ -8,13 +8,14 @@ use tokio::sync::watch;
 
 use crate::event::Name;
 
-pub use self::{file::AccessFile, policy::Verb, token::Token};
+pub use self::{caller::CallerKey, file::AccessFile, policy::Verb, token::Token};
 use self::{
     policy::{Holder, Policy},
     rate::Rate,
     token::Digest,
 };
 
+mod caller;
 pub mod exposure;
 pub mod file;
 mod host;
@@ -200,9 +201,10 @@ impl Identity {
         rate.map_or(Ok(()), |rate| rate.spend(events).map_err(|wait| Error::TooFast { wait }))
     }
 
-    /// What is charged for work that its events cause.
-    pub fn account(&self) -> Account {
-        Account(self.0.as_ref().and_then(|known| known.holder.rate().cloned()))
+    /// What is charged for work that its events cause, when they come from this caller.
+    pub fn account(&self, caller: CallerKey) -> Account {
+        let rate = self.0.as_ref().and_then(|known| known.holder.rate().cloned());
+        Account { caller, rate }
     }
 
     /// Follows what the access file says by now. Costs next to nothing while it says the same. Fails if
@@ -226,15 +228,24 @@ impl Identity {
     }
 }
 
-/// Who pays for work that events cause once they are on their way: an identity with a rate, or nobody.
-#[derive(Debug, Clone, Default)]
-pub struct Account(Option<Arc<Rate>>);
+/// Whose events they are once they are on their way.
+#[derive(Debug, Clone)]
+pub struct Account {
+    caller: CallerKey,
+    /// Charged for the work that they cause, if it is an identity with a rate.
+    rate: Option<Arc<Rate>>,
+}
 
 impl Account {
+    /// The caller that bounds are counted for.
+    pub fn caller(&self) -> &CallerKey {
+        &self.caller
+    }
+
     /// Charges for comparing events with so many bytes of stored payloads. What is owed is paid with the
     /// rate before later events are taken.
     pub fn charge(&self, bytes: usize) {
-        if let Account(Some(rate)) = self
+        if let Some(rate) = &self.rate
             && bytes > 0
         {
             rate.charge(bytes);

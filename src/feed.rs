@@ -22,10 +22,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
+    access::CallerKey,
     cursor::Cursor,
     event::Position,
     limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
-    load::{Bound, CallerKey, Full, Load},
+    load::{Bound, Full, Load},
     store::{self, LaneState, Mark, Store},
     token,
 };

@@ -61,8 +61,9 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
+        let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        publish::unary(&self.0, &caller, request.into_inner()).await.map(Response::new)
+        publish::unary(&self.0, &caller, key, request.into_inner()).await.map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<PublishStreamResponse>;
@@ -71,8 +72,9 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        Ok(Response::new(publish::stream(&self.0, caller, request.into_inner())))
+        Ok(Response::new(publish::stream(&self.0, caller, key, request.into_inner())))
     }
 
     async fn list_events(
@@ -81,7 +83,7 @@ impl EventAggregatorService for EventAggregator {
     ) -> Result<Response<ListEventsResponse>, Status> {
         let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        query::list_events(&self.0, &caller, &key, request.into_inner()).await.map(Response::new)
+        query::list_events(&self.0, &caller, &key, request.into_inner()).await
     }
 
     async fn get_stats(
@@ -102,9 +104,9 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<BatchGetEventsRequest>,
     ) -> Result<Response<BatchGetEventsResponse>, Status> {
+        let key = caller_key(request.extensions());
         let caller = caller(&self.0.access, &mut request)?;
-        let found = query::batch_get_events(&*self.0.store, &caller, request.into_inner()).await?;
-        Ok(Response::new(found))
+        query::batch_get_events(&self.0, &caller, &key, request.into_inner()).await
     }
 
     type SubscribeStream = BoxStream<SubscribeResponse>;

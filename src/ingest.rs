@@ -10,14 +10,17 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
 use crate::{
-    access::Account,
+    access::{Account, CallerKey},
     event::{NewEvent, Outcome},
-    limits::{LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES},
+    limits::{
+        CALLER_SHARE, LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES,
+    },
+    load::{Bound, Full, Permit},
     store::{self, Counters, Store, lane_of},
 };
 
@@ -30,8 +33,8 @@ mod settle;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The queue is full; nothing was done.
-    #[error("too many events are waiting to be stored")]
-    QueueFull,
+    #[error("{}", .0.queue())]
+    QueueFull(Full),
     /// The store did not commit in time. Perhaps it did and could not say so.
     #[error("the store does not answer")]
     Unavailable(#[source] Arc<store::Error>),
@@ -72,7 +75,7 @@ pub struct ProcessCounters {
 #[derive(Debug, Clone)]
 pub struct Ingest {
     lanes: Arc<[mpsc::Sender<Submission>]>,
-    room: Arc<Semaphore>,
+    room: Bound,
     shared: Arc<Shared>,
     tasks: TaskTracker,
 }
@@ -101,7 +104,7 @@ struct Submission {
     events: Vec<NewEvent>,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
-    /// Who pays for what its events are compared with.
+    /// Whose events they are.
     account: Account,
     /// That of the call.
     span: Span,
@@ -121,8 +124,8 @@ impl Submission {
 /// Room in the queue that a request takes.
 #[derive(Debug)]
 struct Room {
-    _share: Option<OwnedSemaphorePermit>,
-    _queue: OwnedSemaphorePermit,
+    _of_stream: Option<OwnedSemaphorePermit>,
+    _queue: Permit,
 }
 
 impl Ingest {
@@ -144,14 +147,14 @@ impl Ingest {
             })
             .collect();
         tasks.close();
-        Self { lanes, room: Arc::new(Semaphore::new(QUEUE_BYTES)), shared, tasks }
+        let room = Bound::new(QUEUE_BYTES, QUEUE_BYTES / CALLER_SHARE);
+        Self { lanes, room, shared, tasks }
     }
 
     /// Puts the events of one request into the queues of their lanes. Once this has returned they
     /// will be stored whatever becomes of the caller, unless the store fails. Dropped before, nothing
     /// was done. `message` is how many bytes the events keep in memory if their texts are slices of a
-    /// message, which may hold more than them.
-    /// `account` is charged for what they are compared with.
+    /// message, which may hold more than them. `account` says whose events they are.
     pub async fn submit(
         &self,
         events: Vec<NewEvent>,
@@ -165,7 +168,7 @@ impl Ingest {
         }
         let texts: usize = events.iter().map(NewEvent::bytes).sum();
         let cost = texts.max(message) + events.len() * QUEUED_EVENT_OVERHEAD;
-        let room = Arc::new(self.room(cost, admission).await?);
+        let room = Arc::new(self.room(cost, admission, account.caller()).await?);
 
         let mut pending = Pending { events: events.len(), parts: Vec::new() };
         let parts = self.split(events);
@@ -178,7 +181,7 @@ impl Ingest {
             let slot = match admission {
                 Admission::Wait(_) => lane.reserve().await.map_err(|_| Error::Stopping)?,
                 Admission::Refuse => lane.try_reserve().map_err(|error| match error {
-                    mpsc::error::TrySendError::Full(()) => Error::QueueFull,
+                    mpsc::error::TrySendError::Full(()) => Error::QueueFull(Full::All),
                     mpsc::error::TrySendError::Closed(()) => Error::Stopping,
                 })?,
             };
@@ -212,21 +215,25 @@ impl Ingest {
         parts
     }
 
-    async fn room(&self, cost: usize, admission: Admission<'_>) -> Result<Room, Error> {
-        // A request that is larger than all of it takes all of it.
-        let permits = |bound: usize| u32::try_from(cost.min(bound)).unwrap_or(u32::MAX);
-        let stopping = |AcquireError { .. }| Error::Stopping;
-        let (share, queue) = (permits(STREAM_QUEUE_BYTES), permits(QUEUE_BYTES));
-        let room = Arc::clone(&self.room);
+    async fn room(
+        &self,
+        cost: usize,
+        admission: Admission<'_>,
+        caller: &CallerKey,
+    ) -> Result<Room, Error> {
         Ok(match admission {
-            Admission::Wait(Share(bound)) => Room {
-                _share: Some(Arc::clone(bound).acquire_many_owned(share).await.map_err(stopping)?),
-                _queue: room.acquire_many_owned(queue).await.map_err(stopping)?,
-            },
-            Admission::Refuse => Room {
-                _share: None,
-                _queue: room.try_acquire_many_owned(queue).map_err(|_| Error::QueueFull)?,
-            },
+            Admission::Wait(Share(bound)) => {
+                // A request that is larger than all of it takes all of it.
+                let bytes = u32::try_from(cost.min(STREAM_QUEUE_BYTES)).unwrap_or(u32::MAX);
+                let of_stream = Arc::clone(bound).acquire_many_owned(bytes).await;
+                let of_stream = of_stream.map_err(|_| Error::Stopping)?;
+                let queue = self.room.take(caller, cost).await.ok_or(Error::Stopping)?;
+                Room { _of_stream: Some(of_stream), _queue: queue }
+            }
+            Admission::Refuse => {
+                let queue = self.room.try_take(caller, cost).map_err(Error::QueueFull)?;
+                Room { _of_stream: None, _queue: queue }
+            }
         })
     }
 
@@ -257,7 +264,7 @@ impl Ingest {
 
     /// How much of [`QUEUE_BYTES`] is taken.
     pub fn waiting_bytes(&self) -> usize {
-        QUEUE_BYTES - self.room.available_permits()
+        self.room.used()
     }
 
     /// What is told of every commit of this process.

@@ -3,13 +3,14 @@
 //! subscribes behind an event misses nothing that was not shown.
 
 use crate::{
+    access::CallerKey,
     cursor::Cursor,
     event::{Event, EventKey},
     limits::MAX_PAGE_BYTES,
-    load::CallerKey,
+    load::{Full, Reserved},
     page::{self, Start},
     service::Service,
-    store::{self, Filter, Found, LaneState, ListQuery, Mark, Place, Store},
+    store::{self, Filter, Found, LaneState, ListQuery, Mark, Place},
     token,
 };
 
@@ -19,9 +20,18 @@ pub enum Error {
     /// The page token is not good.
     #[error(transparent)]
     Token(#[from] page::Error),
+    /// The caller, or all together, leave too many large answers untaken.
+    #[error("{}", .0.answers())]
+    TooManyAnswers(Full),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+impl From<Full> for Error {
+    fn from(full: Full) -> Self {
+        Self::TooManyAnswers(full)
+    }
 }
 
 /// One page of a listing.
@@ -33,6 +43,19 @@ pub struct Listed {
     pub cursors: Vec<Cursor>,
     /// The token of the next page, if there is one.
     pub next_page_token: Option<String>,
+    /// For the answer.
+    pub reserved: Reserved,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub struct LookedUp {
+    /// See there.
+    pub found: Found,
+    /// The cursor behind each event that was found.
+    pub cursors: Vec<Cursor>,
+    /// For the answer.
+    pub reserved: Reserved,
 }
 
 /// The page of a listing that `token` names, or the first one, for a caller. All pages together are what was
@@ -50,6 +73,7 @@ pub async fn list(
         Some(Start { after, heads }) => (Some(after), heads),
         None => (None, None),
     };
+    let reserved = service.load.reserve_answer(caller).await?;
     let asked_for = begun_at.as_deref().map(store::numbers).unwrap_or_default();
     let lanes = store.heads(asked_for).await?;
     let heads = match begun_at {
@@ -69,14 +93,17 @@ pub async fn list(
     let next_page_token =
         last.map(|last| page::encode(store.id(), &filter, Place::from(last), &heads));
     let cursors = page.events.iter().map(|event| Cursor::behind(event, &heads)).collect();
-    Ok(Listed { events: page.events, cursors, next_page_token })
+    Ok(Listed { events: page.events, cursors, next_page_token, reserved })
 }
 
-/// The stored events among `keys`, as [`Store::get`] finds them, and the cursor behind each.
+/// The stored events among `keys`, as [`store::Store::get`] finds them, for a caller.
 pub async fn look_up(
-    store: &dyn Store,
+    service: &Service,
+    caller: &CallerKey,
     keys: Vec<EventKey>,
-) -> Result<(Found, Vec<Cursor>), store::Error> {
+) -> Result<LookedUp, Error> {
+    let store = &*service.store;
+    let reserved = service.load.reserve_answer(caller).await?;
     let heads = marks(&store.heads(Vec::new()).await?);
     let mut found = store.get(keys, MAX_PAGE_BYTES).await?;
     // What was committed since may have been received before the others, and is behind their cursors.
@@ -86,7 +113,7 @@ pub async fn look_up(
     };
     found.events.retain(|(_, event)| is_shown(event));
     let cursors = found.events.iter().map(|(_, event)| Cursor::behind(event, &heads)).collect();
-    Ok((found, cursors))
+    Ok(LookedUp { found, cursors, reserved })
 }
 
 fn marks(lanes: &[LaneState]) -> Vec<Mark> {

@@ -2,24 +2,23 @@
 //! much of that one caller may use: calls, subscriptions, large requests that are being read, and large
 //! answers that wait to be taken.
 
-use tokio::time::timeout;
-
-use crate::limits::{
-    ANSWER_BYTES, CALLER_SHARE, CALLS, CONNECTIONS, READING_BYTES, SCAN_WAIT, SCANS,
-    SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, SUBSCRIBERS, SUBSCRIPTION_BYTES,
-    UNAUTHENTICATED_CALLS, WATCHES,
+use crate::{
+    access::CallerKey,
+    limits::{
+        ANSWER_BYTES, ANSWER_WAIT, CALLER_SHARE, CALLS, CONNECTIONS, MAX_RESPONSE_BYTES,
+        READING_BYTES, SCAN_WAIT, SCANS, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, SUBSCRIBERS,
+        SUBSCRIPTION_BYTES, UNAUTHENTICATED_CALLS, WATCHES,
+    },
 };
 
 pub use self::{
-    answer::{Expired, LargeAnswer, portion},
+    answer::{Expired, LargeAnswer, Reserved, portion},
     bound::{Bound, Full, Permit},
-    caller::{CallerKey, origin},
     outbox::{Closed, Outbox, Outgoing, Unsent, outbox},
 };
 
 mod answer;
 mod bound;
-mod caller;
 mod outbox;
 
 /// What kind of call somebody makes. Each has a bound of its own, so that those who need not say who
@@ -88,12 +87,28 @@ impl Load {
         self.reading.take(caller, bytes).await
     }
 
-    /// A permit for an answer of so many bytes until it is taken. Small answers need none.
-    pub fn answer(&self, caller: &CallerKey, bytes: usize) -> Result<Option<Permit>, Full> {
+    /// A permit for the largest answer, before it is read from the store: what its caller may not leave
+    /// untaken is not read. Waits for [`ANSWER_WAIT`] at most.
+    pub async fn reserve_answer(&self, caller: &CallerKey) -> Result<Reserved, Full> {
+        let permit = self.answers.take_within(caller, MAX_RESPONSE_BYTES, ANSWER_WAIT).await?;
+        Ok(Reserved::new(permit))
+    }
+
+    /// A permit for an answer of so many bytes until it is taken, out of what was reserved for it. Small
+    /// answers need none.
+    pub fn answer(
+        &self,
+        caller: &CallerKey,
+        bytes: usize,
+        reserved: Option<Reserved>,
+    ) -> Result<Option<Permit>, Full> {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(None);
         }
-        self.answers.try_take(caller, bytes).map(Some)
+        match reserved.and_then(Reserved::into_permit) {
+            Some(mut permit) => Ok(permit.split(bytes)),
+            None => self.answers.try_take(caller, bytes).map(Some),
+        }
     }
 
     /// Where subscriptions take permits for the events that they keep in memory, in bytes.
@@ -104,7 +119,7 @@ impl Load {
     /// A permit for a listing that reads far more events than it returns. None if it is not its turn within
     /// [`SCAN_WAIT`].
     pub async fn scan(&self, caller: &CallerKey) -> Option<Permit> {
-        timeout(SCAN_WAIT, self.scans.take(caller, 1)).await.ok().flatten()
+        self.scans.take_within(caller, 1, SCAN_WAIT).await.ok()
     }
 
     /// How many ordinary calls are in progress.

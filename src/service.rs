@@ -13,10 +13,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{self, Access, Identity},
+    access::{self, Access, CallerKey, Identity},
     feed::Feed,
     ingest::Ingest,
-    load::{CallerKey, Load},
+    load::Load,
     metrics::Metrics,
     store::{self, ListQuery, Page, Store},
 };

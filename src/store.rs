@@ -235,7 +235,10 @@ pub enum Error {
     /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
     /// waiting. Parts of the batch can be committed.
     #[error("the batch repeats more than is compared at once")]
-    TooMuch,
+    TooMuch {
+        /// The index in the batch of the event with the largest stored payload, of those looked at.
+        most: usize,
+    },
 }
 
 /// Why a store could not be opened. Each reads as one line that says what to do.
@@ -284,7 +287,7 @@ pub enum OpenError {
 impl Error {
     /// Whether doing the same again may succeed.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::TooMuch)
+        !matches!(self, Self::Refused(_) | Self::TooMuch { .. })
     }
 
     /// Whether the store has logged it, so that callers need not.

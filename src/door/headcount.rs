@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{limits::ADDRESS_SHARE, load::origin, metrics::Metrics};
+use crate::{limits::ADDRESS_SHARE, metrics::Metrics, peer::origin};
 
 /// Who is connected. Clones are handles to the same count.
 #[derive(Debug, Clone)]

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use crate::{
+    access::CallerKey,
     event::Event,
     limits::{FEED_EVENT_OVERHEAD, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, SUBSCRIPTION_FREE_BYTES},
-    load::{self, Bound, CallerKey},
+    load::{self, Bound},
 };
 
 /// Bytes of the largest event.

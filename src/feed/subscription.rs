@@ -15,12 +15,13 @@ use super::{
     memory::{Held, Memory, Permit},
 };
 use crate::{
+    access::CallerKey,
     cursor::Cursor,
     event::{Event, Position},
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
-    load::{self, CallerKey},
+    load,
     store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
 

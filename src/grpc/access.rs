@@ -10,8 +10,7 @@ use tonic::{
 
 use super::status;
 use crate::{
-    access::{Access, Error, Identity},
-    load::CallerKey,
+    access::{Access, CallerKey, Error, Identity},
     peer::Peer,
 };
 

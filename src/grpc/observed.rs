@@ -25,9 +25,9 @@ use tracing::{Instrument, Span};
 
 use super::{access, deadline, request_body::RequestBody, response_body::ResponseBody, status};
 use crate::{
-    access::Access,
+    access::{Access, CallerKey},
     limits::{CALL_TIMEOUT, UNAUTHENTICATED_TIMEOUT},
-    load::{CallerKey, Kind, Load, Permit},
+    load::{Kind, Load, Permit},
     metrics::{Calls, Method},
     trace,
 };
@@ -199,7 +199,7 @@ where
                 Err(_) => status::deadline_exceeded().into_http(),
             };
             let (mut head, body) = answer.into_parts();
-            let unsent = head.extensions.remove();
+            let (unsent, reserved) = (head.extensions.remove(), head.extensions.remove());
             let body = match Status::from_header_map(&head.headers) {
                 Some(status) => {
                     call.end(status.code());
@@ -207,7 +207,7 @@ where
                 }
                 None => {
                     let deadline = allowed.and_then(|allowed| call.begun.checked_add(allowed));
-                    let load = (!method.streams_out).then_some((load, caller));
+                    let load = (!method.streams_out).then_some((load, caller, reserved));
                     Body::new(ResponseBody::new(body, call, deadline, load, unsent))
                 }
             };

@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
-    access::{self, Identity, Verb},
+    access::{self, Account, CallerKey, Identity, Verb},
     event::{NewEvent, Outcome, Verdict, Violation},
     ingest::{Admission, Ingest, Pending, Share},
     limits::{
@@ -29,6 +29,7 @@ use crate::{
 pub(super) async fn unary(
     service: &Service,
     caller: &Identity,
+    key: CallerKey,
     request: PublishRequest,
 ) -> Result<PublishResponse, Status> {
     if request.events.is_empty() {
@@ -45,7 +46,8 @@ pub(super) async fn unary(
         return Err(checked.refusal());
     }
     service.spend(caller, events).map_err(status::access)?;
-    let in_flight = checked.submit(&service.ingest, bytes, Admission::Refuse, caller).await?;
+    let account = caller.account(key);
+    let in_flight = checked.submit(&service.ingest, bytes, Admission::Refuse, account).await?;
     in_flight.response().await
 }
 
@@ -53,11 +55,12 @@ pub(super) async fn unary(
 pub(super) fn stream(
     service: &Service,
     caller: Identity,
+    key: CallerKey,
     requests: Streaming<PublishStreamRequest>,
 ) -> BoxStream<PublishStreamResponse> {
     let (in_flight, responses) = mpsc::channel(STREAM_REQUESTS_IN_FLIGHT);
     let Service { ingest, stopping, .. } = service.clone();
-    let producer = Producer { ingest, share: Share::default(), caller, stopping };
+    let producer = Producer { ingest, share: Share::default(), caller, key, stopping };
     let reading = tokio::spawn(producer.read(requests, in_flight).in_current_span());
     let responses = ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
         let (request_id, in_flight): (String, InFlight) = request?;
@@ -77,6 +80,7 @@ struct Producer {
     ingest: Ingest,
     share: Share,
     caller: Identity,
+    key: CallerKey,
     stopping: CancellationToken,
 }
 
@@ -157,7 +161,8 @@ impl Producer {
             Err(status) => Checked::none_of(events, &status),
         };
         let admission = Admission::Wait(&self.share);
-        let in_flight = checked.submit(&self.ingest, bytes, admission, &self.caller).await?;
+        let account = self.caller.account(self.key.clone());
+        let in_flight = checked.submit(&self.ingest, bytes, admission, account).await?;
         Ok((request_id, in_flight))
     }
 }
@@ -270,12 +275,12 @@ impl Checked {
         ingest: &Ingest,
         bytes: usize,
         admission: Admission<'_>,
-        caller: &Identity,
+        account: Account,
     ) -> Result<InFlight, Status> {
         let Self { valid, invalid } = self;
         ingest.count_rejected(invalid.len());
         let bytes = if valid.is_empty() { 0 } else { bytes };
-        let pending = ingest.submit(valid, bytes, admission, caller.account()).await;
+        let pending = ingest.submit(valid, bytes, admission, account).await;
         let pending = pending.map_err(status::ingest)?;
         Ok(InFlight { pending, invalid })
     }

@@ -1,22 +1,22 @@
 //! ListEvents, GetStats and BatchGetEvents.
 
 use prost::Message;
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::{
     convert::{self, Violations},
     status,
 };
 use crate::{
-    access::{Identity, Verb},
+    access::{CallerKey, Identity, Verb},
     cursor::Cursor,
     event::{Name, Violation},
     limits::{
         DEFAULT_PAGE_EVENTS, DEFAULT_STATS_TOPICS, MAX_PAGE_EVENTS, MAX_REQUEST_EVENTS,
         MAX_STATS_TOPICS,
     },
-    listing,
-    load::CallerKey,
+    listing::{self, LookedUp},
+    load::Reserved,
     proto::{
         outgoing::{BatchGetEventsResponse, ListEventsResponse},
         timestamp,
@@ -34,7 +34,7 @@ pub(super) async fn list_events(
     caller: &Identity,
     key: &CallerKey,
     request: ListEventsRequest,
-) -> Result<ListEventsResponse, Status> {
+) -> Result<Response<ListEventsResponse>, Status> {
     demand(caller, &request.topic)?;
     let mut violations = Violations::default();
     let topic = violations.check(name("topic", request.topic));
@@ -78,7 +78,8 @@ pub(super) async fn list_events(
     let listed = listed.map_err(status::listing)?;
     let cursors = texts(&listed.cursors, &*service.store);
     let events = convert::events(listed.events, cursors, format, 0);
-    Ok(ListEventsResponse { events, next_page_token: listed.next_page_token.unwrap_or_default() })
+    let next_page_token = listed.next_page_token.unwrap_or_default();
+    Ok(response(ListEventsResponse { events, next_page_token }, listed.reserved))
 }
 
 pub(super) async fn get_stats(
@@ -123,10 +124,11 @@ fn topic_stats(stats: store::TopicStats) -> TopicStats {
 }
 
 pub(super) async fn batch_get_events(
-    store: &dyn Store,
+    service: &Service,
     caller: &Identity,
+    key: &CallerKey,
     request: BatchGetEventsRequest,
-) -> Result<BatchGetEventsResponse, Status> {
+) -> Result<Response<BatchGetEventsResponse>, Status> {
     let asked = request.keys.len();
     if asked == 0 {
         return Err(status::invalid(&[Violation::new("keys", "must not be empty")]));
@@ -152,8 +154,8 @@ pub(super) async fn batch_get_events(
         return Err(status::invalid(&violations.0));
     };
 
-    let found = listing::look_up(store, keys.clone()).await;
-    let (found, cursors) = found.map_err(status::store)?;
+    let looked_up = listing::look_up(service, key, keys.clone()).await;
+    let LookedUp { found, cursors, reserved } = looked_up.map_err(status::listing)?;
     let mut missing = vec![true; found.reached];
     for (index, _) in &found.events {
         missing[*index] = false;
@@ -166,8 +168,16 @@ pub(super) async fn batch_get_events(
         .collect();
     let others = BatchGetEventsResponse { events: Vec::new(), missing };
     let events = found.events.into_iter().map(|(_, event)| event).collect();
-    let events = convert::events(events, texts(&cursors, store), format, others.encoded_len());
-    Ok(BatchGetEventsResponse { events, ..others })
+    let cursors = texts(&cursors, &*service.store);
+    let events = convert::events(events, cursors, format, others.encoded_len());
+    Ok(response(BatchGetEventsResponse { events, ..others }, reserved))
+}
+
+/// An answer, with its permit.
+fn response<T>(answer: T, reserved: Reserved) -> Response<T> {
+    let mut response = Response::new(answer);
+    response.extensions_mut().insert(reserved);
+    response
 }
 
 /// Cursors as text.

@@ -19,11 +19,12 @@ use tonic::{
 
 use super::{boundaries::Boundaries, observed::Known, status};
 use crate::{
+    access::CallerKey,
     limits::{
         MAX_MESSAGE_BYTES, READING_STALL_TIMEOUT, READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT,
         SMALL_REQUEST_BYTES,
     },
-    load::{CallerKey, Load, Permit},
+    load::{Load, Permit},
     metrics::Method,
 };
 

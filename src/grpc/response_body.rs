@@ -19,8 +19,9 @@ use tonic::{
 
 use super::{boundaries::Boundaries, observed::Call, status};
 use crate::{
+    access::CallerKey,
     limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
-    load::{CallerKey, Expired, LargeAnswer, Load, Unsent, portion},
+    load::{Expired, LargeAnswer, Load, Reserved, Unsent, portion},
 };
 
 /// The body of a response.
@@ -33,9 +34,9 @@ pub(super) struct ResponseBody {
     deadline: Option<Instant>,
     /// Set when it is waited for.
     over: Option<Pin<Box<Sleep>>>,
-    /// Where room for the only answer of a call is taken. None for a stream: how much of it waits is
-    /// bounded where it is made.
-    load: Option<(Load, CallerKey)>,
+    /// Where the permit of a call's only answer is taken, and what was reserved for it. None for a stream:
+    /// how much of it waits is bounded where it is made.
+    load: Option<(Load, CallerKey, Option<Reserved>)>,
     /// Where a subscription's frame waits to go out, and is dropped if the connection does not take it.
     unsent: Option<Unsent>,
     rest: Rest,
@@ -53,7 +54,7 @@ impl ResponseBody {
         body: Body,
         call: Call,
         deadline: Option<Instant>,
-        load: Option<(Load, CallerKey)>,
+        load: Option<(Load, CallerKey, Option<Reserved>)>,
         unsent: Option<Unsent>,
     ) -> Self {
         let (boundaries, call, rest) = (Boundaries::default(), Some(call), Rest::none());
@@ -74,6 +75,7 @@ impl ResponseBody {
 
     /// A frame, or the first portion of it.
     fn begin(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let reserved = self.load.as_mut().and_then(|(.., reserved)| reserved.take());
         let most = match &self.unsent {
             Some(_) => SUBSCRIPTION_PORTION_BYTES,
             None => SMALL_ANSWER_BYTES,
@@ -89,7 +91,7 @@ impl ResponseBody {
         }
         self.rest = match &self.load {
             None => Rest::OfStream(data),
-            Some((load, caller)) => match load.answer(caller, data.len()) {
+            Some((load, caller, _)) => match load.answer(caller, data.len(), reserved) {
                 Ok(permit) => Rest::OfOnlyAnswer(LargeAnswer::new(data, self.call.take(), permit)),
                 Err(full) => return self.end(&status::too_many_answers(full)),
             },

@@ -43,6 +43,7 @@ pub(super) fn listing(error: listing::Error) -> Status {
             let violation = Violation::new("page_token", error.to_string());
             invalid_because("INVALID_PAGE_TOKEN", &[violation])
         }
+        listing::Error::TooManyAnswers(full) => too_many_answers(full),
         listing::Error::Store(error) => store(error),
     }
 }
@@ -128,10 +129,9 @@ pub(super) fn access(error: access::Error) -> Status {
 /// Why a publish failed.
 pub(super) fn ingest(error: ingest::Error) -> Status {
     match error {
-        ingest::Error::QueueFull => Status::with_error_details(
+        ingest::Error::QueueFull(full) => Status::with_error_details(
             Code::ResourceExhausted,
-            "too many events are waiting to be stored; nothing of this request was; send it again \
-             later, or use PublishStream, which waits",
+            full.queue(),
             worth_a_retry("QUEUE_FULL"),
         ),
         ingest::Error::Unavailable(_) => unavailable(
@@ -157,7 +157,7 @@ pub(super) fn store(error: store::Error) -> Status {
             "this takes the store too long; ask for less, or narrow it by topic or by time",
             info("STORE_TIMEOUT"),
         ),
-        store::Error::Refused(_) | store::Error::TooMuch => internal(),
+        store::Error::Refused(_) | store::Error::TooMuch { .. } => internal(),
     }
 }
 

@@ -13,12 +13,12 @@ use super::{
     status,
 };
 use crate::{
-    access::{Identity, Verb},
+    access::{CallerKey, Identity, Verb},
     cursor::Cursor,
     event::{Event, Name, Violation},
     feed::{Frame, Held, Start, Subscription},
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES, MAX_SUBSCRIBED_TOPICS},
-    load::{self, CallerKey, Closed, Outbox},
+    load::{self, Closed, Outbox},
     proto::{
         outgoing::{EventBatch, SubscribeResponse, subscribe_response},
         v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},

@@ -12,8 +12,8 @@ use axum::{
 
 use super::error::Error;
 use crate::{
-    access::{self, Identity},
-    load::{CallerKey, Kind},
+    access::{self, CallerKey, Identity},
+    load::Kind,
     peer::Peer,
     service::Service,
 };

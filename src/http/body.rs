@@ -12,8 +12,9 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::error::Error;
 use crate::{
+    access::CallerKey,
     limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
-    load::{CallerKey, Expired, LargeAnswer, Load, Permit, Unsent},
+    load::{Expired, LargeAnswer, Load, Permit, Reserved, Unsent},
 };
 
 /// The body of a response.
@@ -37,25 +38,28 @@ impl ResponseBody {
         Self::Small { body, _permit: permit }
     }
 
-    /// An answer to a call that has this permit. Fails if too many large ones wait already. That of a
-    /// subscription has a place where events wait.
-    pub(super) async fn new(
+    /// The answer to a subscription, which has a place where events wait.
+    pub(super) fn feed(body: Body, permit: Permit, unsent: Unsent) -> Self {
+        Self::Feed { body, unsent, _permit: permit }
+    }
+
+    /// An answer to a call that has this permit. Fails if too many large ones wait already, and nothing was
+    /// reserved for it.
+    pub(super) async fn answer(
         body: Body,
         permit: Permit,
         load: &Load,
         caller: &CallerKey,
-        unsent: Option<Unsent>,
+        reserved: Option<Reserved>,
     ) -> Result<Self, Error> {
-        if let Some(unsent) = unsent {
-            return Ok(Self::Feed { body, unsent, _permit: permit });
-        }
         let is_large = |size| size > SMALL_ANSWER_BYTES as u64;
         if !body.size_hint().exact().is_some_and(is_large) {
             return Ok(Self::small(body, permit));
         }
         // It is in memory as a whole.
         let answer = to_bytes(body, usize::MAX).await.map_err(|_| Error::internal())?;
-        let of_answer = load.answer(caller, answer.len()).map_err(Error::too_many_answers)?;
+        let of_answer =
+            load.answer(caller, answer.len(), reserved).map_err(Error::too_many_answers)?;
         Ok(Self::Large(LargeAnswer::new(answer, permit, of_answer)))
     }
 }

@@ -137,10 +137,9 @@ impl Error {
     /// Why a publish failed.
     pub(super) fn ingest(error: ingest::Error) -> Self {
         match error {
-            ingest::Error::QueueFull => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many events are waiting to be stored; nothing of this request was",
-            ),
+            ingest::Error::QueueFull(full) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, full.queue())
+            }
             ingest::Error::Unavailable(_) | ingest::Error::Stopping => Self::unavailable(),
         }
     }
@@ -154,6 +153,7 @@ impl Error {
             listing::Error::Token(error) => {
                 Self::invalid(vec![Violation::new("page_token", error.to_string())])
             }
+            listing::Error::TooManyAnswers(full) => Self::too_many_answers(full),
             listing::Error::Store(error) => Self::store(error),
         }
     }
@@ -194,7 +194,7 @@ impl Error {
                 StatusCode::GATEWAY_TIMEOUT,
                 "this takes the store too long; ask for less, or narrow it by topic or by time",
             ),
-            store::Error::Refused(_) | store::Error::TooMuch => Self::internal(),
+            store::Error::Refused(_) | store::Error::TooMuch { .. } => Self::internal(),
         }
     }
 }

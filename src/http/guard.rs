@@ -16,11 +16,12 @@ use tokio::time::timeout;
 
 use super::{access::Authentication, body::ResponseBody, error::Error};
 use crate::{
+    access::CallerKey,
     limits::{
         CALL_TIMEOUT, MAX_REQUEST_BYTES, READING_STALL_TIMEOUT, READING_TIMEOUT,
         SMALL_REQUEST_BYTES,
     },
-    load::{CallerKey, Kind},
+    load::Kind,
     service::Service,
 };
 
@@ -45,9 +46,14 @@ pub(super) async fn guarded(
         Err(_) => Error::deadline_exceeded().into_response(),
     };
     let (mut head, body) = response.into_parts();
-    let unsent = head.extensions.remove();
-    let caller = authentication.key();
-    match ResponseBody::new(body, permit, &service.load, caller, unsent).await {
+    let body = match head.extensions.remove() {
+        Some(unsent) => Ok(ResponseBody::feed(body, permit, unsent)),
+        None => {
+            let (caller, reserved) = (authentication.key(), head.extensions.remove());
+            ResponseBody::answer(body, permit, &service.load, caller, reserved).await
+        }
+    };
+    match body {
         Ok(body) => Response::from_parts(head, Body::new(body)),
         Err(error) => error.into_response(),
     }

@@ -10,7 +10,13 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{access::Caller, cloudevent, error::Error, event, items::Items};
+use super::{
+    access::{Authentication, Caller},
+    cloudevent,
+    error::Error,
+    event,
+    items::Items,
+};
 use crate::{
     access::Verb,
     event::{EventKey, NewEvent, Outcome, Verdict, Violation},
@@ -22,6 +28,7 @@ use crate::{
 
 pub(super) async fn publish(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -50,7 +57,8 @@ pub(super) async fn publish(
     let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
     let sent = keys.into_iter().zip(not_kept);
-    let pending = service.ingest.submit(events, 0, Admission::Refuse, caller.account()).await;
+    let account = caller.account(authentication.key().clone());
+    let pending = service.ingest.submit(events, 0, Admission::Refuse, account).await;
     let pending = pending.map_err(Error::ingest)?;
     let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
     Answer::new(sent, &outcomes, is_one).map(Json)

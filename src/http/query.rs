@@ -1,7 +1,7 @@
 //! `GET /events`, `/events/{topic}/{event_id}` and `/stats`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{OriginalUri, Path, State, rejection::PathRejection},
     http::header::LINK,
     response::{IntoResponse, Response},
@@ -19,7 +19,7 @@ use crate::{
     cursor::Cursor,
     event::{Event, EventKey, Name, Timestamp, Violation},
     limits::{MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
-    listing,
+    listing::{self, LookedUp},
     service::Service,
     store::{Counters, Filter, TopicStats},
 };
@@ -73,8 +73,8 @@ pub(super) async fn list(
     let next = next.map(|token| next_page(uri.path(), &parameters, &token));
     let events = given(listed.events, &listed.cursors, &service)?;
     Ok(match next {
-        Some(next) => ([(LINK, next)], Json(events)).into_response(),
-        None => Json(events).into_response(),
+        Some(next) => (Extension(listed.reserved), [(LINK, next)], Json(events)).into_response(),
+        None => (Extension(listed.reserved), Json(events)).into_response(),
     })
 }
 
@@ -124,6 +124,7 @@ fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
 
 pub(super) async fn event(
     Caller(caller): Caller,
+    authentication: Authentication,
     State(service): State<Service>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Error> {
@@ -138,11 +139,11 @@ pub(super) async fn event(
     };
     caller.demand(Verb::Read, [&*topic]).map_err(Error::access)?;
     let keys = vec![EventKey { topic, event_id }];
-    let found = listing::look_up(&*service.store, keys).await;
-    let (found, cursors) = found.map_err(Error::store)?;
+    let looked_up = listing::look_up(&service, authentication.key(), keys).await;
+    let LookedUp { found, cursors, reserved } = looked_up.map_err(Error::listing)?;
     let events = found.events.into_iter().map(|(_, event)| event).collect();
     match given(events, &cursors, &service)?.pop() {
-        Some(event) => Ok(Json(event).into_response()),
+        Some(event) => Ok((Extension(reserved), Json(event)).into_response()),
         None => Err(Error::not_found("no event is stored under this topic and event_id")),
     }
 }

@@ -39,17 +39,22 @@ impl Gathering {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::{Semaphore, oneshot};
+    use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{access::Account, ingest::Room};
+    use crate::{
+        access::{CallerKey, Identity},
+        ingest::Room,
+        load::Bound,
+    };
 
     fn submission(bytes: usize) -> Submission {
-        let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
-        let room = Room { _share: None, _queue: queue };
+        let caller = CallerKey::new(None, None);
+        let queue = Bound::new(1, 1).try_take(&caller, 1).expect("one permit");
+        let room = Room { _of_stream: None, _queue: queue };
         let reply = oneshot::channel().0;
         let span = tracing::Span::none();
-        let (events, account) = (Vec::new(), Account::default());
+        let (events, account) = (Vec::new(), Identity::ANYBODY.account(caller));
         Submission { events, bytes, reply, account, span, _room: Arc::new(room) }
     }
 

@@ -1,6 +1,6 @@
 //! A lane: a serial commit queue. Its task takes what has queued, commits it as one batch, answers
-//! everyone who waits for it, and begins again. Requests that repeat too much for one batch are set aside
-//! and committed in parts, one between two batches of others.
+//! everyone who waits for it, and begins again. The submissions of callers that repeat too much for one
+//! batch are set aside and committed in parts, one between two batches of others.
 
 use std::sync::Arc;
 
@@ -51,44 +51,45 @@ pub(super) async fn run(
     }
 }
 
-/// Commits submissions as one batch and answers them. What repeats too much for that is found by halves,
-/// and set aside.
+/// Commits submissions as one batch and answers them. Callers whose events repeat too much for that have
+/// their submissions set aside, one caller after the other.
 async fn commit(
     lane: u16,
     store: &dyn Store,
-    submissions: Vec<Submission>,
+    mut submissions: Vec<Submission>,
     shared: &Shared,
     costly: &mut Costly,
 ) {
-    let mut batches = vec![submissions];
-    while let Some(submissions) = batches.pop() {
-        let mut submissions: Vec<Submission> =
+    loop {
+        submissions =
             submissions.into_iter().filter_map(|submission| costly.pass(submission)).collect();
         let sizes: Vec<usize> =
             submissions.iter().map(|submission| submission.events.len()).collect();
         let mut events = Vec::with_capacity(sizes.iter().sum());
         submissions.iter_mut().for_each(|submission| events.append(&mut submission.events));
         if events.is_empty() {
-            continue;
+            return;
         }
         let span = info_span!(target: trace::TARGET, "commit", lane, events = events.len());
         submissions.iter().for_each(|submission| _ = span.follows_from(&submission.span));
         let settled = settle::settle(lane, store, events, shared).instrument(span).await;
         let mut outcomes = match settled {
-            Err(settle::Failure::TooMuch(mut events)) => {
+            Err(settle::Failure::TooMuch { mut events, most }) => {
+                let mut caller = None;
+                let mut passed = 0;
                 for (submission, size) in submissions.iter_mut().zip(sizes) {
-                    let others = events.split_off(size.min(events.len()));
-                    submission.events = std::mem::replace(&mut events, others);
-                }
-                match submissions.len() {
-                    1 => {
-                        submissions.into_iter().for_each(|submission| costly.set_aside(submission))
+                    let behind = events.split_off(size);
+                    submission.events = std::mem::replace(&mut events, behind);
+                    if (passed..passed + size).contains(&most) {
+                        caller = Some(submission.account.caller().clone());
                     }
-                    several => {
-                        let second = submissions.split_off(several / 2);
-                        batches.extend([second, submissions]);
-                    }
+                    passed += size;
                 }
+                let is_aside =
+                    |submission: &Submission| Some(submission.account.caller()) == caller.as_ref();
+                let (aside, others): (Vec<_>, Vec<_>) = submissions.into_iter().partition(is_aside);
+                aside.into_iter().for_each(|submission| costly.set_aside(submission));
+                submissions = others;
                 continue;
             }
             Err(settle::Failure::Error(error)) => Err(error),
@@ -100,5 +101,6 @@ async fn commit(
                 Err(error) => Err(error.clone()),
             });
         }
+        return;
     }
 }

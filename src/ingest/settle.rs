@@ -21,8 +21,9 @@ use crate::{
 /// Why events were not committed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// They repeat too much for one batch; nothing was done. Several, and all of them.
-    TooMuch(Vec<NewEvent>),
+    /// They repeat too much for one batch; nothing was done. Several, and all of them, with the index of
+    /// the one that costs most.
+    TooMuch { events: Vec<NewEvent>, most: usize },
     /// See there.
     Error(Error),
 }
@@ -43,9 +44,10 @@ pub(super) async fn settle(
     let mut settling = Settling { lane, store, shared, fault_tries: FAULT_TRIES, faulty: 0 };
     let batch = settling.batch(events);
     match settling.commit(&batch).await {
-        Err(store::Error::TooMuch) if batch.events.len() > 1 => {
+        Err(store::Error::TooMuch { most }) if batch.events.len() > 1 => {
             let events = Arc::try_unwrap(batch).map(|batch| batch.events);
-            Err(Failure::TooMuch(events.unwrap_or_else(|shared| shared.events.clone())))
+            let events = events.unwrap_or_else(|shared| shared.events.clone());
+            Err(Failure::TooMuch { events, most })
         }
         committed => settling.judge(&batch, committed).await,
     }
@@ -95,9 +97,10 @@ impl Settling<'_> {
                     false => Ok(vec![None]),
                 }
             }
-            (store::Error::Refused(_) | store::Error::Fault(_) | store::Error::TooMuch, events)
-                if events.len() > 1 =>
-            {
+            (
+                store::Error::Refused(_) | store::Error::Fault(_) | store::Error::TooMuch { .. },
+                events,
+            ) if events.len() > 1 => {
                 self.fault_tries = 1;
                 let (one, other) = events.split_at(events.len() / 2);
                 let mut outcomes = self.part(one).await?;
@@ -151,7 +154,7 @@ impl Settling<'_> {
                 // would know nothing.
                 break Err(match error {
                     store::Error::Fault(cause) => store::Error::Unavailable(cause),
-                    store::Error::TooMuch if is_unknown => {
+                    store::Error::TooMuch { .. } if is_unknown => {
                         store::Error::Unavailable("it is too much to try again".into())
                     }
                     error => error,
@@ -173,7 +176,7 @@ impl Settling<'_> {
         match &result {
             Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
             Ok(_) => (),
-            Err(store::Error::TooMuch) => info!(lane, events, "committing a batch in parts"),
+            Err(store::Error::TooMuch { .. }) => info!(lane, events, "committing a batch in parts"),
             Err(store::Error::Refused(_) | store::Error::Fault(_)) if events == 1 => (),
             Err(error @ (store::Error::Refused(_) | store::Error::Fault(_))) => {
                 let cause = store::chain(error);

@@ -58,6 +58,10 @@ pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
 /// refused. Enough for 65 of the largest at a time.
 pub const ANSWER_BYTES: usize = 256 << 20;
 
+/// How long a listing or look-up waits for its part of [`ANSWER_BYTES`] before it is read from the store.
+/// Those that are being read end in a moment; what is longer in the way are answers that are not taken.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a caller may take for a larger answer, after which it is thrown away: the largest one goes
 /// over 0.6 Mbit/s.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -25,6 +25,22 @@ struct Held<T> {
     _permit: Option<Permit>,
 }
 
+/// A permit for an answer that is still to be made. It travels with the response, whose extensions can
+/// be cloned.
+#[derive(Debug, Clone)]
+pub struct Reserved(Arc<Permit>);
+
+impl Reserved {
+    pub(super) fn new(permit: Permit) -> Self {
+        Self(Arc::new(permit))
+    }
+
+    /// The permit, unless a clone of it is kept elsewhere.
+    pub(super) fn into_permit(self) -> Option<Permit> {
+        Arc::into_inner(self.0)
+    }
+}
+
 /// An answer that was not taken within [`ANSWER_TIMEOUT`], and is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer was not taken in time")]

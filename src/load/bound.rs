@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Duration, Instant, timeout_at},
+};
 
-use super::CallerKey;
+use crate::access::CallerKey;
 
 /// A bound. Clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -70,6 +73,21 @@ impl Full {
         }
     }
 
+    /// What a producer reads when its events are refused.
+    pub fn queue(self) -> &'static str {
+        match self {
+            Self::Share => {
+                "this caller has its share of the events that wait to be stored, which is half of the \
+                 queue; nothing of this request was stored; send it again later, or use \
+                 PublishStream, which waits"
+            }
+            Self::All => {
+                "too many events are waiting to be stored; nothing of this request was; send it again \
+                 later, or use PublishStream, which waits"
+            }
+        }
+    }
+
     /// What a caller reads when a subscription is refused.
     pub fn subscriptions(self) -> &'static str {
         match self {
@@ -87,12 +105,11 @@ impl Full {
     pub fn answers(self) -> &'static str {
         match self {
             Self::Share => {
-                "too many large answers wait for this caller to take them; it may leave half as many \
-                 as all callers together; take them, or ask for smaller pages"
+                "this caller has not read the large answers to its earlier calls, and they use its \
+                 share, which is half of all; read them, or try again later"
             }
             Self::All => {
-                "too many large answers wait for their callers to take them; try again later, or ask \
-                 for smaller pages"
+                "too many large answers wait for their callers to read them; try again later"
             }
         }
     }
@@ -129,6 +146,24 @@ impl Bound {
         let of_share = share.try_acquire_many_owned(permits).map_err(|_| Full::Share)?;
         let of_all = Arc::clone(&self.0.all).try_acquire_many_owned(permits);
         let of_all = of_all.map_err(|_| Full::All)?;
+        Ok(Permit { of_all, of_share, user })
+    }
+
+    /// The same, if they are free within so much time. Callers take them in the order of asking.
+    pub async fn take_within(
+        &self,
+        caller: &CallerKey,
+        permits: usize,
+        wait: Duration,
+    ) -> Result<Permit, Full> {
+        let permits = self.capped(permits);
+        let (user, share) = self.join(caller);
+        let deadline = Instant::now() + wait;
+        let of_share = timeout_at(deadline, share.acquire_many_owned(permits)).await;
+        let of_share = of_share.map_err(|_| Full::Share)?.map_err(|_| Full::Share)?;
+        let of_all =
+            timeout_at(deadline, Arc::clone(&self.0.all).acquire_many_owned(permits)).await;
+        let of_all = of_all.map_err(|_| Full::All)?.map_err(|_| Full::All)?;
         Ok(Permit { of_all, of_share, user })
     }
 

@@ -13,6 +13,7 @@ use super::{Bug, is};
 use crate::{
     event::{Difference, Event, EventKey, NewEvent, Outcome, Timestamp, Verdict},
     ingest,
+    load::Full,
     store::{Batch, Error, Store},
 };
 
@@ -168,7 +169,8 @@ pub(crate) async fn in_time<T, E>(
     reply: impl Future<Output = Result<Result<T, ingest::Error>, E>>,
 ) -> Result<Result<T, ingest::Error>, E> {
     if is(Bug::LateIsRefused) {
-        return timeout(PATIENCE, reply).await.unwrap_or(Ok(Err(ingest::Error::QueueFull)));
+        let refused = Ok(Err(ingest::Error::QueueFull(Full::All)));
+        return timeout(PATIENCE, reply).await.unwrap_or(refused);
     }
     tokio::select! {
         biased;

@@ -22,6 +22,8 @@ pub(super) struct Judgement<'a> {
     verdicts: Vec<(Verdict, Option<Found>)>,
     /// Bytes of stored payloads beyond what was sent with the same keys.
     compared: usize,
+    /// The most of that for one key, and its first event.
+    most: (usize, usize),
 }
 
 /// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
@@ -76,7 +78,7 @@ impl<'a> Judgement<'a> {
             }
         }
         let by_key = places.into_iter().map(|place| place.index).collect();
-        Self { batch, by_key, verdicts, compared: 0 }
+        Self { batch, by_key, verdicts, compared: 0, most: (0, 0) }
     }
 
     /// Places in [`Self::by_key`] of the first event of each key that counts as new.
@@ -111,9 +113,11 @@ impl<'a> Judgement<'a> {
         let repeats: Vec<(usize, NewEvent)> =
             same.map(|&index| (index, self.batch.events[index].clone())).collect();
         let repeated = Repeated { original, repeats };
-        self.compared += repeated.excess();
+        let excess = repeated.excess();
+        self.compared += excess;
+        self.most = self.most.max((excess, self.by_key[place]));
         match self.compared > MAX_COMPARED_BYTES {
-            true => Err(Error::TooMuch),
+            true => Err(Error::TooMuch { most: self.most.1 }),
             false => Ok(repeated),
         }
     }

@@ -43,7 +43,7 @@ impl MeasuredStore {
                 Error::Refused(_) => refused,
                 Error::WrongStore(_) => wrong_store,
                 // Not a failure: it is done in parts.
-                Error::TooMuch => return,
+                Error::TooMuch { .. } => return,
             };
             self.metrics.store_errors(call, kind).inc();
         })

@@ -61,6 +61,8 @@ struct Strange {
     hangs: AtomicBool,
     /// Listings by source that are in progress: they end no sooner than commits do.
     scans: AtomicUsize,
+    /// Listings and look-ups so far.
+    reads: AtomicUsize,
     hanging: Notify,
 }
 
@@ -87,6 +89,7 @@ impl Store for Strange {
     }
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         if query.filter.source.is_some() {
             self.scans.fetch_add(1, Ordering::Relaxed);
             while self.hangs.load(Ordering::Relaxed) {
@@ -98,6 +101,7 @@ impl Store for Strange {
     }
 
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.store.get(keys, max_bytes).await
     }
 
@@ -144,6 +148,7 @@ impl StrangeServer {
             panics: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
             scans: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             hanging: Notify::new(),
         });
         let door = Door::open(([127, 0, 0, 1], 0).into(), None).await.expect("bind");

@@ -28,7 +28,7 @@ use crate::{
 const ROOM: usize = 200;
 
 /// A connection from one of the addresses of this machine.
-async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+pub async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     let from: IpAddr = Ipv4Addr::new(127, 0, 0, host).into();
     socket.bind((from, 0).into()).expect("an address of this machine");

@@ -9,13 +9,14 @@ use std::{
 use event_aggregator::{
     grpc,
     limits::{
-        ANSWER_BYTES, CALLER_SHARE, CALLS, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, READING_BYTES,
-        READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT, SUBSCRIBERS,
-        WATCHES,
+        ANSWER_BYTES, CALLER_SHARE, CALLS, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
+        QUEUE_BYTES, READING_BYTES, READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES,
+        STREAM_IDLE_TIMEOUT, SUBSCRIBERS, WATCHES,
     },
     metrics::Metrics,
     proto::v1::{
-        GetStatsRequest, ListEventsRequest, PayloadFormat, PublishRequest, SubscribeRequest,
+        GetStatsRequest, ListEventsRequest, PayloadFormat, PublishRequest, PublishResult,
+        PublishStatus, PublishStreamRequest, SubscribeRequest,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
     service::Service,
@@ -23,6 +24,7 @@ use event_aggregator::{
 };
 use prost::Message;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -34,7 +36,7 @@ use super::{
     StrangeServer,
     frames::{Connection, DATA, END_STREAM, HEADERS, begin_as, begin_at, frame, message, stream},
     get,
-    room::{assert_told_to_wait, begin_calls},
+    room::{assert_told_to_wait, begin_calls, connect_from},
 };
 use crate::{access::Guarded, harness::*};
 
@@ -262,4 +264,98 @@ async fn a_stream_without_requests_is_ended_and_told_so() {
     assert!(begun.elapsed() >= STREAM_IDLE_TIMEOUT);
     assert_eq!((ended.code(), &*reason(&ended)), (Code::Unavailable, "STREAM_IDLE"));
     assert!(ended.get_details_retry_info().is_some());
+}
+
+async fn costly_repeats_of_one_identity_let_others_pass_and_keep_their_order(backend: Backend) {
+    use PublishStatus::{Accepted, Conflict, Duplicate};
+    let request = |events| PublishRequest { events, allow_partial: false };
+    const LARGE: usize = 40;
+    let guarded = Guarded::start(backend).await;
+    let (mut root, mut shop) = (guarded.caller("root").await, guarded.caller("shop").await);
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    let id = |n: usize| n.to_string();
+    for n in 0..LARGE {
+        root.publish(request(vec![event_with("orders", &id(n), &large)])).await.expect("stored");
+    }
+    // One request repeats, those around it do not.
+    let repeats = (0..LARGE).map(|n| event("orders", &id(n))).collect();
+    let requests = [
+        vec![event_with("orders", "a", r#"{"a":1}"#)],
+        repeats,
+        vec![event_with("orders", "a", r#"{"a":2}"#), event("orders", "b")],
+        vec![event("orders", "b"), event_with("orders", "a", r#"{"a":1}"#)],
+    ];
+    let requests =
+        requests.map(|events| PublishStreamRequest { events, ..PublishStreamRequest::default() });
+    let mut answers =
+        shop.publish_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    let first = answers.message().await.expect("an answer").expect("one");
+    assert_eq!(first.unique_processed, 1);
+    let repeating = tokio::spawn(async move {
+        let mut found = Vec::new();
+        while let Some(answer) = answers.message().await.expect("an answer") {
+            found.push(answer.results.iter().map(PublishResult::status).collect::<Vec<_>>());
+        }
+        found
+    });
+    // Another caller waits for a part of it at most, although it publishes to the same topic.
+    for n in 0..3 {
+        let other = vec![event("orders", &format!("other-{n}"))];
+        root.publish(request(other)).await.expect("an answer");
+        assert!(!repeating.is_finished());
+    }
+    let found = repeating.await.expect("no panic");
+    assert_eq!(found[0], [Conflict; LARGE]);
+    assert_eq!(found[1..], [vec![Conflict, Accepted], vec![Duplicate, Duplicate]]);
+}
+
+crate::conformance::on_both_stores!(
+    costly_repeats_of_one_identity_let_others_pass_and_keep_their_order,
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_one_address_leave_room_in_the_queue_to_others() {
+    let server = StrangeServer::start().await;
+    server.hang(true);
+    let mut client = connect_to(server.address).await;
+    let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_PAYLOAD_BYTES - 100));
+    let mut waiting = JoinSet::new();
+    let refused = loop {
+        let n = waiting.len();
+        let events = (0..3).map(|id| event_with("t", &format!("{n}-{id}"), &payload)).collect();
+        let request = PublishRequest { events, allow_partial: false };
+        let mut publishing = client.clone();
+        let mut publishing = Box::pin(async move { publishing.publish(request).await });
+        let queued = server.metric("event_aggregator_queue_bytes").await;
+        tokio::select! {
+            answer = &mut publishing => break answer.expect_err("the store takes nothing"),
+            () = until_more(&server, queued) => { waiting.spawn(publishing); }
+        }
+    };
+    assert_told_to_wait(&refused, "QUEUE_FULL");
+    let queued = server.metric("event_aggregator_queue_bytes").await;
+    assert!(queued <= (QUEUE_BYTES / CALLER_SHARE) as f64, "{queued}");
+    // Another address.
+    let mut other = connect_from(2, server.address).await;
+    let body = r#"{"topic":"t","event_id":"other","source":"s"}"#;
+    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    let length = body.len();
+    let request = format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    other.write_all(request.as_bytes()).await.expect("sent");
+    until_more(&server, queued).await;
+    server.hang(false);
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    while let Some(answer) = waiting.join_next().await {
+        answer.expect("no panic").expect("an answer");
+    }
+    client.get_stats(GetStatsRequest::default()).await.expect("an answer");
+}
+
+/// Waits until more bytes wait in the queue.
+async fn until_more(server: &StrangeServer, queued: f64) {
+    while server.metric("event_aggregator_queue_bytes").await <= queued {
+        sleep(Duration::from_millis(1)).await;
+    }
 }

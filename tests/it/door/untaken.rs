@@ -1,13 +1,16 @@
 //! What callers do not take, or make others keep: it is bounded, and thrown away in the end.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use event_aggregator::{
     limits::{
         ANSWER_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
         STREAM_REQUESTS_IN_FLIGHT,
     },
-    proto::v1::{ListEventsRequest, PayloadFormat, PublishRequest, PublishStreamRequest},
+    proto::v1::{
+        BatchGetEventsRequest, EventKey, GetStatsRequest, ListEventsRequest, PayloadFormat,
+        PublishRequest, PublishStreamRequest,
+    },
 };
 use prost::Message;
 use tokio::time::sleep;
@@ -48,11 +51,25 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
         }
     };
     assert_told_to_wait(&refused, "TOO_MANY_ANSWERS");
-    let refused = get(server.address, "/events").await;
-    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
-    // Small answers are given as ever.
-    let small = ListEventsRequest { topic: "none".to_owned(), ..list.clone() };
-    client.list_events(small).await.expect("an answer");
+    // It is refused before anything is read for it.
+    let reads = server.store.reads.load(Ordering::Relaxed);
+    let keys = vec![EventKey { topic: "t".to_owned(), event_id: "1".to_owned() }];
+    let look_up = BatchGetEventsRequest { keys, ..BatchGetEventsRequest::default() };
+    let (mut lister, mut finder) = (client.clone(), client.clone());
+    let (listed, looked_up, page, found) = tokio::join!(
+        lister.list_events(list.clone()),
+        finder.batch_get_events(look_up),
+        get(server.address, "/events"),
+        get(server.address, "/events/t/1"),
+    );
+    assert_told_to_wait(&listed.expect_err("refused"), "TOO_MANY_ANSWERS");
+    assert_told_to_wait(&looked_up.expect_err("refused"), "TOO_MANY_ANSWERS");
+    for refused in [page, found] {
+        assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    }
+    assert_eq!(server.store.reads.load(Ordering::Relaxed), reads);
+    // Everything else goes on.
+    client.get_stats(GetStatsRequest::default()).await.expect("an answer");
     publish(&mut client, vec![event("t", "4")]).await;
 
     // The greedy one stays, and loses what it did not take.

@@ -1,11 +1,12 @@
 //! For whom a bound is counted.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
-use crate::{access::Identity, peer::Peer};
+use super::Identity;
+use crate::peer::{Peer, origin};
 
 /// The caller that a bound is counted for: an identity of the access file wherever it calls from, or,
 /// where callers do not authenticate, the address that the call came from. Calls that need no credentials
@@ -35,16 +36,5 @@ impl CallerKey {
     /// The key of a call whose caller has not authenticated.
     pub fn connection(peer: Option<&Peer>) -> Self {
         Self::Connection(peer.map_or((Ipv4Addr::UNSPECIFIED, 0).into(), |peer| peer.address))
-    }
-}
-
-/// What counts as one address. One customer of a network gets 2^64 addresses of IPv6.
-pub fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
     }
 }
