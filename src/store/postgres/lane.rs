@@ -10,7 +10,11 @@
 //! because that one too needs the lane's row, and if it is still to come, the ledger's key will
 //! refuse it.
 
-use std::{ops::Range, panic::resume_unwind};
+use std::{
+    ops::Range,
+    panic::resume_unwind,
+    pin::{Pin, pin},
+};
 
 use postgres_types::ToSql;
 use time::OffsetDateTime;
@@ -144,7 +148,13 @@ impl Lane {
         };
         let received_at = match stored {
             Some(received_at) => received_at,
-            None => prepared.store_judged(batch, &mut judgement).await?,
+            None => match prepared.store_judged(batch, &mut judgement).await? {
+                Ok(received_at) => received_at,
+                Err(error) => {
+                    self.session = Some(prepared);
+                    return Err(error);
+                }
+            },
         };
         self.all_new = judgement.new_events().count() == batch.events.len();
         self.session = Some(prepared);
@@ -190,12 +200,12 @@ impl Prepared {
     }
 
     /// Looks at what is there before storing the rest, all under the lane's lock. Says when the rest
-    /// was received.
+    /// was received, or why nothing was done although the session is as it was.
     async fn store_judged(
         &self,
         batch: &Batch,
         judgement: &mut Judgement<'_>,
-    ) -> Result<Timestamp, Error> {
+    ) -> Result<Result<Timestamp, Error>, Error> {
         let places: Vec<usize> = judgement.new_places().collect();
         let lane = i16::try_from(batch.lane).map_err(|error| Error::Refused(error.into()))?;
         let (topics, ids): (Vec<&str>, Vec<&str>) = places
@@ -220,8 +230,11 @@ impl Prepared {
         locked.map_err(certain)?.ok_or_else(other_store)?;
         let applied = ledger.and_then(|row| row.as_ref().map(Applied::read).transpose());
         let applied = applied.map_err(certain)?;
-        let stored = look.map_err(certain)?;
-        find(stored, &places, applied.as_ref(), judgement).await?;
+        let mut stored = pin!(look.map_err(certain)?);
+        match find(stored.as_mut(), &places, applied.as_ref(), judgement).await {
+            Err(error @ Error::TooMuch { .. }) if self.stop(stored).await => return Ok(Err(error)),
+            found => found?,
+        }
 
         if let Some(applied) = applied {
             // That it can be seen means that it is on this server's disk. It is on a synchronous standby
@@ -230,7 +243,7 @@ impl Prepared {
                 return Err(Error::Unavailable("the entry in the ledger is gone".into()));
             }
             self.session.batch_execute("COMMIT").await.map_err(write_error)?;
-            return Ok(applied.received_at);
+            return Ok(Ok(applied.received_at));
         }
         let (written, committed) = tokio::join! {
             biased;
@@ -241,7 +254,22 @@ impl Prepared {
         // only after the statement's.
         let received_at = written.map_err(write_error)?.ok_or_else(other_store)?;
         committed.map_err(write_error)?;
-        Ok(received_at)
+        Ok(Ok(received_at))
+    }
+
+    /// Ends a look before its last row, which may be far away, and rolls back. Fails if the session must be
+    /// left behind.
+    async fn stop(&self, mut rows: Pin<&mut RowStream>) -> bool {
+        let mut last = None;
+        if self.session.cancel().await {
+            while let Some(row) = rows.next().await {
+                last = row.err();
+            }
+        }
+        // Unless it hit the look, the request to cancel may still be on its way to a later statement.
+        let is_cancelled =
+            last.is_some_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED));
+        is_cancelled && self.session.batch_execute("ROLLBACK").await.is_ok()
     }
 
     /// Nothing if the store is another one.
@@ -314,12 +342,11 @@ fn is_of_connection(error: &tokio_postgres::Error) -> bool {
 /// Judges the new events at `places` by the rows that were found for them, one row in memory at a
 /// time: originals may be far larger than what was sent.
 async fn find(
-    rows: RowStream,
+    mut rows: Pin<&mut RowStream>,
     places: &[usize],
     applied: Option<&Applied>,
     judgement: &mut Judgement<'_>,
 ) -> Result<(), Error> {
-    let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.next().await.transpose().map_err(certain)? {
         let (number, seq, original) = original(&row).map_err(certain)?;
         if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {

@@ -122,7 +122,7 @@ impl Target {
         let connecting = self.config.connect(self.tls.clone());
         let (client, connection) = timeout(SESSION_TIMEOUT, connecting).await??;
         let attending = AbortOnDropHandle::new(tokio::spawn(attend(connection)));
-        Ok(Session { client, _attending: attending })
+        Ok(Session { client, tls: self.tls.clone(), _attending: attending })
     }
 }
 
@@ -149,10 +149,25 @@ fn describe(config: &Config) -> String {
 
 /// A session. When it is dropped its connection is cut at once, also while the server is busy for it:
 /// the server notices, and gives up what it has not begun to commit.
-#[derive(Debug)]
 pub(super) struct Session {
     client: Client,
+    tls: MakeRustlsConnect,
     _attending: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    /// Asks the server to end the statement that it works on. Whether it got that far.
+    pub(super) async fn cancel(&self) -> bool {
+        let cancelling = self.client.cancel_token();
+        let cancelling = cancelling.cancel_query(self.tls.clone());
+        timeout(CONNECT_TIMEOUT, cancelling).await.is_ok_and(|cancelled| cancelled.is_ok())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+    }
 }
 
 impl Deref for Session {
