@@ -234,4 +234,20 @@ mod tests {
         assert_eq!(bound.used(), 0);
         assert!(bound.shares().is_empty(), "callers that use nothing are forgotten");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_waits_for_so_long_and_is_told_what_for() {
+        const WAIT: Duration = Duration::from_secs(5);
+        let bound = Bound::new(8, 4);
+        let (a, b, c) = (named("a"), named("b"), named("c"));
+        let of_a = bound.try_take(&a, 4).expect("free");
+        let begun = Instant::now();
+        assert_eq!(bound.take_within(&a, 1, WAIT).await.expect_err("used"), Full::Share);
+        assert_eq!(begun.elapsed(), WAIT);
+        let of_b = bound.take_within(&b, 4, WAIT).await.expect("free");
+        assert_eq!(bound.take_within(&c, 1, WAIT).await.expect_err("used"), Full::All);
+        let (waiting, ()) = tokio::join!(bound.take_within(&a, 1, WAIT), async { drop(of_a) });
+        drop((waiting.expect("free again"), of_b));
+        assert_eq!(bound.used(), 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! How a batch is judged, the same for every backend: repeats inside the batch are folded onto
 //! their first occurrence, and what the backend finds stored is compared with what was sent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -104,22 +104,32 @@ impl<'a> Judgement<'a> {
         &self.batch.events[self.by_key[place]]
     }
 
-    /// What `original`, which is stored under the key of the new event at `place`, is to be compared with.
+    /// Bytes that judging the new event at `place`, and those with its key, by `original` reads.
+    pub(super) fn compared_bytes(&self, place: usize, original: &Original) -> usize {
+        original.payload.len() + self.sent(self.same_key(place))
+    }
+
+    /// Judges the new event at `place`, and those with its key, by `original`, which is stored under it.
     /// Fails when that is too much for one batch.
-    pub(super) fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
-        let key = &self.event(place).key;
-        let same = self.by_key[place..].iter();
-        let same = same.take_while(|&&index| self.batch.events[index].key == *key);
-        let repeats: Vec<(usize, NewEvent)> =
-            same.map(|&index| (index, self.batch.events[index].clone())).collect();
-        let repeated = Repeated { original, repeats };
-        let excess = repeated.excess();
-        self.compared += excess;
-        self.most = self.most.max((excess, self.by_key[place]));
-        match self.compared > MAX_COMPARED_BYTES {
-            true => Err(Error::TooMuch { most: self.most.1 }),
-            false => Ok(repeated),
+    pub(super) fn judge(&mut self, place: usize, original: &Original) -> Result<(), Error> {
+        let same = self.same_key(place);
+        let excess = self.add_excess(same.clone(), original)?;
+        let comparison = Comparison::with_stored(original);
+        for (number, &index) in self.by_key[same].iter().enumerate() {
+            let compared = if number == 0 { excess } else { 0 };
+            let found = Found { received_at: original.received_at, compared };
+            self.verdicts[index] = (comparison.verdict(&self.batch.events[index]), Some(found));
         }
+        Ok(())
+    }
+
+    /// The same in two steps, between which payloads are compared elsewhere.
+    pub(super) fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
+        let same = self.same_key(place);
+        let excess = self.add_excess(same.clone(), &original)?;
+        let repeats = self.by_key[same].iter();
+        let repeats = repeats.map(|&index| (index, self.batch.events[index].clone())).collect();
+        Ok(Repeated { original, repeats, excess })
     }
 
     /// Takes note of the verdicts on events that were stored before.
@@ -128,6 +138,31 @@ impl<'a> Judgement<'a> {
         for (index, verdict) in of_each {
             let compared = std::mem::take(&mut excess);
             self.verdicts[index] = (verdict, Some(Found { received_at, compared }));
+        }
+    }
+
+    /// The places of all events with the key of the one at `place`, which is the first.
+    fn same_key(&self, place: usize) -> Range<usize> {
+        let key = &self.event(place).key;
+        let same = self.by_key[place..].iter();
+        place..place + same.take_while(|&&index| self.batch.events[index].key == *key).count()
+    }
+
+    /// Bytes of the payloads that were sent.
+    fn sent(&self, places: Range<usize>) -> usize {
+        let events = self.by_key[places].iter().map(|&index| &self.batch.events[index]);
+        events.map(|event| event.payload.as_str().len()).sum()
+    }
+
+    /// Adds the bytes of a stored payload beyond what was sent with its key.
+    fn add_excess(&mut self, same: Range<usize>, original: &Original) -> Result<usize, Error> {
+        let first = self.by_key[same.start];
+        let excess = original.payload.len().saturating_sub(self.sent(same));
+        self.compared += excess;
+        self.most = self.most.max((excess, first));
+        match self.compared > MAX_COMPARED_BYTES {
+            true => Err(Error::TooMuch { most: self.most.1 }),
+            false => Ok(excess),
         }
     }
 
@@ -160,38 +195,24 @@ impl<'a> Judgement<'a> {
 pub(super) struct Repeated {
     original: Original,
     repeats: Vec<(usize, NewEvent)>,
+    excess: usize,
 }
 
 /// Verdicts on the events of one key.
 pub(super) struct Verdicts {
     of_each: Vec<(usize, Verdict)>,
     received_at: Timestamp,
-    /// See [`Repeated::excess`].
+    /// Bytes of the stored payload beyond what was sent.
     excess: usize,
 }
 
 impl Repeated {
-    /// Bytes of all payloads.
-    pub(super) fn bytes(&self) -> usize {
-        self.original.payload.len() + self.sent()
-    }
-
-    fn sent(&self) -> usize {
-        self.repeats.iter().map(|(_, event)| event.payload.as_str().len()).sum()
-    }
-
-    /// Bytes of the stored payload beyond what was sent.
-    fn excess(&self) -> usize {
-        self.original.payload.len().saturating_sub(self.sent())
-    }
-
     /// Compares them.
     pub(super) fn verdicts(self) -> Verdicts {
-        let excess = self.excess();
         let comparison = Comparison::with_stored(&self.original);
         let of_each = self.repeats.iter();
         let of_each = of_each.map(|(index, event)| (*index, comparison.verdict(event))).collect();
-        Verdicts { of_each, received_at: self.original.received_at, excess }
+        Verdicts { of_each, received_at: self.original.received_at, excess: self.excess }
     }
 }
 
@@ -282,8 +303,7 @@ mod tests {
             payload: format!("{{\"x\":1.0{padding}}}"),
             received_at: at(1),
         };
-        let Ok(repeated) = judgement.repeated(0, original) else { panic!("too much") };
-        judgement.found(repeated.verdicts());
+        assert!(judgement.judge(0, &original).is_ok());
         assert_eq!(judgement.new_events().collect::<Vec<_>>(), [1]);
         assert_eq!(
             judgement.counters()["t"],

@@ -350,12 +350,13 @@ async fn find(
     while let Some(row) = rows.next().await.transpose().map_err(certain)? {
         let (number, seq, original) = original(&row).map_err(certain)?;
         if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
-            let repeated = judgement.repeated(places[number as usize - 1], original)?;
-            let verdicts = match repeated.bytes() {
-                ..=INLINE_COMPARED_BYTES => repeated.verdicts(),
-                _ => on_another_thread(move || repeated.verdicts()).await?,
-            };
-            judgement.found(verdicts);
+            let place = places[number as usize - 1];
+            if judgement.compared_bytes(place, &original) <= INLINE_COMPARED_BYTES {
+                judgement.judge(place, &original)?;
+                continue;
+            }
+            let repeated = judgement.repeated(place, original)?;
+            judgement.found(on_another_thread(move || repeated.verdicts()).await?);
         }
     }
     Ok(())

@@ -242,8 +242,7 @@ fn commit(
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
             && !seqs.contains(&seq)
         {
-            let repeated = judgement.repeated(place, original)?;
-            judgement.found(repeated.verdicts());
+            judgement.judge(place, &original)?;
         }
     }
     Ok(judgement.into_outcomes(received_at))
@@ -299,8 +298,7 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            let repeated = judgement.repeated(place, original)?;
-            judgement.found(repeated.verdicts());
+            judgement.judge(place, &original)?;
         }
     }
 

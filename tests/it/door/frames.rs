@@ -16,6 +16,9 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 
+/// In frames of the connection.
+pub const ACK: u8 = 1;
+/// In frames of a call.
 pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -121,14 +124,12 @@ impl Connection {
 
     /// Takes the settings of the other side, with which more may be sent at once.
     pub async fn acknowledge(&mut self) {
-        const ACK: u8 = 1;
         while self.next().await.is_some_and(|frame| frame.kind != SETTINGS) {}
         self.send(&frame(SETTINGS, ACK, 0, &[])).await;
     }
 
     /// Shows that it is still there, until it is ended.
     pub async fn stay(mut self) {
-        const ACK: u8 = 1;
         while let Some(next) = self.next().await {
             if next.kind == PING {
                 self.send(&frame(PING, ACK, 0, &next.content)).await;

@@ -1,7 +1,17 @@
 //! Calls whose callers do not send them to their end: nothing is made of them until then.
 
+use std::time::Instant;
+
+use event_aggregator::limits::{READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use super::{
-    frames::{Connection, DATA, END_STREAM, HEADERS, begin, frame, stream},
+    frames::{
+        ACK, Connection, DATA, END_STREAM, HEADERS, PING, begin, begin_at, frame, message, stream,
+    },
     room::until_metric,
 };
 use crate::harness::*;
@@ -49,4 +59,42 @@ async fn a_second_message_where_there_is_one_is_refused() {
     connection.send(&frame(DATA, 0, stream(1), &[])).await;
     connection.send(&frame(DATA, END_STREAM, stream(1), &[])).await;
     until_metric(address, &counted("grpc_server_handled_total", "GetStats", "OK"), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_arriving_is_refused() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut connection = TcpStream::connect(server.address).await.expect("connect");
+    let head = "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let head = format!("{head}Content-Length: 100000\r\n\r\n[");
+    let begun = Instant::now();
+    connection.write_all(head.as_bytes()).await.expect("send");
+    let mut answer = vec![0; 12];
+    connection.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(answer, b"HTTP/1.1 408");
+    assert!(begun.elapsed() < READING_TIMEOUT, "it has less time than one that arrives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_ends_when_nobody_asks_any_more() {
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut connection = Connection::open(server.address).await;
+    let begun = Instant::now();
+    connection.send(&begin_at(REFLECTION, stream(0), 0)).await;
+    // The names of all services are asked for.
+    connection.send(&message(stream(0), &[0x3a, 1, b'*'], 0)).await;
+    let (mut heads, mut is_answered) = (0, false);
+    while heads < 2 {
+        let next = connection.next().await.expect("a frame");
+        match next.kind {
+            // The head of the answer, and its end.
+            HEADERS => heads += 1,
+            DATA => is_answered = true,
+            PING => connection.send(&frame(PING, ACK, 0, &next.content)).await,
+            _ => (),
+        }
+    }
+    assert!(is_answered);
+    assert!(begun.elapsed() >= REFLECTION_IDLE_TIMEOUT);
 }
