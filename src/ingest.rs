@@ -113,9 +113,16 @@ struct Submission {
 }
 
 impl Submission {
-    fn answer(self, reply: Reply) {
-        let outcomes = reply.iter().flatten().flatten();
+    /// Charges for what events with these outcomes were compared with.
+    fn charge(&self, outcomes: &[Option<Outcome>]) {
+        let outcomes = outcomes.iter().flatten();
         self.account.charge(outcomes.map(|outcome| outcome.compared_bytes).sum());
+    }
+
+    fn answer(self, reply: Reply) {
+        if let Ok(outcomes) = &reply {
+            self.charge(outcomes);
+        }
         // Whoever waited may have gone away.
         let _ = self.reply.send(reply);
     }
@@ -333,4 +340,15 @@ impl Pending {
         }
         Ok(outcomes)
     }
+}
+
+/// A submission, and where it is answered.
+#[cfg(test)]
+fn submission(events: Vec<NewEvent>, bytes: usize) -> (Submission, oneshot::Receiver<Reply>) {
+    let caller = CallerKey::new(None, None);
+    let queue = Bound::new(1, 1).try_take(&caller, 1).expect("one permit");
+    let room = Room { _of_stream: None, _queue: queue };
+    let (reply, answer) = oneshot::channel();
+    let (account, span) = (crate::access::Identity::ANYBODY.account(caller), Span::none());
+    (Submission { events, bytes, reply, account, span, _room: Arc::new(room) }, answer)
 }

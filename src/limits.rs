@@ -98,8 +98,9 @@ pub const STREAM_QUEUE_BYTES: usize = QUEUE_BYTES / 8;
 /// large at least: events keep their message in memory while they wait for their commit.
 pub const SHARED_MESSAGE_BYTES: usize = 8 << 10;
 
-/// Requests waiting in one lane. [`QUEUE_BYTES`] is the real bound; this one only sizes the channel.
-pub const LANE_QUEUE_REQUESTS: usize = 4_096;
+/// Requests waiting in one lane. As many as fit [`QUEUE_BYTES`], which is shared among callers: this one is
+/// not, so it is never reached before.
+pub const LANE_QUEUE_REQUESTS: usize = QUEUE_BYTES / QUEUED_EVENT_OVERHEAD;
 
 /// Events after which a batch is closed. Beyond it a commit gets longer, not cheaper per event.
 pub const MAX_BATCH_EVENTS: usize = 4_096;
@@ -150,6 +151,10 @@ pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the database works on one statement.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long it may take to end a look for originals before its last row. After that the session is given
+/// up, which takes longer than this on the same machine and less elsewhere.
+pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a statement waits for a lock in the database. Lanes hold theirs for one commit.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -273,6 +278,7 @@ pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// the state of TLS 32 KiB of each connection, and the program with its caches 256 MiB.
 pub const MEMORY_BYTES: usize = QUEUE_BYTES
     + READING_BYTES
+    + LISTING_BYTES
     + ANSWER_BYTES
     + SUBSCRIPTION_BYTES
     + SUBSCRIBERS * (SUBSCRIPTION_FREE_BYTES + SUBSCRIPTION_PORTION_BYTES)
@@ -304,7 +310,9 @@ const _: () = {
     assert!(SCAN_WAIT.as_secs() + READ_TIMEOUT.as_secs() < CALL_TIMEOUT.as_secs());
     assert!(READING_BYTES < u32::MAX as usize);
     assert!(MAX_MESSAGE_BYTES <= READING_BYTES / CALLER_SHARE);
-    assert!(MAX_RESPONSE_BYTES <= ANSWER_BYTES / CALLER_SHARE && ANSWER_BYTES < u32::MAX as usize);
+    assert!(MAX_RESPONSE_BYTES <= LISTING_RESERVED_BYTES);
+    assert!(LISTING_RESERVED_BYTES <= LISTING_BYTES / CALLER_SHARE);
+    assert!(LISTING_BYTES < u32::MAX as usize && ANSWER_BYTES < u32::MAX as usize);
     assert!(
         MAX_LANES * (MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD)
             <= SUBSCRIPTION_BYTES / CALLER_SHARE

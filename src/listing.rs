@@ -2,15 +2,17 @@
 //! it, and both show the store as it was when the heads of its lanes were asked for, so that whoever
 //! subscribes behind an event misses nothing that was not shown.
 
+use std::{panic::resume_unwind, sync::Arc};
+
 use crate::{
     access::CallerKey,
     cursor::Cursor,
     event::{Event, EventKey},
     limits::MAX_PAGE_BYTES,
-    load::{Full, Reserved},
+    load::{Full, Permit, Reserved},
     page::{self, Start},
     service::Service,
-    store::{self, Filter, Found, LaneState, ListQuery, Mark, Place},
+    store::{self, Filter, Found, LaneState, ListQuery, Mark, Page, Place, Store},
     token,
 };
 
@@ -73,7 +75,12 @@ pub async fn list(
         Some(Start { after, heads }) => (Some(after), heads),
         None => (None, None),
     };
-    let reserved = service.load.reserve_answer(caller).await?;
+    // An answer is not reserved while the listing waits for its turn to scan.
+    let turn = match filter.source {
+        Some(_) => Some(service.load.scan(caller).await.ok_or_else(too_many_scans)?),
+        None => None,
+    };
+    let reserved = service.load.listing(caller).await?;
     let asked_for = begun_at.as_deref().map(store::numbers).unwrap_or_default();
     let lanes = store.heads(asked_for).await?;
     let heads = match begun_at {
@@ -88,7 +95,10 @@ pub async fn list(
         limit,
         max_bytes: MAX_PAGE_BYTES,
     };
-    let page = service.list(caller, query).await?;
+    let page = match turn {
+        Some(turn) => scan(Arc::clone(&service.store), query, turn).await?,
+        None => store.list(query).await?,
+    };
     let last = page.events.last().filter(|_| page.more);
     let next_page_token =
         last.map(|last| page::encode(store.id(), &filter, Place::from(last), &heads));
@@ -96,14 +106,14 @@ pub async fn list(
     Ok(Listed { events: page.events, cursors, next_page_token, reserved })
 }
 
-/// The stored events among `keys`, as [`store::Store::get`] finds them, for a caller.
+/// The stored events among `keys`, as [`Store::get`] finds them, for a caller.
 pub async fn look_up(
     service: &Service,
     caller: &CallerKey,
     keys: Vec<EventKey>,
 ) -> Result<LookedUp, Error> {
     let store = &*service.store;
-    let reserved = service.load.reserve_answer(caller).await?;
+    let reserved = service.load.listing(caller).await?;
     let heads = marks(&store.heads(Vec::new()).await?);
     let mut found = store.get(keys, MAX_PAGE_BYTES).await?;
     // What was committed since may have been received before the others, and is behind their cursors.
@@ -114,6 +124,27 @@ pub async fn look_up(
     found.events.retain(|(_, event)| is_shown(event));
     let cursors = found.events.iter().map(|(_, event)| Cursor::behind(event, &heads)).collect();
     Ok(LookedUp { found, cursors, reserved })
+}
+
+/// Lists with a filter by source, which makes the store scan.
+async fn scan(store: Arc<dyn Store>, query: ListQuery, turn: Permit) -> Result<Page, store::Error> {
+    // The store goes on although the caller is gone, and so long it is its turn.
+    let listing = tokio::spawn(async move {
+        let page = store.list(query).await;
+        drop(turn);
+        page
+    });
+    match listing.await {
+        Ok(page) => page,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(error) => Err(store::Error::Unavailable(error.into())),
+        },
+    }
+}
+
+fn too_many_scans() -> store::Error {
+    store::Error::Timeout("too many listings by source at the same time".into())
 }
 
 fn marks(lanes: &[LaneState]) -> Vec<Mark> {

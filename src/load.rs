@@ -5,9 +5,9 @@
 use crate::{
     access::CallerKey,
     limits::{
-        ANSWER_BYTES, ANSWER_WAIT, CALLER_SHARE, CALLS, CONNECTIONS, MAX_RESPONSE_BYTES,
-        READING_BYTES, SCAN_WAIT, SCANS, SMALL_ANSWER_BYTES, SMALL_REQUEST_BYTES, SUBSCRIBERS,
-        SUBSCRIPTION_BYTES, UNAUTHENTICATED_CALLS, WATCHES,
+        ANSWER_BYTES, ANSWER_WAIT, CALLER_SHARE, CALLS, CONNECTIONS, LISTING_BYTES,
+        LISTING_RESERVED_BYTES, READING_BYTES, SCAN_WAIT, SCANS, SMALL_ANSWER_BYTES,
+        SMALL_REQUEST_BYTES, SUBSCRIBERS, SUBSCRIPTION_BYTES, UNAUTHENTICATED_CALLS, WATCHES,
     },
 };
 
@@ -42,6 +42,7 @@ pub struct Load {
     subscriptions: Bound,
     subscription_memory: Bound,
     reading: Bound,
+    listings: Bound,
     answers: Bound,
     scans: Bound,
 }
@@ -57,6 +58,7 @@ impl Default for Load {
             subscriptions: shared(SUBSCRIBERS),
             subscription_memory: shared(SUBSCRIPTION_BYTES),
             reading: shared(READING_BYTES),
+            listings: shared(LISTING_BYTES),
             answers: shared(ANSWER_BYTES),
             scans: shared(SCANS),
         }
@@ -87,10 +89,10 @@ impl Load {
         self.reading.take(caller, bytes).await
     }
 
-    /// A permit for the largest answer, before it is read from the store: what its caller may not leave
-    /// untaken is not read. Waits for [`ANSWER_WAIT`] at most.
-    pub async fn reserve_answer(&self, caller: &CallerKey) -> Result<Reserved, Full> {
-        let permit = self.answers.take_within(caller, MAX_RESPONSE_BYTES, ANSWER_WAIT).await?;
+    /// A permit for the answer to a listing or look-up, before it is read from the store: what its caller may
+    /// not leave untaken is not read. Waits for [`ANSWER_WAIT`] at most.
+    pub async fn listing(&self, caller: &CallerKey) -> Result<Reserved, Full> {
+        let permit = self.listings.take_within(caller, LISTING_RESERVED_BYTES, ANSWER_WAIT).await?;
         Ok(Reserved::new(permit))
     }
 
@@ -132,9 +134,9 @@ impl Load {
         self.reading.used()
     }
 
-    /// Bytes of large answers that are not taken yet.
+    /// Bytes of large answers that are not taken yet, and that listings and look-ups have reserved.
     pub fn answer_bytes(&self) -> usize {
-        self.answers.used()
+        self.listings.used() + self.answers.used()
     }
 
     /// Bytes of events that subscriptions keep in memory, beyond what needs no permits.

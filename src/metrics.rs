@@ -122,7 +122,7 @@ impl Default for Metrics {
         let help = "Room taken by large requests that are being read";
         own.register_with_unit("reading", help, Unit::Bytes, reading_bytes.clone());
         let answer_bytes = Gauge::default();
-        let help = "Room taken by large answers that their callers have not taken yet";
+        let help = "Room taken by large answers that are being read or that their callers have not taken yet";
         own.register_with_unit("answer", help, Unit::Bytes, answer_bytes.clone());
         let subscription_bytes = Gauge::default();
         let help = "Room taken by large events that subscribers have not taken yet";

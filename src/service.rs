@@ -2,7 +2,6 @@
 //! translates its own to what is in here.
 
 use std::{
-    panic::resume_unwind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,12 +12,12 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{self, Access, CallerKey, Identity},
+    access::{self, Access, Identity},
     feed::Feed,
     ingest::Ingest,
     load::Load,
     metrics::Metrics,
-    store::{self, ListQuery, Page, Store},
+    store::Store,
 };
 
 /// A running service. Clones are handles to the same one.
@@ -61,30 +60,6 @@ impl Service {
         !self.stopping.is_cancelled()
             && self.ingest.is_flowing()
             && self.store_answers.load(Ordering::Relaxed)
-    }
-
-    /// Lists a page for a caller. A filter by source makes the store scan, so such listings wait for
-    /// their turn.
-    pub async fn list(&self, caller: &CallerKey, query: ListQuery) -> Result<Page, store::Error> {
-        if query.filter.source.is_none() {
-            return self.store.list(query).await;
-        }
-        let busy = || store::Error::Timeout("too many listings by source at the same time".into());
-        let permit = self.load.scan(caller).await.ok_or_else(busy)?;
-        let store = Arc::clone(&self.store);
-        // The store goes on although the caller is gone, and so long the permit is used.
-        let listing = tokio::spawn(async move {
-            let page = store.list(query).await;
-            drop(permit);
-            page
-        });
-        match listing.await {
-            Ok(page) => page,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(error) => Err(store::Error::Unavailable(error.into())),
-            },
-        }
     }
 
     /// Takes so many events off the rate of whoever sends them, and counts them if they come too fast.

@@ -236,8 +236,8 @@ pub enum Error {
     /// waiting. Parts of the batch can be committed.
     #[error("the batch repeats more than is compared at once")]
     TooMuch {
-        /// The index in the batch of the event with the largest stored payload, of those looked at.
-        most: usize,
+        /// Bytes by event, as its index in the batch, of those looked at.
+        excess: Vec<(usize, usize)>,
     },
 }
 

@@ -37,29 +37,12 @@ impl Gathering {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::oneshot;
-
     use super::*;
-    use crate::{
-        access::{CallerKey, Identity},
-        ingest::Room,
-        load::Bound,
-    };
-
-    fn submission(bytes: usize) -> Submission {
-        let caller = CallerKey::new(None, None);
-        let queue = Bound::new(1, 1).try_take(&caller, 1).expect("one permit");
-        let room = Room { _of_stream: None, _queue: queue };
-        let reply = oneshot::channel().0;
-        let span = tracing::Span::none();
-        let (events, account) = (Vec::new(), Identity::ANYBODY.account(caller));
-        Submission { events, bytes, reply, account, span, _room: Arc::new(room) }
-    }
+    use crate::ingest::submission;
 
     #[test]
     fn a_batch_is_closed_by_its_bytes_but_never_empty() {
+        let submission = |bytes| submission(Vec::new(), bytes).0;
         let mut batch = Gathering::new(submission(MAX_BATCH_BYTES + 1));
         assert!(batch.add(submission(1)).is_some());
         let mut batch = Gathering::new(submission(MAX_BATCH_BYTES - 1));

@@ -8,19 +8,31 @@ use super::{
     Reply, Shared, Submission,
     settle::{self, Failure},
 };
-use crate::{event::Outcome, limits::MAX_COMPARED_BYTES, store::Store};
+use crate::{
+    access::CallerKey,
+    event::{NewEvent, Outcome},
+    limits::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_COMPARED_BYTES},
+    store::Store,
+};
 
-/// Submissions that were set aside, by caller. Callers take turns.
+/// Callers with submissions that were set aside. They take turns.
 #[derive(Debug, Default)]
-pub(super) struct Costly(VecDeque<VecDeque<Waiting>>);
+pub(super) struct Costly(VecDeque<Caller>);
+
+#[derive(Debug)]
+struct Caller {
+    key: CallerKey,
+    /// Its submissions, in their order.
+    waiting: VecDeque<Waiting>,
+    /// How many events are committed at once.
+    part: usize,
+}
 
 #[derive(Debug)]
 struct Waiting {
     submission: Submission,
     /// What became of its first events. The rest is still to be committed.
     outcomes: Vec<Option<Outcome>>,
-    /// How many events are committed at once.
-    part: usize,
 }
 
 impl Costly {
@@ -30,71 +42,142 @@ impl Costly {
 
     /// Sets a submission aside, behind those of its caller.
     pub(super) fn set_aside(&mut self, submission: Submission) {
-        if let Some(submission) = self.pass(submission) {
-            self.0.push_back(VecDeque::from([Waiting::new(submission)]));
-        }
+        let Some(submission) = self.pass(submission) else { return };
+        let key = submission.account.caller().clone();
+        let waiting = VecDeque::from([Waiting { submission, outcomes: Vec::new() }]);
+        self.0.push_back(Caller { key, waiting, part: 1 });
     }
 
     /// Gives a submission back unless others of its caller are set aside. Then it waits behind them.
     pub(super) fn pass(&mut self, submission: Submission) -> Option<Submission> {
         let caller = submission.account.caller();
-        let is_of_caller = |waiting: &&mut VecDeque<Waiting>| {
-            waiting.front().is_some_and(|first| first.submission.account.caller() == caller)
-        };
-        match self.0.iter_mut().find(is_of_caller) {
-            Some(waiting) => {
-                waiting.push_back(Waiting::new(submission));
+        match self.0.iter_mut().find(|aside| aside.key == *caller) {
+            Some(aside) => {
+                aside.waiting.push_back(Waiting { submission, outcomes: Vec::new() });
                 None
             }
             None => Some(submission),
         }
     }
 
-    /// Commits a part of the first submission of the caller whose turn it is, and answers it if that was
-    /// the last part.
+    /// Commits a part of what the caller whose turn it is has waiting, and answers what that completes.
     pub(super) async fn commit_part(&mut self, lane: u16, store: &dyn Store, shared: &Shared) {
-        let Some(mut of_caller) = self.0.pop_front() else { return };
-        if let Some(first) = of_caller.front_mut()
-            && let Some(reply) = first.commit_part(lane, store, shared).await
-            && let Some(Waiting { submission, .. }) = of_caller.pop_front()
-        {
-            submission.answer(reply);
+        let Some(mut caller) = self.0.pop_front() else { return };
+        let (submissions, part) = caller.next_part();
+        match settle::settle(lane, store, part, shared).await {
+            Ok(outcomes) => caller.settled(outcomes),
+            Err(Failure::TooMuch { .. }) => caller.part = 1,
+            // Nobody knows which of them are stored.
+            Err(Failure::Error(error)) => {
+                (0..submissions).for_each(|_| caller.answer_first(Err(error.clone())));
+            }
         }
-        if !of_caller.is_empty() {
-            self.0.push_back(of_caller);
+        if !caller.waiting.is_empty() {
+            self.0.push_back(caller);
         }
     }
 }
 
-impl Waiting {
-    fn new(submission: Submission) -> Self {
-        Self { submission, outcomes: Vec::new(), part: 1 }
+impl Caller {
+    /// The events that are committed next, and of how many submissions they are: some of the first one, or
+    /// all that is left of it and whole ones behind it.
+    fn next_part(&self) -> (usize, Vec<NewEvent>) {
+        let mut part: Vec<NewEvent> = Vec::new();
+        let (mut submissions, mut bytes) = (0, 0);
+        for (number, waiting) in self.waiting.iter().enumerate() {
+            let rest = &waiting.submission.events[waiting.outcomes.len()..];
+            let room = self.part.min(MAX_BATCH_EVENTS) - part.len();
+            bytes += waiting.submission.bytes;
+            if number > 0 && (rest.len() > room || bytes > MAX_BATCH_BYTES) {
+                break;
+            }
+            part.extend_from_slice(&rest[..rest.len().min(room)]);
+            submissions += 1;
+        }
+        (submissions, part)
     }
 
-    /// The reply, if this was the last part.
-    async fn commit_part(
-        &mut self,
-        lane: u16,
-        store: &dyn Store,
-        shared: &Shared,
-    ) -> Option<Reply> {
-        let rest = &self.submission.events[self.outcomes.len()..];
-        let part = rest[..self.part.min(rest.len())].to_vec();
-        match settle::settle(lane, store, part, shared).await {
-            Ok(outcomes) => {
-                let compared = outcomes.iter().flatten().map(|outcome| outcome.compared_bytes);
-                if compared.sum::<usize>() <= MAX_COMPARED_BYTES / 4 {
-                    self.part *= 2;
-                }
-                self.outcomes.extend(outcomes);
-                let is_done = self.outcomes.len() == self.submission.events.len();
-                is_done.then(|| Ok(std::mem::take(&mut self.outcomes)))
-            }
-            Err(Failure::TooMuch { .. }) => {
-                self.part = 1;
-                None
-            }
-            Err(Failure::Error(error)) => Some(Err(error)),
+    /// Takes the outcomes of a part, and answers the submissions that it completes. The next part is larger
+    /// unless it might be too much.
+    fn settled(&mut self, outcomes: Vec<Option<Outcome>>) {
+        let compared = outcomes.iter().flatten().map(|outcome| outcome.compared_bytes);
+        if compared.sum::<usize>() <= MAX_COMPARED_BYTES / 4 {
+            self.part = (self.part * 2).min(MAX_BATCH_EVENTS);
         }
+        let mut outcomes = outcomes.into_iter();
+        while let Some(first) = self.waiting.front_mut() {
+            let missing = first.submission.events.len() - first.outcomes.len();
+            first.outcomes.extend(outcomes.by_ref().take(missing));
+            if first.outcomes.len() < first.submission.events.len() {
+                break;
+            }
+            let complete = std::mem::take(&mut first.outcomes);
+            self.answer_first(Ok(complete));
+        }
+    }
+
+    fn answer_first(&mut self, reply: Reply) {
+        if let Some(Waiting { submission, outcomes }) = self.waiting.pop_front() {
+            submission.charge(&outcomes);
+            submission.answer(reply);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{EventKey, Name, Payload, Timestamp, Verdict},
+        ingest::submission,
+    };
+
+    fn events(count: usize) -> Vec<NewEvent> {
+        let name = |text: String| Name::new("name", text).expect("valid");
+        let event = |n: usize| NewEvent {
+            key: EventKey { topic: name("t".to_owned()), event_id: name(n.to_string()) },
+            timestamp: None,
+            source: name("s".to_owned()),
+            payload: Payload::default(),
+        };
+        (0..count).map(event).collect()
+    }
+
+    /// Outcomes of events that were each compared with so many bytes.
+    fn outcomes(count: usize, compared_bytes: usize) -> Vec<Option<Outcome>> {
+        let first_received_at = Timestamp::from_micros(0).expect("valid");
+        let verdict = Verdict::Duplicate;
+        vec![Some(Outcome { verdict, first_received_at, compared_bytes }); count]
+    }
+
+    #[test]
+    fn parts_grow_while_they_are_cheap_and_take_whole_submissions() {
+        let mut costly = Costly::default();
+        let mut answers = Vec::new();
+        for count in [3, 1, 1, 1, 20] {
+            let (submission, answer) = submission(events(count), 1);
+            costly.set_aside(submission);
+            answers.push(answer);
+        }
+        let mut caller = costly.0.pop_front().expect("one caller");
+        assert!(costly.is_empty());
+        let mut step = |compared_bytes| {
+            let (submissions, part) = caller.next_part();
+            caller.settled(outcomes(part.len(), compared_bytes));
+            let answered = answers.iter_mut().filter_map(|answer| answer.try_recv().ok());
+            (
+                submissions,
+                part.len(),
+                answered.map(|reply| reply.expect("stored").len()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(step(MAX_COMPARED_BYTES), (1, 1, vec![]));
+        assert_eq!(step(0), (1, 1, vec![]));
+        // The last one of the first submission, and a whole one.
+        assert_eq!(step(0), (2, 2, vec![3, 1]));
+        assert_eq!(step(0), (2, 2, vec![1, 1]));
+        assert_eq!(step(0), (1, 8, vec![]));
+        assert_eq!(step(0), (1, 12, vec![20]));
+        assert!(caller.waiting.is_empty());
     }
 }

@@ -2,13 +2,13 @@
 //! everyone who waits for it, and begins again. The submissions of callers that repeat too much for one
 //! batch are set aside and committed in parts, one between two batches of others.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::mpsc;
 use tracing::{Instrument, info_span};
 
 use super::{Shared, Submission, batch::Gathering, costly::Costly, settle};
-use crate::{store::Store, trace};
+use crate::{access::CallerKey, store::Store, trace};
 
 /// Works until the queue is closed and empty.
 pub(super) async fn run(
@@ -74,20 +74,15 @@ async fn commit(
         submissions.iter().for_each(|submission| _ = span.follows_from(&submission.span));
         let settled = settle::settle(lane, store, events, shared).instrument(span).await;
         let mut outcomes = match settled {
-            Err(settle::Failure::TooMuch { mut events, most }) => {
-                let mut caller = None;
-                let mut passed = 0;
-                for (submission, size) in submissions.iter_mut().zip(sizes) {
-                    let behind = events.split_off(size);
+            Err(settle::Failure::TooMuch { mut events, excess }) => {
+                for (submission, size) in submissions.iter_mut().zip(&sizes) {
+                    let behind = events.split_off(*size);
                     submission.events = std::mem::replace(&mut events, behind);
-                    if (passed..passed + size).contains(&most) {
-                        caller = Some(submission.account.caller().clone());
-                    }
-                    passed += size;
                 }
-                let is_aside =
-                    |submission: &Submission| Some(submission.account.caller()) == caller.as_ref();
-                let (aside, others): (Vec<_>, Vec<_>) = submissions.into_iter().partition(is_aside);
+                let caller = costliest(&submissions, &excess);
+                let (aside, others): (Vec<_>, Vec<_>) = submissions
+                    .into_iter()
+                    .partition(|submission| Some(submission.account.caller()) == caller.as_ref());
                 aside.into_iter().for_each(|submission| costly.set_aside(submission));
                 submissions = others;
                 continue;
@@ -103,4 +98,18 @@ async fn commit(
         }
         return;
     }
+}
+
+/// The caller whose events are compared with the most. Their indexes count over all submissions.
+fn costliest(submissions: &[Submission], excess: &[(usize, usize)]) -> Option<CallerKey> {
+    let callers: Vec<&CallerKey> = submissions
+        .iter()
+        .flat_map(|submission| submission.events.iter().map(|_| submission.account.caller()))
+        .collect();
+    let mut by_caller: HashMap<&CallerKey, usize> = HashMap::new();
+    for &(index, bytes) in excess {
+        *by_caller.entry(callers[index]).or_default() += bytes;
+    }
+    let (caller, _) = by_caller.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    Some(caller.clone())
 }

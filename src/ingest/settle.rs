@@ -21,9 +21,9 @@ use crate::{
 /// Why events were not committed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// They repeat too much for one batch; nothing was done. Several, and all of them, with the index of
-    /// the one that costs most.
-    TooMuch { events: Vec<NewEvent>, most: usize },
+    /// They repeat too much for one batch; nothing was done. Several, and all of them, with the bytes of
+    /// stored payloads that some of them would be compared with, by index.
+    TooMuch { events: Vec<NewEvent>, excess: Vec<(usize, usize)> },
     /// See there.
     Error(Error),
 }
@@ -44,10 +44,10 @@ pub(super) async fn settle(
     let mut settling = Settling { lane, store, shared, fault_tries: FAULT_TRIES, faulty: 0 };
     let batch = settling.batch(events);
     match settling.commit(&batch).await {
-        Err(store::Error::TooMuch { most }) if batch.events.len() > 1 => {
+        Err(store::Error::TooMuch { excess }) if batch.events.len() > 1 => {
             let events = Arc::try_unwrap(batch).map(|batch| batch.events);
             let events = events.unwrap_or_else(|shared| shared.events.clone());
-            Err(Failure::TooMuch { events, most })
+            Err(Failure::TooMuch { events, excess })
         }
         committed => settling.judge(&batch, committed).await,
     }

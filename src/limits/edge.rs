@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{MAX_MESSAGE_BYTES, MAX_REQUEST_EVENTS};
+use super::{
+    EVENT_ENVELOPE_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_REQUEST_EVENTS,
+};
 
 /// How long a call may take until its answer begins. It must never hide what a publish is told once the
 /// store was away for too long, which takes [`super::COMMIT_RETRY`] and the try that began last.
@@ -54,13 +56,24 @@ pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// its own: so much of each call may wait inside of the connection, and [`CALLS`] bounds how many there are.
 pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
 
-/// Bytes of larger answers that their callers have not taken yet, over all connections; beyond it calls are
-/// refused. Enough for 65 of the largest at a time.
-pub const ANSWER_BYTES: usize = 256 << 20;
+/// Bytes of answers to listings and look-ups that are read from the store or that their callers have not
+/// taken yet, over all connections; beyond it they are refused before anything is read. Enough for 40 of
+/// the largest at a time.
+pub const LISTING_BYTES: usize = 192 << 20;
 
-/// How long a listing or look-up waits for its part of [`ANSWER_BYTES`] before it is read from the store.
-/// Those that are being read end in a moment; what is longer in the way are answers that are not taken.
+/// Bytes of [`LISTING_BYTES`] that an answer takes until its size is known: a page in JSON, where names may
+/// take twice as much.
+pub const LISTING_RESERVED_BYTES: usize =
+    MAX_PAGE_BYTES + 2 * MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES;
+
+/// How long a listing or look-up waits for that. Those that are being read end in a moment, unless the store
+/// is slow; what is longer in the way are answers that are not taken.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Bytes of other larger answers that their callers have not taken yet, over all connections; beyond it calls
+/// are refused. They have a bound of their own because publishes are among them, which are refused after
+/// their events were stored: no listing may cause that.
+pub const ANSWER_BYTES: usize = 64 << 20;
 
 /// How long a caller may take for a larger answer, after which it is thrown away: the largest one goes
 /// over 0.6 Mbit/s.

@@ -105,11 +105,11 @@ impl Full {
     pub fn answers(self) -> &'static str {
         match self {
             Self::Share => {
-                "this caller has not read the large answers to its earlier calls, and they use its \
-                 share, which is half of all; read them, or try again later"
+                "the large answers that this caller waits for or has not read use its share, which is \
+                 half of all; read them, or try again later"
             }
             Self::All => {
-                "too many large answers wait for their callers to read them; try again later"
+                "too many large answers are in progress or not read by their callers; try again later"
             }
         }
     }

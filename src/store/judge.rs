@@ -22,8 +22,8 @@ pub(super) struct Judgement<'a> {
     verdicts: Vec<(Verdict, Option<Found>)>,
     /// Bytes of stored payloads beyond what was sent with the same keys.
     compared: usize,
-    /// The most of that for one key, and its first event.
-    most: (usize, usize),
+    /// The same by event, the first one of each key.
+    excess: Vec<(usize, usize)>,
 }
 
 /// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
@@ -78,7 +78,7 @@ impl<'a> Judgement<'a> {
             }
         }
         let by_key = places.into_iter().map(|place| place.index).collect();
-        Self { batch, by_key, verdicts, compared: 0, most: (0, 0) }
+        Self { batch, by_key, verdicts, compared: 0, excess: Vec::new() }
     }
 
     /// Places in [`Self::by_key`] of the first event of each key that counts as new.
@@ -158,10 +158,12 @@ impl<'a> Judgement<'a> {
     fn add_excess(&mut self, same: Range<usize>, original: &Original) -> Result<usize, Error> {
         let first = self.by_key[same.start];
         let excess = original.payload.len().saturating_sub(self.sent(same));
-        self.compared += excess;
-        self.most = self.most.max((excess, first));
+        if excess > 0 {
+            self.compared += excess;
+            self.excess.push((first, excess));
+        }
         match self.compared > MAX_COMPARED_BYTES {
-            true => Err(Error::TooMuch { most: self.most.1 }),
+            true => Err(Error::TooMuch { excess: std::mem::take(&mut self.excess) }),
             false => Ok(excess),
         }
     }

@@ -33,6 +33,7 @@ pub use verify::verify;
 mod columns;
 mod durability;
 mod lane;
+mod look;
 mod open;
 mod read;
 mod reply;
@@ -203,6 +204,25 @@ fn write_error(error: tokio_postgres::Error) -> Error {
         (Some(Severity::Error), _) => Error::Fault(error.into()),
         _ => Error::Unknown(error.into()),
     }
+}
+
+/// What an error before anything was written says: nothing was done.
+fn certain(error: tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(reply)
+            if reply.parsed_severity() == Some(Severity::Error) && !is_passing(reply.code()) =>
+        {
+            Error::Fault(error.into())
+        }
+        // A row that was received and cannot be decoded.
+        None if !error.is_closed() && !is_of_connection(&error) => Error::Fault(error.into()),
+        _ => Error::Unavailable(error.into()),
+    }
+}
+
+/// Whether the cause of an error that is no reply lies in the connection.
+fn is_of_connection(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_none_or(|cause| cause.is::<std::io::Error>())
 }
 
 /// Whether an error is about the connection, the transaction, locks, resources or a server that stops or

@@ -179,3 +179,30 @@ async fn a_server_without_room_for_sessions_is_waited_for() {
 
     starting.await.expect("started");
 }
+
+/// Sessions end while they look for originals that are too many for one batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_end_while_a_look_is_cancelled_are_replaced() {
+    const LARGE: usize = 12;
+    let server = TestServer::start(Backend::Postgres).await;
+    let mut client = server.client().await;
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
+    for n in 0..LARGE {
+        publish(&mut client, vec![event_with("t", &n.to_string(), &large)]).await;
+    }
+    let asking = connect(&server.database.url_text()).await;
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for _ in 0..4 {
+        let repeats = || (0..LARGE).map(|n| event("t", &n.to_string())).collect();
+        let waiting: Vec<_> = (0..4).map(|_| publishing(client.clone(), repeats())).collect();
+        while !waiting.iter().any(tokio::task::JoinHandle::is_finished) {
+            asking.query_one(end, &[]).await.expect("ended");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        for verdicts in waiting {
+            assert_eq!(verdicts.await.expect("an answer"), [Conflict; LARGE]);
+        }
+    }
+    assert_eq!(verdicts(&mut client, vec![event("t", "new")]).await, [Accepted]);
+}

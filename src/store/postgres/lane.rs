@@ -10,32 +10,24 @@
 //! because that one too needs the lane's row, and if it is still to come, the ledger's key will
 //! refuse it.
 
-use std::{
-    ops::Range,
-    panic::resume_unwind,
-    pin::{Pin, pin},
-};
+use std::pin::{Pin, pin};
 
 use postgres_types::ToSql;
 use time::OffsetDateTime;
-use tokio::task::JoinError;
-use tokio_postgres::{
-    Row, RowStream, Statement,
-    error::{Severity, SqlState},
-};
-use tokio_stream::StreamExt;
+use tokio::time::timeout;
+use tokio_postgres::{RowStream, Statement, error::SqlState};
 use uuid::Uuid;
 
 use super::{
-    Batch, Error, Judgement, Original,
+    Batch, Error, Judgement, certain,
     columns::{Rows, Tallies},
-    is_passing,
+    look::{Applied, LOOK, find, is_cancelled},
     session::{ConnectError, Session, Target},
     write_error,
 };
 use crate::{
     event::{Outcome, Timestamp},
-    limits::{FUTURE_TOLERANCE, INLINE_COMPARED_BYTES},
+    limits::{CANCEL_TIMEOUT, FUTURE_TOLERANCE},
     store::identity::other_store,
 };
 
@@ -90,12 +82,6 @@ const LEDGER: &str = "SELECT first_seq, events, committed_at FROM batch_ledger W
 
 /// Changes nothing, and is in the log behind everything that can be seen.
 const TOUCH: &str = "UPDATE batch_ledger SET committed_at = committed_at WHERE batch_id = $1";
-
-/// Finds what is stored under some keys, with the number of each in the arrays, from 1.
-const LOOK: &str = "
-    SELECT k.number, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, number)
-    JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id";
 
 /// One lane's way to the database.
 #[derive(Debug)]
@@ -259,17 +245,14 @@ impl Prepared {
 
     /// Ends a look before its last row, which may be far away, and rolls back. Fails if the session must be
     /// left behind.
-    async fn stop(&self, mut rows: Pin<&mut RowStream>) -> bool {
-        let mut last = None;
-        if self.session.cancel().await {
-            while let Some(row) = rows.next().await {
-                last = row.err();
-            }
-        }
-        // Unless it hit the look, the request to cancel may still be on its way to a later statement.
-        let is_cancelled =
-            last.is_some_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED));
-        is_cancelled && self.session.batch_execute("ROLLBACK").await.is_ok()
+    async fn stop(&self, rows: Pin<&mut RowStream>) -> bool {
+        let stopping = async {
+            self.session.cancel().await
+                // Unless it hit the look, the request to cancel may still be on its way to a later statement.
+                && is_cancelled(rows).await
+                && self.session.batch_execute("ROLLBACK").await.is_ok()
+        };
+        timeout(CANCEL_TIMEOUT, stopping).await.unwrap_or(false)
     }
 
     /// Nothing if the store is another one.
@@ -317,86 +300,5 @@ fn unchecked(sql: &str) -> String {
             "gen_random_uuid() <> $",
         ),
         false => sql.to_owned(),
-    }
-}
-
-/// Nothing is written before the look, so errors up to there are certain.
-fn certain(error: tokio_postgres::Error) -> Error {
-    match error.as_db_error() {
-        Some(reply)
-            if reply.parsed_severity() == Some(Severity::Error) && !is_passing(reply.code()) =>
-        {
-            Error::Fault(error.into())
-        }
-        // A row that was received and cannot be decoded.
-        None if !error.is_closed() && !is_of_connection(&error) => Error::Fault(error.into()),
-        _ => Error::Unavailable(error.into()),
-    }
-}
-
-/// Whether the cause of an error that is no reply lies in the connection.
-fn is_of_connection(error: &tokio_postgres::Error) -> bool {
-    std::error::Error::source(error).is_none_or(|cause| cause.is::<std::io::Error>())
-}
-
-/// Judges the new events at `places` by the rows that were found for them, one row in memory at a
-/// time: originals may be far larger than what was sent.
-async fn find(
-    mut rows: Pin<&mut RowStream>,
-    places: &[usize],
-    applied: Option<&Applied>,
-    judgement: &mut Judgement<'_>,
-) -> Result<(), Error> {
-    while let Some(row) = rows.next().await.transpose().map_err(certain)? {
-        let (number, seq, original) = original(&row).map_err(certain)?;
-        if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
-            let place = places[number as usize - 1];
-            if judgement.compared_bytes(place, &original) <= INLINE_COMPARED_BYTES {
-                judgement.judge(place, &original)?;
-                continue;
-            }
-            let repeated = judgement.repeated(place, original)?;
-            judgement.found(on_another_thread(move || repeated.verdicts()).await?);
-        }
-    }
-    Ok(())
-}
-
-/// Compares payloads that would keep a worker of the runtime for too long. Whoever drops this leaves a
-/// thread behind that compares to its end and changes nothing.
-async fn on_another_thread<T: Send + 'static>(
-    compare: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(compare).await.map_err(JoinError::try_into_panic) {
-        Ok(compared) => Ok(compared),
-        Err(Ok(panic)) => resume_unwind(panic),
-        Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),
-    }
-}
-
-/// What was found for the key with a number, and its own number in the lane.
-fn original(row: &Row) -> Result<(i64, i64, Original), tokio_postgres::Error> {
-    let original = Original {
-        timestamp: row.try_get::<_, Option<OffsetDateTime>>(2)?.map(Into::into),
-        source: row.try_get(3)?,
-        payload: row.try_get(4)?,
-        received_at: row.try_get::<_, OffsetDateTime>(5)?.into(),
-    };
-    Ok((row.try_get(0)?, row.try_get(1)?, original))
-}
-
-/// What an earlier try of a batch did.
-struct Applied {
-    /// The numbers of the events that it stored.
-    seqs: Range<i64>,
-    received_at: Timestamp,
-}
-
-impl Applied {
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        let first: i64 = row.try_get(0)?;
-        let events: i64 = row.try_get(1)?;
-        let received_at = row.try_get::<_, OffsetDateTime>(2)?.into();
-        Ok(Self { seqs: first..first + events, received_at })
     }
 }

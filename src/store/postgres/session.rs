@@ -158,9 +158,7 @@ pub(super) struct Session {
 impl Session {
     /// Asks the server to end the statement that it works on. Whether it got that far.
     pub(super) async fn cancel(&self) -> bool {
-        let cancelling = self.client.cancel_token();
-        let cancelling = cancelling.cancel_query(self.tls.clone());
-        timeout(CONNECT_TIMEOUT, cancelling).await.is_ok_and(|cancelled| cancelled.is_ok())
+        self.client.cancel_token().cancel_query(self.tls.clone()).await.is_ok()
     }
 }
 

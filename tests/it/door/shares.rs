@@ -9,7 +9,7 @@ use std::{
 use event_aggregator::{
     grpc,
     limits::{
-        ANSWER_BYTES, CALLER_SHARE, CALLS, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
+        CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
         QUEUE_BYTES, READING_BYTES, READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES,
         STREAM_IDLE_TIMEOUT, SUBSCRIBERS, WATCHES,
     },
@@ -209,7 +209,7 @@ async fn answers_of_one_identity_leave_room_to_others() {
         ..ListEventsRequest::default()
     };
     let mut unread = Connection::open_without_window(guarded.server.address).await;
-    for n in 0..ANSWER_BYTES / MAX_PAGE_BYTES * 2 {
+    for n in 0..LISTING_BYTES / MAX_PAGE_BYTES * 2 {
         let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
         unread.send(&[begin_as("reader", "ListEvents", stream(n)), request].concat()).await;
     }

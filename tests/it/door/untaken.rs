@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use event_aggregator::{
     limits::{
-        ANSWER_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
+        LISTING_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
         STREAM_REQUESTS_IN_FLIGHT,
     },
     proto::v1::{
@@ -40,7 +40,7 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
         ..ListEventsRequest::default()
     };
     let mut greedy = Connection::open_without_window(server.address).await;
-    let calls = ANSWER_BYTES / MAX_PAGE_BYTES + 10;
+    let calls = LISTING_BYTES / MAX_PAGE_BYTES + 10;
     for n in 0..calls {
         let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
         greedy.send(&[begin("ListEvents", stream(n), 0), request].concat()).await;
