@@ -10,8 +10,8 @@ use event_aggregator::{
     grpc,
     limits::{
         CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
-        QUEUE_BYTES, READING_BYTES, READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES,
-        STREAM_IDLE_TIMEOUT, SUBSCRIBERS, WATCHES,
+        QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, READING_BYTES, READING_STALL_TIMEOUT, SCANS,
+        SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT, STREAM_REQUESTS_IN_FLIGHT, SUBSCRIBERS, WATCHES,
     },
     metrics::Metrics,
     proto::v1::{
@@ -25,6 +25,7 @@ use event_aggregator::{
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -34,7 +35,9 @@ use tonic_types::StatusExt;
 
 use super::{
     StrangeServer,
-    frames::{Connection, DATA, END_STREAM, HEADERS, begin_as, begin_at, frame, message, stream},
+    frames::{
+        Connection, DATA, END_STREAM, HEADERS, begin, begin_as, begin_at, frame, message, stream,
+    },
     get,
     room::{assert_told_to_wait, begin_calls, connect_from},
 };
@@ -335,18 +338,9 @@ async fn events_of_one_address_leave_room_in_the_queue_to_others() {
     assert_told_to_wait(&refused, "QUEUE_FULL");
     let queued = server.metric("event_aggregator_queue_bytes").await;
     assert!(queued <= (QUEUE_BYTES / CALLER_SHARE) as f64, "{queued}");
-    // Another address.
-    let mut other = connect_from(2, server.address).await;
-    let body = r#"{"topic":"t","event_id":"other","source":"s"}"#;
-    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
-    let length = body.len();
-    let request = format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-    other.write_all(request.as_bytes()).await.expect("sent");
-    until_more(&server, queued).await;
+    let other = publish_from_elsewhere(&server, queued).await;
     server.hang(false);
-    let mut answer = String::new();
-    other.read_to_string(&mut answer).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_published(other).await;
     while let Some(answer) = waiting.join_next().await {
         answer.expect("no panic").expect("an answer");
     }
@@ -358,4 +352,48 @@ async fn until_more(server: &StrangeServer, queued: f64) {
     while server.metric("event_aggregator_queue_bytes").await <= queued {
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Publishes from another address while so many bytes wait in the queue. Returns once it waits, too.
+async fn publish_from_elsewhere(server: &StrangeServer, queued: f64) -> TcpStream {
+    let mut other = connect_from(2, server.address).await;
+    let body = r#"{"topic":"t","event_id":"other","source":"s"}"#;
+    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    let length = body.len();
+    let request = format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    other.write_all(request.as_bytes()).await.expect("sent");
+    let mut refusal = [0; 12];
+    tokio::select! {
+        () = until_more(server, queued) => other,
+        _ = other.peek(&mut refusal) => panic!("answered: {}", String::from_utf8_lossy(&refusal)),
+    }
+}
+
+async fn assert_published(mut connection: TcpStream) {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_of_one_address_leave_room_in_a_lane_to_others() {
+    const STREAMS: usize = 100;
+    let server = StrangeServer::start().await;
+    server.hang(true);
+    let mut small = Connection::open(server.address).await;
+    small.acknowledge().await;
+    for n in 0..STREAMS {
+        small.send(&begin("PublishStream", stream(n), 0)).await;
+        for id in 0..STREAM_REQUESTS_IN_FLIGHT {
+            let events = vec![event("t", &format!("{n}-{id}"))];
+            let request = PublishStreamRequest { events, request_id: String::new() };
+            small.send(&message(stream(n), &request.encode_to_vec(), 0)).await;
+        }
+    }
+    let least = (STREAMS * STREAM_REQUESTS_IN_FLIGHT * QUEUED_EVENT_OVERHEAD) as f64;
+    until_more(&server, least).await;
+    let queued = server.metric("event_aggregator_queue_bytes").await;
+    let other = publish_from_elsewhere(&server, queued).await;
+    server.hang(false);
+    assert_published(other).await;
 }
