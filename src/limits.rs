@@ -312,7 +312,8 @@ const _: () = {
     assert!(MAX_MESSAGE_BYTES <= READING_BYTES / CALLER_SHARE);
     assert!(MAX_RESPONSE_BYTES <= LISTING_RESERVED_BYTES);
     assert!(LISTING_RESERVED_BYTES <= LISTING_BYTES / CALLER_SHARE);
-    assert!(LISTING_BYTES < u32::MAX as usize && ANSWER_BYTES < u32::MAX as usize);
+    assert!(LISTING_BYTES < u32::MAX as usize);
+    assert!(ANSWER_BYTES < u32::MAX as usize);
     assert!(
         MAX_LANES * (MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD)
             <= SUBSCRIPTION_BYTES / CALLER_SHARE
