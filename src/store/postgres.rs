@@ -100,7 +100,8 @@ impl Reader {
         Self { connection: Some(connection) }
     }
 
-    /// Reads, and asks along with it whose tables these are.
+    /// Reads, and asks before and after it whose tables these are: names lead to another schema from one
+    /// moment to the next, also within a statement that calls a function.
     async fn run<T>(
         mut self,
         identity: &Identity,
@@ -109,12 +110,17 @@ impl Reader {
         let Some(connection) = &self.connection else {
             return Err(Error::Unavailable("the connection is gone".into()));
         };
-        let both = async { tokio::join!(biased; read::store_id(connection), read(connection)) };
-        let both = tokio::time::timeout(READ_TIMEOUT, both).await;
-        let (found, result) = both.map_err(|late| Error::Timeout(late.into()))?;
+        let reading = async {
+            let (before, result) =
+                tokio::join!(biased; read::store_id(connection), read(connection));
+            (before, result, read::store_id(connection).await)
+        };
+        let reading = tokio::time::timeout(READ_TIMEOUT, reading).await;
+        let (before, result, after) = reading.map_err(|late| Error::Timeout(late.into()))?;
         // Done, so it goes back to the pool.
         self.connection = None;
-        identity.check(found.map_err(read_error)?)?;
+        identity.check(before.map_err(read_error)?)?;
+        identity.check(after.map_err(read_error)?)?;
         result.map_err(read_error)
     }
 }

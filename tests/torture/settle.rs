@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
+use event_aggregator::limits::READ_CONNECTIONS;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -23,8 +24,9 @@ use crate::{
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// Files and connections that a process may have open in the end beyond those that it had when it
-/// was ready: sessions that reads and lanes keep, and somebody who is asking.
-const KEPT_FILES: usize = 20;
+/// was ready: sessions that reads and lanes keep, and connections of those who are asking. On SQLite
+/// readers keep two files each.
+const KEPT_FILES: usize = 2 * READ_CONNECTIONS + 8;
 
 /// Memory that a process may ever have taken, in KiB.
 const MEMORY: u64 = 512 << 10;

@@ -1,6 +1,10 @@
 //! Schemas and databases of PostgreSQL that hide, replace or lose the tables.
 
-use event_aggregator::{config::Database, proto::v1::PublishStatus::*};
+use event_aggregator::{
+    config::Database,
+    proto::v1::{GetStatsRequest, PublishStatus::*},
+};
+use tonic::Code;
 
 use super::*;
 use crate::{postgres_server::Server, process::fails};
@@ -173,4 +177,29 @@ async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
     database.execute(&format!("BEGIN; {} COMMIT", moved("kept", "store"))).await;
     assert_eq!(waiting.await.expect("an answer"), [Accepted]);
     service.wait_until_ready(true).await;
+}
+
+/// A read waits for a lock, and finds other tables under its names once it has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_swapped_beneath_a_read_are_noticed() {
+    let (_server, database, url) = owned().await;
+    database
+        .execute("CREATE SCHEMA store AUTHORIZATION app; CREATE SCHEMA other AUTHORIZATION app")
+        .await;
+    drop(Service::start(&in_schema(&url, "other")));
+    let service = Logged::start(&database, &in_schema(&url, "store"), "service.log");
+    let mut client = service.client().await;
+    assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);
+    let swapping = connect(&database.url_text()).await;
+    let lock = "BEGIN; LOCK TABLE store.audit_stats IN ACCESS EXCLUSIVE MODE";
+    swapping.batch_execute(lock).await.expect("locked");
+    let mut caller = client.clone();
+    let reading = tokio::spawn(async move { caller.get_stats(GetStatsRequest::default()).await });
+    let blocked = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while database.number(blocked).await == 0 {}
+    let swap = "ALTER SCHEMA store RENAME TO away; ALTER SCHEMA other RENAME TO store; COMMIT";
+    swapping.batch_execute(swap).await.expect("swapped");
+    let refused = reading.await.expect("no panic").expect_err("they are of another store");
+    assert_eq!(refused.code(), Code::Unavailable);
 }

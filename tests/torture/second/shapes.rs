@@ -190,7 +190,11 @@ impl Shape {
                         text.push_str(":\"not\",");
                     }
                     space(text, rng);
-                    write_word(name, text, rng);
+                    match members.len() {
+                        // Escapes would make a large one larger than a payload may be.
+                        300.. => text.push_str(&format!("\"{name}\"")),
+                        _ => write_word(name, text, rng),
+                    }
                     space(text, rng);
                     text.push(':');
                     value.write_to(text, spaces && members.len() < 300, rng);
