@@ -77,9 +77,10 @@ impl PostgresStore {
 
     async fn read<T>(
         &self,
+        statements: Statements,
         read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
-        self.identity.logged(run(&self.readers, &self.identity, read).await)
+        self.identity.logged(run(&self.readers, &self.identity, statements, read).await)
     }
 }
 
@@ -88,6 +89,13 @@ impl PostgresStore {
 /// longer than they do.
 const LANE_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
                             -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
+/// How many statements a read takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statements {
+    One,
+    Several,
+}
 
 /// A connection that is given up, with what it is doing, if a read is abandoned half-way: the next
 /// one who borrowed it would have to wait for that.
@@ -105,15 +113,25 @@ impl Reader {
     async fn run<T>(
         mut self,
         identity: &Identity,
+        statements: Statements,
         read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
         let Some(connection) = &self.connection else {
             return Err(Error::Unavailable("the connection is gone".into()));
         };
         let reading = async {
-            let (before, result) =
-                tokio::join!(biased; read::store_id(connection), read(connection));
-            (before, result, read::store_id(connection).await)
+            // Sent in one go, and carried out in this order if the read is one statement that is prepared.
+            let prepared = connection.statement_cache.size();
+            let (before, result, mut after) = tokio::join!(
+                biased;
+                read::store_id(connection),
+                read(connection),
+                read::store_id(connection),
+            );
+            if statements == Statements::Several || connection.statement_cache.size() != prepared {
+                after = read::store_id(connection).await;
+            }
+            (before, result, after)
         };
         let reading = tokio::time::timeout(READ_TIMEOUT, reading).await;
         let (before, result, after) = reading.map_err(|late| Error::Timeout(late.into()))?;
@@ -129,11 +147,12 @@ impl Reader {
 async fn run<T>(
     pool: &Pool,
     identity: &Identity,
+    statements: Statements,
     read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
 ) -> Result<T, Error> {
     let connection = pool.get().await.map(Reader::new);
     let read = match connection {
-        Ok(reader) => reader.run(identity, read).await,
+        Ok(reader) => reader.run(identity, statements, read).await,
         Err(error) => Err(Error::Unavailable(error.into())),
     };
     read.map_err(without_tables)
@@ -187,7 +206,7 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
             true => (values.0, 1, values.2),
             false => values,
         };
-        let pruned = run(&pool, &identity, async |pruner| {
+        let pruned = run(&pool, &identity, Statements::Several, async |pruner| {
             pruner.execute(PRUNE, &[&values.0, &values.1, &values.2]).await
         });
         if let Err(error) = identity.logged(pruned.await)
@@ -311,33 +330,35 @@ impl Store for PostgresStore {
 
     async fn list(&self, query: ListQuery) -> Result<Page, Error> {
         let lanes = self.lanes();
-        self.read(async |reader| read::list(reader, lanes, &query).await).await
+        self.read(Statements::Several, async |reader| read::list(reader, lanes, &query).await).await
     }
 
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error> {
-        self.read(async |reader| read::get(reader, &keys, max_bytes).await).await
+        self.read(Statements::Several, async |reader| read::get(reader, &keys, max_bytes).await)
+            .await
     }
 
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
         let topic = topic.as_deref();
-        self.read(async |reader| read::stats(reader, topic, max_topics).await).await
+        self.read(Statements::One, async |reader| read::stats(reader, topic, max_topics).await)
+            .await
     }
 
     async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
-        self.read(async |reader| read::heads(reader, &at).await).await
+        self.read(Statements::One, async |reader| read::heads(reader, &at).await).await
     }
 
     async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
-        self.read(async |reader| read::read(reader, &query).await).await
+        self.read(Statements::One, async |reader| read::read(reader, &query).await).await
     }
 
     async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
-        self.read(async |reader| read::positions_at(reader, place).await).await
+        self.read(Statements::One, async |reader| read::positions_at(reader, place).await).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
         let was_wrong = self.identity.is_wrong();
-        let answer = run(&self.prober, &self.identity, async |_| Ok(()));
+        let answer = run(&self.prober, &self.identity, Statements::One, async |_| Ok(()));
         let answer = tokio::time::timeout(PING_TIMEOUT, answer).await;
         let answer = answer.unwrap_or_else(|late| Err(Error::Unavailable(late.into())));
         self.identity.confirmed(was_wrong, answer)
