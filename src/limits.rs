@@ -152,8 +152,8 @@ pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the database works on one statement.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long it may take to end a look for originals before its last row. After that the session is given
-/// up, which takes longer than this on the same machine and less elsewhere.
+/// How long it may take to end a look for originals before its last row, which is a new connection and a
+/// few rows away. After that the session is given up and replaced, which always works.
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a statement waits for a lock in the database. Lanes hold theirs for one commit.
