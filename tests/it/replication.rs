@@ -19,20 +19,44 @@ fn publishing(mut client: Client, events: Vec<Event>) -> JoinHandle<Vec<PublishS
     tokio::spawn(async move { verdicts(&mut client, events).await })
 }
 
-/// The process that waits for the standby, when it is not one of `others`. The answer waits for it, too.
+/// A process that waits for the standby and is not one of `others`.
+async fn waiting_now(asking: &tokio_postgres::Client, others: &[i32]) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event = 'SyncRep' AND pid <> ALL($1)";
+    let row = asking.query_opt(sql, &[&others]).await.expect("activity");
+    row.map(|row| row.get(0))
+}
+
+/// The same, when there is one. The answer waits for it, too.
 async fn waiting(
     database: &TestDatabase,
     others: &[i32],
-    answer: &JoinHandle<Vec<PublishStatus>>,
+    answer: &mut JoinHandle<Vec<PublishStatus>>,
 ) -> i32 {
     let asking = connect(&database.url_text()).await;
-    let sql = "SELECT pid FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event = 'SyncRep' AND pid <> ALL($1)";
     loop {
-        if let Some(row) = asking.query_opt(sql, &[&others]).await.expect("activity") {
-            return row.get(0);
+        if let Some(pid) = waiting_now(&asking, others).await {
+            return pid;
         }
-        assert!(!answer.is_finished(), "nobody waits for the standby");
+        if answer.is_finished() {
+            panic!("nobody waits for the standby: {:?}", answer.await);
+        }
+    }
+}
+
+/// Commits until a commit waits for the standby: the server takes notice of the setting some time after the
+/// session that set it. Returns the process, which goes on waiting.
+async fn until_commits_wait(database: &TestDatabase) -> i32 {
+    let asking = connect(&database.url_text()).await;
+    let committing = connect(&database.url_text()).await;
+    tokio::spawn(async move {
+        let commit = "SELECT pg_logical_emit_message(true, 'test', '')";
+        while committing.execute(commit, &[]).await.is_ok() {}
+    });
+    loop {
+        if let Some(pid) = waiting_now(&asking, &[]).await {
+            return pid;
+        }
     }
 }
 
@@ -45,23 +69,24 @@ async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
     let admin = connect(&server.database.url_text()).await;
 
     database_server.set("synchronous_standby_names = 'ghost'").await;
+    let probe = until_commits_wait(&server.database).await;
     let events = vec![event("t", "new"), event("t", "before"), event("t", "new")];
-    let answer = publishing(client.clone(), events);
+    let mut answer = publishing(client.clone(), events);
     // Its process is ended: the commit is on this server and nowhere else.
-    let ended = waiting(&server.database, &[], &answer).await;
+    let ended = waiting(&server.database, &[probe], &mut answer).await;
     admin.execute("SELECT pg_terminate_backend($1)", &[&ended]).await.expect("terminate");
     // It is found there, and still waited for. Somebody cancels the wait, which PostgreSQL answers as if
     // the commit was done.
-    let cancelled = waiting(&server.database, &[ended], &answer).await;
+    let cancelled = waiting(&server.database, &[probe, ended], &mut answer).await;
     admin.execute("SELECT pg_cancel_backend($1)", &[&cancelled]).await.expect("cancel");
     // This one is given up after a while, and goes on waiting all the same.
-    let given_up = waiting(&server.database, &[ended, cancelled], &answer).await;
+    let given_up = waiting(&server.database, &[probe, ended, cancelled], &mut answer).await;
     let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND wait_event_type = 'Lock'";
     while server.database.number(blocked).await == 0 {
         assert!(!answer.is_finished(), "nobody waits for what was given up");
     }
-    assert_eq!(waiting(&server.database, &[], &answer).await, given_up);
+    assert_eq!(waiting(&server.database, &[probe], &mut answer).await, given_up);
     assert!(!answer.is_finished());
 
     database_server.set("synchronous_standby_names = ''").await;
