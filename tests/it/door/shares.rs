@@ -36,7 +36,8 @@ use tonic_types::StatusExt;
 use super::{
     StrangeServer,
     frames::{
-        Connection, DATA, END_STREAM, HEADERS, begin, begin_as, begin_at, frame, message, stream,
+        Connection, DATA, END_STREAM, HEADERS, REFLECTION, begin, begin_as, begin_at, frame,
+        message, stream,
     },
     get,
     room::{assert_told_to_wait, begin_calls, connect_from},
@@ -45,7 +46,6 @@ use crate::{access::Guarded, harness::*};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 /// Health in every way in which it is asked for.
 async fn assert_healthy(address: SocketAddr) {
@@ -349,9 +349,7 @@ async fn events_of_one_address_leave_room_in_the_queue_to_others() {
 
 /// Waits until more bytes wait in the queue.
 async fn until_more(server: &StrangeServer, queued: f64) {
-    while server.metric("event_aggregator_queue_bytes").await <= queued {
-        sleep(Duration::from_millis(1)).await;
-    }
+    while server.metric("event_aggregator_queue_bytes").await <= queued {}
 }
 
 /// Publishes from another address while so many bytes wait in the queue. Returns once it waits, too.

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     frames::{
-        ACK, Connection, DATA, END_STREAM, HEADERS, PING, begin, begin_at, frame, message, stream,
+        ACK, Connection, DATA, END_STREAM, HEADERS, PING, REFLECTION, begin, begin_at, frame,
+        message, stream,
     },
     room::until_metric,
 };
@@ -77,7 +78,6 @@ async fn a_body_that_stops_arriving_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_ends_when_nobody_asks_any_more() {
-    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = Connection::open(server.address).await;
     let begun = Instant::now();

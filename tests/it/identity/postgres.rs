@@ -30,6 +30,17 @@ fn in_schema(url: &str, schema: &str) -> String {
     format!("{url}{separator}options=-c%20search_path%3D{schema}")
 }
 
+/// A service on the store in the schema `store`, with another store in the schema `other`.
+async fn beside_another_store() -> (Server, TestDatabase, Logged) {
+    let (server, database, url) = owned().await;
+    database
+        .execute("CREATE SCHEMA store AUTHORIZATION app; CREATE SCHEMA other AUTHORIZATION app")
+        .await;
+    drop(Service::start(&in_schema(&url, "other")));
+    let service = Logged::start(&database, &in_schema(&url, "store"), "service.log");
+    (server, database, service)
+}
+
 fn refused(url: &str, expected: &[&str]) {
     fails(&["serve", "--listen", "127.0.0.1:0", "--database-url", url], 1, expected);
 }
@@ -132,12 +143,7 @@ async fn a_database_that_was_made_anew_takes_nothing_from_the_old_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
-    let (_server, database, url) = owned().await;
-    database
-        .execute("CREATE SCHEMA store AUTHORIZATION app; CREATE SCHEMA other AUTHORIZATION app")
-        .await;
-    drop(Service::start(&in_schema(&url, "other")));
-    let service = Logged::start(&database, &in_schema(&url, "store"), "service.log");
+    let (_server, database, service) = beside_another_store().await;
     let mut client = service.client().await;
     // One that is all new, and one that is judged.
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);
@@ -182,12 +188,7 @@ async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
 /// A read waits for a lock, and finds other tables under its names once it has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_swapped_beneath_a_read_are_noticed() {
-    let (_server, database, url) = owned().await;
-    database
-        .execute("CREATE SCHEMA store AUTHORIZATION app; CREATE SCHEMA other AUTHORIZATION app")
-        .await;
-    drop(Service::start(&in_schema(&url, "other")));
-    let service = Logged::start(&database, &in_schema(&url, "store"), "service.log");
+    let (_server, database, service) = beside_another_store().await;
     let mut client = service.client().await;
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);
     let swapping = connect(&database.url_text()).await;
