@@ -75,6 +75,8 @@ impl ResponseBody {
 
     /// A frame, or the first portion of it.
     fn begin(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        // hyper asks for the first frame before it waits for the window of the call, so what an answer does
+        // not need is given back although its caller takes nothing.
         let reserved = self.load.as_mut().and_then(|(.., reserved)| reserved.take());
         let most = match &self.unsent {
             Some(_) => SUBSCRIPTION_PORTION_BYTES,
