@@ -1,6 +1,6 @@
 //! The seam between the service and its database: a [`Store`] keeps events exactly once and counts
 //! them in the same transaction. Backends live in sibling modules, each with its own SQL and
-//! migrations; what they share is how a batch is judged ([`judge`]).
+//! migrations; what they share is how a batch is judged (`judge`).
 
 use std::{error::Error as StdError, sync::Arc};
 
