@@ -27,7 +27,7 @@ mod token;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It is not known who calls: no token, or none that is known, and no certificate that is.
-    #[error("say who you are: send `authorization: Bearer TOKEN` with a token that is valid here")]
+    #[error("missing or invalid credentials: send `Authorization: Bearer <token>`")]
     Unauthenticated,
     /// Who calls may not do this.
     #[error("{}", describe(*.verb, .topic.as_ref()))]
@@ -39,13 +39,14 @@ pub enum Error {
     },
     /// Nobody needs to say who calls, and the call may come from a page from elsewhere.
     #[error(
-        "this service is for its own machine, and the call names another host: call it by its address or \
-         as localhost, or start it with --access FILE, or with --insecure, which takes any name"
+        "Host is not a local name (DNS-rebinding protection): use localhost or the IP address, or start \
+         the service with --access FILE, or with --insecure to accept any host"
     )]
     Misaddressed,
     /// Who calls may do this, but not so often.
     #[error(
-        "more events came than this identity may send per second; nothing of this request was stored"
+        "rate limit exceeded: too many events per second for this identity; nothing from this request \
+         was stored"
     )]
     TooFast {
         /// When to try again.
@@ -55,8 +56,8 @@ pub enum Error {
 
 fn describe(verb: Verb, topic: Option<&Name>) -> String {
     match topic {
-        Some(topic) => format!("this needs a grant to {verb} the topic {topic}"),
-        None => format!("this needs a grant to {verb} all topics"),
+        Some(topic) => format!("permission denied: no grant to {verb} topic {topic}"),
+        None => format!("permission denied: no grant to {verb} all topics"),
     }
 }
 

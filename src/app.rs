@@ -43,7 +43,7 @@ pub enum Error {
         reason: io::Error,
     },
     /// It would listen where others could use it, and nobody said that they may.
-    #[error("will not listen on {address}: {reason}")]
+    #[error("refusing to listen on {address}: {reason}")]
     Exposed {
         /// The address.
         address: SocketAddr,
@@ -57,22 +57,22 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::OpenError),
     /// The contract built into the program cannot be served.
-    #[error("cannot serve reflection: {0}")]
+    #[error("cannot start gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// Certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
     /// A lane task panicked.
-    #[error(
-        "a fault of the program ended the write path; what was acknowledged is stored; start it anew"
-    )]
+    #[error("a writer task panicked; acknowledged events are stored; restart the service")]
     Broken,
 }
 
 fn listen_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; stop what is using it, or choose another with --listen",
-        _ => "; choose another with --listen",
+        io::ErrorKind::AddrInUse => {
+            "; stop the process that is using it, or choose another address with --listen"
+        }
+        _ => "; choose another address with --listen",
     }
 }
 
@@ -91,7 +91,7 @@ impl App {
         let address = config.listen;
         config.check_exposure().map_err(|reason| Error::Exposed { address, reason })?;
         if config.is_exposed() {
-            warn!("anybody who reaches {address} may use the service or read along: --insecure");
+            warn!("--insecure: {address} is reachable without TLS or without authentication");
         }
         let tls = Tls::start(&config.tls)?;
         let access_file = match &config.access {
@@ -101,7 +101,7 @@ impl App {
         let is_asked_for = config.tls.tls_client_ca.is_some();
         if !is_asked_for && access_file.as_ref().is_some_and(AccessFile::names_certificates) {
             warn!(
-                "the access file names certificates, and nobody shows one without --tls-client-ca"
+                "the access file has certificate identities, but client certificates require --tls-client-ca"
             );
         }
         let failed = |reason| Error::Listen { address, reason };
@@ -169,10 +169,10 @@ impl App {
 
         let stop = async {
             tokio::select! {
-                () = shutdown => info!("stopping"),
+                () = shutdown => info!("shutting down"),
                 () = ingest.broken() => {
                     is_broken = true;
-                    error!("stopping: a part of the write path panicked");
+                    error!("shutting down: a writer task panicked");
                 }
             }
             watching.abort();
@@ -190,7 +190,7 @@ impl App {
         tokio::select! {
             () = door.serve(router, metrics, stop) => (),
             () = too_long => {
-                warn!("calls still in progress after {} s are cut off", DRAIN_TIMEOUT.as_secs());
+                warn!("closing calls still in progress after {} s", DRAIN_TIMEOUT.as_secs());
             }
         }
         let close = async {
@@ -200,7 +200,9 @@ impl App {
         };
         match timeout(FLUSH_TIMEOUT, close).await {
             Ok(()) => info!("stopped"),
-            Err(_) => warn!("stopped without the store; nothing that it owes was acknowledged"),
+            Err(_) => warn!(
+                "shutdown timed out before the queue was flushed; unflushed events were not acknowledged"
+            ),
         }
         if is_broken { Err(Error::Broken) } else { Ok(()) }
     }
@@ -252,7 +254,10 @@ async fn watch(service: Service, health: HealthReporter) {
                 Ok(()) => true,
                 Err(error) => {
                     if was_healthy && !error.is_logged() {
-                        warn!(error = store::chain(&error), "the store does not answer");
+                        warn!(
+                            error = store::chain(&error),
+                            "health check failed: database unavailable"
+                        );
                     }
                     false
                 }

@@ -30,24 +30,24 @@ mod version;
 
 /// What is the same for all commands.
 const AFTER_HELP: &str = "\
-Start with:
+Getting started:
   event-aggregator serve
   event-aggregator publish --simulate 20000
   event-aggregator stats
 
-Results go to standard output, everything else to standard error. Tables are for terminals; into a
-pipe goes JSON, one object a line. -o chooses. NO_COLOR=1 keeps colours out of the log and of help.
-On a terminal, control characters and those that hide or reorder text are shown as \\u{202e}, or as
-\\u202e in JSON.
+Results are written to standard output, everything else to standard error. Results are tables on a
+terminal and NDJSON (one JSON object per line) in a pipe; use -o to choose. NO_COLOR=1 disables
+colors. On a terminal, control characters and characters that hide or reorder text are escaped as
+\\u{202e}, or as \\u202e in JSON.
 
-Exits with
-  0         done
-  1         something went wrong here, or not all is as it should be
-  2         wrong usage
-  130       publish was interrupted with Ctrl-C
-  64 + N    the service answered with the gRPC code N, such as 67 for INVALID_ARGUMENT";
+Exit codes:
+  0         success
+  1         a local error, or a check that failed
+  2         invalid usage
+  130       `publish` was interrupted with Ctrl-C
+  64 + N    the service returned gRPC status code N, such as 67 for INVALID_ARGUMENT";
 
-/// Takes in events that producers may send more than once, and keeps each exactly once.
+/// Exactly-once event store: deduplicates events that producers may send more than once
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -59,31 +59,31 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Serve),
-    /// See it work: a service with made-up events, and nothing to set up
+    /// Run a self-contained demo with simulated events; needs no setup
     Demo(demo::Demo),
-    /// Send events to a service, from a file or made up
+    /// Publish events from a file, or simulated ones
     Publish(publish::Publish),
-    /// Load a service, and measure how fast it answers
+    /// Load-test a service and measure its latency
     Bench(bench::Bench),
     /// List stored events
     List(list::List),
     /// Show one stored event
     Get(get::Get),
-    /// Print events as they are stored, from any place on
+    /// Follow events as they are stored, from any position
     Tail(tail::Tail),
-    /// Show how many events came in, and how many of them were repeated
+    /// Show event counters: received, unique and duplicate
     Stats(stats::ShowStats),
-    /// Compare the counters of a database with its rows: exits with 1 if anything differs
+    /// Check the counters of a database against its events; exits with 1 on any difference
     Verify(verify::Verify),
-    /// Refuse cursors made before a database was restored from a backup, or copied
+    /// Invalidate the cursors of a database that was restored from a backup or copied
     Restored(restored::Restored),
-    /// Ask whether a service works: exits with 0 if it does and 1 if not
+    /// Check the health of a service: exits with 0 if it is serving and 1 if not
     Health(health::Health),
-    /// Make a token, and the entry of the access file that goes with it
+    /// Generate an access token and its access-file entry
     Token(token::Token),
-    /// Show the version of the program, and of the contract it speaks
+    /// Show the version of the program and of its API
     Version(version::Version),
-    /// Print what makes a shell complete the names of commands and flags
+    /// Print a shell completion script
     Completions {
         /// The shell
         #[arg(value_enum)]
@@ -136,11 +136,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// How results are printed: for people, or for programs as one JSON document or one object a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people
+    /// Tables for people
     Table,
     /// One JSON document
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
 }
 
@@ -172,7 +172,7 @@ fn print_with(escape: Escape, text: &str) -> anyhow::Result<()> {
 fn part(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
-        _ => Err("must be a number from 0 to 1".to_owned()),
+        _ => Err("must be a number between 0 and 1".to_owned()),
     }
 }
 

@@ -36,17 +36,16 @@ pub struct Config {
     #[command(flatten)]
     pub tls: TlsArgs,
 
-    /// File that says who may do what, by token or certificate; `token` makes its entries. Read
-    /// again when it changes [default: everybody may do everything]
+    /// Access file: identities, their tokens or certificates, and their grants; create entries with
+    /// `token`. Reloaded when it changes [default: no authentication]
     #[arg(long, env = "EVENT_AGGREGATOR_ACCESS", value_name = "FILE")]
     pub access: Option<PathBuf>,
 
-    /// Listen beyond this machine although others could read along or need not say who they are, and
-    /// take calls that name any host
+    /// Allow a non-loopback address without TLS and authentication. Disables the Host check
     #[arg(long, env = "EVENT_AGGREGATOR_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
 
-    /// Use a database that a crash may rob of events that were acknowledged, and only warn of it
+    /// Accept a database that can lose acknowledged events in a crash, with a warning
     #[arg(
         long,
         env = "EVENT_AGGREGATOR_ALLOW_DATA_LOSS",
@@ -95,19 +94,19 @@ impl Config {
 /// Reads an address to listen on.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    resolved.ok_or_else(|| "must be an address and a port, like 127.0.0.1:50051".to_owned())
+    resolved.ok_or_else(|| "must be host:port, such as 127.0.0.1:50051".to_owned())
 }
 
 /// Which database a command opens itself.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
     /// Database: postgres://user:password@host/name or sqlite:PATH [default: a SQLite file in the
-    /// data folder]
+    /// data directory]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<Database>,
 
-    /// Folder of the SQLite file when no database is named; `serve` makes it if it is not there
-    #[arg(long, env = "EVENT_AGGREGATOR_DATA_DIR", default_value = "data", value_name = "FOLDER")]
+    /// Directory of the SQLite file when no database URL is given; `serve` creates it if missing
+    #[arg(long, env = "EVENT_AGGREGATOR_DATA_DIR", default_value = "data", value_name = "DIR")]
     pub data_dir: PathBuf,
 }
 
@@ -154,15 +153,15 @@ impl FromStr for Database {
             return Ok(Self::Postgres(url.to_owned()));
         };
         match path.strip_prefix("//").unwrap_or(path) {
-            "" => Err("it names no file; write sqlite:PATH".to_owned()),
+            "" => Err("missing path; expected sqlite:PATH".to_owned()),
             path if path.contains(":memory:") => {
-                Err("events are kept on disk only; write sqlite:PATH".to_owned())
+                Err("in-memory databases are not supported; expected sqlite:PATH".to_owned())
             }
             path if path.starts_with("file:") => {
-                Err("URIs are not supported; write sqlite:PATH".to_owned())
+                Err("file: URIs are not supported; expected sqlite:PATH".to_owned())
             }
             path if path.contains('?') => {
-                Err("parameters are not supported; write sqlite:PATH".to_owned())
+                Err("parameters are not supported; expected sqlite:PATH".to_owned())
             }
             path => Ok(Self::Sqlite(PathBuf::from(path))),
         }

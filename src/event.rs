@@ -46,13 +46,13 @@ impl Name {
         let fault = if text.is_empty() {
             "must not be empty".to_owned()
         } else if text.len() > MAX_NAME_BYTES {
-            format!("is {} bytes long; at most {MAX_NAME_BYTES} are taken", text.len())
+            format!("is {} bytes long; the limit is {MAX_NAME_BYTES}", text.len())
         } else if is_graphic(&text) {
             return Ok(Self(text));
         } else if text.chars().any(char::is_control) {
             "must not contain control characters".to_owned()
         } else if text.trim().len() < text.len() {
-            "must not begin or end with white space".to_owned()
+            "must not start or end with whitespace".to_owned()
         } else {
             return Ok(Self(text));
         };
@@ -145,7 +145,7 @@ impl Default for Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
-const OUT_OF_RANGE: &str = "must be in the years 1 to 9999";
+const OUT_OF_RANGE: &str = "must be between the years 1 and 9999";
 
 impl Timestamp {
     const YEAR_1: i64 = -62_135_596_800_000_000;
@@ -167,7 +167,7 @@ impl Timestamp {
     /// A time that came in as `field`, cut to the microsecond.
     pub fn new(field: &str, seconds: i64, nanos: i32) -> Result<Self, Violation> {
         if !(0..1_000_000_000).contains(&nanos) {
-            let fault = "must be from 0 to 999,999,999";
+            let fault = "must be between 0 and 999,999,999";
             return Err(Violation::new(format!("{field}.nanos"), fault));
         }
         seconds
@@ -216,7 +216,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let time = OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| "must be a time as in RFC 3339, like 2026-01-31T12:00:00Z".to_owned())?;
+            .map_err(|_| "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z".to_owned())?;
         // The year 0 can be written, and an offset from UTC leads beyond the bounds on either side.
         let micros = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok();
         micros.and_then(Self::from_micros).ok_or_else(|| OUT_OF_RANGE.to_owned())
@@ -335,8 +335,8 @@ mod tests {
         }
         for (text, fault) in [
             ("", "empty"),
-            (" a", "white space"),
-            ("a\u{a0}", "white space"),
+            (" a", "whitespace"),
+            ("a\u{a0}", "whitespace"),
             ("a\0b", "control"),
             ("a\nb", "control"),
             (&"ü".repeat(128), "256 bytes"),

@@ -46,7 +46,7 @@ pub enum Error {
     #[error("the cursor {}", token::Error::Restored)]
     Restored,
     /// There are too many subscriptions already.
-    #[error("there are too many subscriptions")]
+    #[error("subscriber limit reached")]
     TooMany(Full),
     /// The store does not answer.
     #[error(transparent)]
@@ -137,17 +137,17 @@ impl Feed {
             // A panic is a fault of the program, and stops the feed no more than an outage does.
             let asked = AssertUnwindSafe(self.ask()).catch_unwind().await;
             let asked =
-                asked.unwrap_or_else(|_| Err(store::Error::Unavailable("asking panicked".into())));
+                asked.unwrap_or_else(|_| Err(store::Error::Unavailable("poll panicked".into())));
             let was_following = std::mem::replace(&mut is_following, asked.is_ok());
             if let Err(error) = asked {
                 if was_following && !error.is_logged() {
-                    warn!(error = store::chain(&error), "the feed stands still");
+                    warn!(error = store::chain(&error), "feed polling failed");
                 }
                 sleep(RETRY_DELAY).await;
                 continue;
             }
             if !was_following {
-                info!("the feed goes on");
+                info!("feed polling recovered");
             }
             sleep(FEED_POLL_PAUSE).await;
             tokio::select! {
@@ -172,7 +172,9 @@ impl Feed {
         let lanes = self.store.heads(store::numbers(&heads.marks)).await?;
         if !store::holds(&lanes, &heads.marks) {
             heads.restored += 1;
-            warn!("the store was restored to an earlier state; subscribers behind it are told");
+            warn!(
+                "the database was restored to an earlier state; subscriptions past it will end with STORE_RESTORED"
+            );
         }
         heads.marks = lanes.iter().map(|lane| lane.head).collect();
         self.heads.send_if_modified(|known| {

@@ -36,10 +36,10 @@ pub enum Error {
     #[error("{}", .0.queue())]
     QueueFull(Full),
     /// The store did not commit in time. Perhaps it did and could not say so.
-    #[error("the store does not answer")]
+    #[error("the database is unavailable")]
     Unavailable(#[source] Arc<store::Error>),
     /// The service is stopping; nothing was done.
-    #[error("the service is stopping")]
+    #[error("the service is shutting down")]
     Stopping,
 }
 
@@ -332,7 +332,9 @@ impl Pending {
             let reply = crate::planted::in_time(reply);
             // The lane task answers everything it takes; it is only gone if it panicked, and then
             // nobody knows how far it got.
-            let gone = |_| Error::Unavailable(Arc::new(store::Error::Unknown("a panic".into())));
+            let gone = |_| {
+                Error::Unavailable(Arc::new(store::Error::Unknown("writer task panicked".into())))
+            };
             let part = reply.await.map_err(gone)??;
             for (index, outcome) in indexes.into_iter().zip(part) {
                 outcomes[index] = outcome;

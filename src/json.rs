@@ -22,7 +22,7 @@ mod tree;
 pub(crate) fn check_object(text: &str) -> Result<(), String> {
     if text.len() > MAX_PAYLOAD_BYTES {
         let bytes = text.len();
-        return Err(format!("is {bytes} bytes long; at most {MAX_PAYLOAD_BYTES} are taken"));
+        return Err(format!("is {bytes} bytes long; the limit is {MAX_PAYLOAD_BYTES}"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let numbers = Value { depth: 0 }
@@ -55,7 +55,7 @@ struct Value {
 impl Value {
     fn nested<E: serde::de::Error>(&self) -> Result<Self, E> {
         if self.depth == MAX_PAYLOAD_DEPTH {
-            return Err(E::custom(format!("nested more than {MAX_PAYLOAD_DEPTH} deep")));
+            return Err(E::custom(format!("nested more than {MAX_PAYLOAD_DEPTH} levels deep")));
         }
         Ok(Self { depth: self.depth + 1 })
     }
@@ -99,7 +99,7 @@ impl<'de> Visitor<'de> for Value {
     // Reading a string whole is what makes serde_json refuse lone surrogates.
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Numbers, E> {
         if text.contains('\0') {
-            return Err(E::custom("the character \\u0000 cannot be stored"));
+            return Err(E::custom("the character \\u0000 is not supported"));
         }
         Ok(Numbers::Integers)
     }
@@ -132,7 +132,7 @@ fn check_numbers(text: &str) -> Result<(), String> {
         if number.len() > MAX_NUMBER_BYTES {
             let bytes = number.len();
             return Err(format!(
-                "has a number of {bytes} characters; at most {MAX_NUMBER_BYTES} are taken"
+                "has a number of {bytes} characters; the limit is {MAX_NUMBER_BYTES}"
             ));
         }
         let whole = number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("event-aggregator: cannot start threads: {error}");
+            eprintln!("event-aggregator: cannot start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -22,7 +22,7 @@ pub enum Error {
     #[error(transparent)]
     Token(#[from] token::Error),
     /// It was made for other fields of the request.
-    #[error("belongs to a listing with other filters or another order")]
+    #[error("was issued for a listing with other filters or another order")]
     Filter,
 }
 

@@ -213,28 +213,28 @@ pub struct TopicStats {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It certainly was not done.
-    #[error("the store is not available")]
+    #[error("database unavailable")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// It may have been done: the connection was lost on the way.
-    #[error("the store did not say whether it committed")]
+    #[error("commit outcome unknown")]
     Unknown(#[source] Box<dyn StdError + Send + Sync>),
     /// It would have taken too long. Nothing was changed.
-    #[error("the store gave up after {} s", crate::limits::STATEMENT_TIMEOUT.as_secs())]
+    #[error("statement timed out after {} s", crate::limits::STATEMENT_TIMEOUT.as_secs())]
     Timeout(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done, and never will be: the database refuses this very data.
-    #[error("the store refused the data")]
+    #[error("the database rejected the data")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done, and not for a reason that passes by itself: it may be the fault of one event, as when
     /// what is stored under its key is damaged.
-    #[error("the store failed")]
+    #[error("database error")]
     Fault(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done, and nothing can be until the right database is back: the tables at the configured
     /// place are gone, or belong to another store. The store logs this itself, once.
-    #[error("the database is not the one that this service opened")]
+    #[error("the database is not the one opened at startup")]
     WrongStore(#[source] Box<dyn StdError + Send + Sync>),
     /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
     /// waiting. Parts of the batch can be committed.
-    #[error("the batch repeats more than is compared at once")]
+    #[error("too many payload bytes to compare in one batch")]
     TooMuch {
         /// Bytes by event, as its index in the batch, of those looked at.
         excess: Vec<(usize, usize)>,
@@ -254,8 +254,8 @@ pub enum OpenError {
     },
     /// A crash may rob it of what was acknowledged.
     #[error(
-        "a crash of the database {database} may lose events that were acknowledged: {reason}; \
-         --allow-data-loss accepts that"
+        "the database {database} can lose acknowledged events in a crash: {reason}; pass \
+         --allow-data-loss to accept that"
     )]
     NotDurable {
         /// The database, without secrets.
@@ -265,8 +265,8 @@ pub enum OpenError {
     },
     /// A later version of the program has migrated the database.
     #[error(
-        "the database has schema version {found}, but this program knows versions up to {known}: \
-         run a newer event-aggregator"
+        "the database has schema version {found}, but this version supports at most {known}: upgrade \
+         event-aggregator"
     )]
     SchemaTooNew {
         /// What the database has.
@@ -322,10 +322,10 @@ fn check_lanes(numbers: impl Iterator<Item = i64>) -> Result<u16, String> {
     let numbers: Vec<i64> = numbers.collect();
     match numbers.len() {
         lanes if lanes > MAX_LANES => {
-            Err(format!("it has {lanes} lanes, and at most {MAX_LANES} can be used"))
+            Err(format!("it has {lanes} lanes; the limit is {MAX_LANES}"))
         }
         lanes if lanes > 0 && numbers.iter().copied().eq(0..lanes as i64) => Ok(lanes as u16),
-        _ => Err("rows of its table lanes are missing; restore it from a backup".to_owned()),
+        _ => Err("table lanes is missing rows; restore the database from a backup".to_owned()),
     }
 }
 
@@ -335,8 +335,8 @@ fn warn_of_future(latest: Timestamp) {
     if latest.as_micros() > Timestamp::now().as_micros() + FUTURE_TOLERANCE.as_micros() as i64 {
         tracing::warn!(
             %latest,
-            "the latest event was received in the future, and events to come get that time, too: \
-             compare the clocks of all instances; docs/operations.md says how to repair the times"
+            "the latest event has a receive time in the future, which all later events will get too: \
+             compare the clocks of all instances; docs/operations.md explains how to repair the times"
         );
     }
 }

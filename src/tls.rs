@@ -40,7 +40,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not all flags were given.
-    #[error("{given} needs {missing} beside it")]
+    #[error("{given} requires {missing}")]
     Incomplete {
         /// The flag that was given.
         given: &'static str,
@@ -48,7 +48,7 @@ pub enum Error {
         missing: &'static str,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {reason}; {flag} takes a PEM file")]
+    #[error("cannot read {path}: {reason}; {flag} expects a PEM file")]
     File {
         /// The flag that names it.
         flag: &'static str,
@@ -227,8 +227,8 @@ fn certificates(
 /// What is wrong with a PEM file, without what is in it.
 fn said(error: &pem::Error, wanted: &str) -> String {
     match error {
-        pem::Error::NoItemsFound => format!("there is no {wanted} in it"),
-        _ => "it is damaged".to_owned(),
+        pem::Error::NoItemsFound => format!("no {wanted} found"),
+        _ => "malformed PEM".to_owned(),
     }
 }
 
@@ -260,13 +260,13 @@ impl Follower {
         match made {
             Ok(present) => {
                 self.said = None;
-                info!("new connections get the certificate as it is now");
+                info!("certificate reloaded");
                 Some(present)
             }
             Err(error) => {
                 let fault = error.to_string();
                 if is_asked || self.said.as_ref() != Some(&fault) {
-                    warn!(fault, "the new certificate is not used; the old one goes on");
+                    warn!(fault, "failed to reload certificate; keeping the previous one");
                 }
                 self.said = Some(fault);
                 None

@@ -25,18 +25,18 @@ const LINEAGE_BYTES: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It was not made here, or for something else, or was damaged.
-    #[error("was not made by this service for this use, or was damaged")]
+    #[error("is invalid: damaged, or not issued by this service for this use")]
     Garbage,
     /// It was made by another version of the program.
-    #[error("was made by another version of this service; begin from the start")]
+    #[error("was issued by an unsupported version of this service; start from the beginning")]
     Version,
     /// It was made for another database.
-    #[error("belongs to another store; begin from the start")]
+    #[error("belongs to another database; start from the beginning")]
     Store,
     /// It was made for this database, which was restored to an earlier state since.
     #[error(
-        "was made before the store was restored to an earlier state: events that it has passed may be \
-         missing or replaced; begin from the start, or from a time"
+        "was issued before the database was restored to an earlier state: events before it may be \
+         missing or replaced; start from the beginning, or from a time"
     )]
     Restored,
 }

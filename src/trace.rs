@@ -54,7 +54,7 @@ impl Exporter {
     /// Sends what is left. Blocks for some seconds if the collector does not answer.
     pub fn close(self) {
         if let Err(error) = self.0.shutdown() {
-            tracing::warn!(%error, "the last traces were not sent");
+            tracing::warn!(%error, "failed to export the last spans");
         }
     }
 }

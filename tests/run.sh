@@ -22,7 +22,7 @@ install() {
             as_root env DEBIAN_FRONTEND=noninteractive \
                 apt-get install -y -qq --no-install-recommends "$@" >&2
     }; then
-        echo "tests/run.sh: that did not work; please install $* yourself" >&2
+        echo "tests/run.sh: installation failed; please install $* manually" >&2
         exit 1
     fi
 }
@@ -39,7 +39,7 @@ has_postgres() {
 
 has_postgres || install postgresql
 if ! has_postgres; then
-    echo "tests/run.sh: the tests need the programs of PostgreSQL 15 or newer" >&2
+    echo "tests/run.sh: PostgreSQL 15 or newer is required" >&2
     exit 1
 fi
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3 python3-venv
@@ -51,8 +51,8 @@ has_chromium() {
 if ! has_chromium; then
     if grep -qs '^ID=ubuntu' /etc/os-release; then
         # Its packages only fetch a snap, which does not run everywhere; the other tests need none.
-        echo "tests/run.sh: Ubuntu has Chromium only as a snap, so the tests of the dashboard will fail;" \
-            "install Chrome and chromedriver yourself and name them in CHROMIUM and CHROMEDRIVER" >&2
+        echo "tests/run.sh: Ubuntu packages Chromium only as a snap, so the dashboard tests will fail;" \
+            "install Chrome and chromedriver manually and set CHROMIUM and CHROMEDRIVER" >&2
     else
         install chromium chromium-driver fonts-dejavu-core
     fi

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 /// A service that anybody who reaches it could use, or whose tokens anybody on the way could read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "others could reach it without TLS or without saying who they are; listen on 127.0.0.1, or give it \
-     --tls-cert and --tls-key with --access (or --tls-client-ca), or say --insecure if the network \
-     keeps others away"
+    "a non-loopback address requires TLS and authentication: pass --tls-cert and --tls-key with --access \
+     (or --tls-client-ca), listen on 127.0.0.1, or pass --insecure on a trusted network"
 )]
 pub struct Exposed;
 

@@ -23,7 +23,7 @@ mod entry;
 
 /// Why an access file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the access file {} cannot be used: {reason}", .path.display())]
+#[error("cannot load access file {}: {reason}", .path.display())]
 pub struct Error {
     path: PathBuf,
     reason: Reason,
@@ -33,9 +33,9 @@ pub struct Error {
 enum Reason {
     #[error("{0}")]
     Unreadable(#[from] io::Error),
-    #[error("it has more than {MAX_ACCESS_FILE_BYTES} bytes")]
+    #[error("larger than {MAX_ACCESS_FILE_BYTES} bytes")]
     TooLarge,
-    #[error("it is not UTF-8")]
+    #[error("not valid UTF-8")]
     NotText,
     #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("; "))]
     Faults(Vec<Fault>),
@@ -87,7 +87,7 @@ impl AccessFile {
     pub async fn follow(mut self) {
         let mut hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
-            warn!(%error, "SIGHUP cannot be handled; the access file is read every few seconds");
+            warn!(%error, "cannot handle SIGHUP; still polling the access file");
         }
         // Told once, not every time.
         let mut said = None;
@@ -99,7 +99,7 @@ impl AccessFile {
             let fault = self.renew().await.err().map(|reason| reason.to_string());
             if let Some(fault) = fault.as_ref().filter(|_| fault != said) {
                 let path = self.path.display();
-                warn!("the access file {path} is not taken, what it said before holds: {fault}");
+                warn!("failed to reload access file {path}; keeping the previous policy: {fault}");
             }
             said = fault;
         }
@@ -113,7 +113,7 @@ impl AccessFile {
         let policy = policy(&bytes, Some(&self.policies.borrow()))?;
         self.bytes = bytes;
         self.policies.send_replace(Arc::new(policy));
-        info!("the access file has changed; what it says now holds");
+        info!("access file reloaded");
         Ok(())
     }
 }

@@ -35,8 +35,8 @@ impl fmt::Display for Verb {
 }
 
 /// What is wrong with a pattern that no topic can match.
-const NO_NAME: &str = "can match no topic: names have at most 255 bytes, no control characters, and no \
-                       white space at either end";
+const NO_NAME: &str = "must match a valid topic: names have at most 255 bytes, no control characters, and \
+                       no whitespace at either end";
 
 fn is_name(text: &str) -> bool {
     Name::new("topic", text.to_owned()).is_ok()
@@ -53,13 +53,13 @@ impl Pattern {
     /// Reads `topic`, `prefix*` or `*`.
     pub(super) fn new(text: &str) -> Result<Self, &'static str> {
         match text.strip_suffix('*') {
-            Some(prefix) if prefix.contains('*') => Err("may have a * only at its end"),
+            Some(prefix) if prefix.contains('*') => Err("may contain * only at the end"),
             Some("") => Ok(Self::Prefix(String::new())),
             // It may be the whole name, or end where no name may.
             Some(prefix) if !is_name(prefix) && !is_name(&format!("{prefix}.")) => Err(NO_NAME),
             Some(prefix) => Ok(Self::Prefix(prefix.to_owned())),
-            None if text.contains('*') => Err("may have a * only at its end"),
-            None if text.is_empty() => Err("must not be empty; * means all topics"),
+            None if text.contains('*') => Err("may contain * only at the end"),
+            None if text.is_empty() => Err("must not be empty; use * for all topics"),
             None if !is_name(text) => Err(NO_NAME),
             None => Ok(Self::Topic(text.to_owned())),
         }

@@ -15,7 +15,7 @@ use crate::access::Token;
 /// By which token a command says who it is.
 #[derive(Debug, Default, Args)]
 pub(super) struct BearerArgs {
-    /// Token that says who you are. Others on this machine can see it here: better name a file
+    /// Access token. Visible to other local users in the process list; prefer --token-file
     #[arg(
         long,
         env = "EVENT_AGGREGATOR_TOKEN",
@@ -26,7 +26,7 @@ pub(super) struct BearerArgs {
     )]
     token: Option<Token>,
 
-    /// File that holds the token; counts before --token
+    /// File that holds the access token; takes precedence over --token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ impl BearerArgs {
         let token = match (&self.token_file, &self.token) {
             (Some(path), _) => {
                 let read = fs::read_to_string(path);
-                read.with_context(|| format!("cannot read the token file {}", path.display()))?
+                read.with_context(|| format!("cannot read token file {}", path.display()))?
             }
             (None, Some(token)) => token.reveal().to_owned(),
             (None, None) => return Ok(Bearer(None)),
@@ -51,7 +51,9 @@ impl BearerArgs {
         let mut header = header
             .filter(|_| !token.is_empty() && !token.contains(char::is_whitespace))
             .ok_or_else(|| {
-                anyhow!("the token must be one word, as `event-aggregator token` prints it")
+                anyhow!(
+                    "invalid token: expected a single word, as printed by `event-aggregator token`"
+                )
             })?;
         header.set_sensitive(true);
         Ok(Bearer(Some(header)))

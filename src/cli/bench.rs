@@ -21,71 +21,71 @@ mod generator;
 mod load;
 
 #[derive(Debug, Args)]
-#[command(after_help = "The events stay in the store: point this at one that may be thrown away.
+#[command(after_help = "The events stay in the database: use a disposable one.
 
-Latency is from when a request was due to when its answer came, over whole requests.")]
+Latency is measured per request, from when the request was due until its response arrived.")]
 pub(super) struct Bench {
     #[command(flatten)]
     server: Server,
 
-    /// Send this many events
+    /// Number of events to send
     #[arg(long, default_value_t = 1_000_000, conflicts_with = "duration", value_name = "N")]
     events: u64,
 
-    /// Send events for so many seconds instead
+    /// Send events for this long instead
     #[arg(long, value_parser = positive, value_name = "SECONDS")]
     duration: Option<f64>,
 
-    /// Connections, each with a stream of its own
+    /// Number of connections, each with its own stream
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000),
           value_name = "N")]
     clients: u32,
 
-    /// Events in one request
+    /// Events per request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000),
           value_name = "N")]
     batch: u32,
 
-    /// Requests that each client sends ahead of their answers
+    /// Maximum number of unanswered requests per client
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000),
           value_name = "N")]
     in_flight: u32,
 
-    /// Call Publish instead of streaming with PublishStream
+    /// Use unary Publish calls instead of PublishStream
     #[arg(long)]
     unary: bool,
 
-    /// What part of the events repeats an earlier one, from 0 to 1
+    /// Fraction of events that are duplicates, from 0 to 1
     #[arg(long, default_value_t = 0.0, value_parser = super::part, value_name = "PART")]
     duplicates: f64,
 
-    /// How event ids are made: random, or rising with time
+    /// Kind of event ids: random (uuid4) or time-ordered (uuid7)
     #[arg(long, value_enum, default_value = "uuid4")]
     ids: Ids,
 
-    /// Makes the same random ids in every run with the same seed: the second run is all duplicates
+    /// Seed for random ids: a second run with the same seed sends only duplicates
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// How many topics
+    /// Number of topics
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..),
           value_name = "N")]
     topics: u32,
 
-    /// Bytes of each payload
+    /// Size of each payload in bytes
     #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(16..=1_000_000),
           value_name = "N")]
     payload_bytes: u32,
 
-    /// In which form payloads are sent
+    /// Wire format of payloads
     #[arg(long, value_enum, default_value = "json")]
     payload: PayloadForm,
 
-    /// Events per second at most, over all clients; by default as many as go
+    /// Maximum events per second over all clients; unlimited by default
     #[arg(long, value_parser = positive, value_name = "N")]
     rate: Option<f64>,
 
-    /// How to print the result [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -93,7 +93,7 @@ pub(super) struct Bench {
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (1e-3..=1e9).contains(&number) => Ok(number),
-        _ => Err("must be a number from 0.001 to 1,000,000,000".to_owned()),
+        _ => Err("must be a number between 0.001 and 1,000,000,000".to_owned()),
     }
 }
 

@@ -30,7 +30,7 @@ mod trust;
 /// Which service to talk to.
 #[derive(Debug, Args)]
 pub(super) struct Server {
-    /// Address of the service: host:port, http://host:port, or https://host for one behind TLS
+    /// Address of the service: host:port, http://host:port, or https://host for TLS
     #[arg(
         long,
         env = "EVENT_AGGREGATOR_ADDR",
@@ -45,7 +45,7 @@ pub(super) struct Server {
     #[command(flatten)]
     bearer: BearerArgs,
 
-    /// Send the token also where others could read it on the way: beyond this machine without TLS
+    /// Allow sending the token to another machine without TLS
     #[arg(long)]
     insecure: bool,
 }
@@ -73,16 +73,16 @@ impl Server {
         let endpoint = self.endpoint()?;
         if bearer.is_shown() && !self.insecure && is_readable(&endpoint) {
             bail!(
-                "others could read the token on its way to {}; name the service with https://, or say \
-                 --insecure if the network keeps others away",
+                "refusing to send a token over plaintext to {}; use https://, or pass --insecure on a \
+                 trusted network",
                 self.addr
             );
         }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(|error| {
             anyhow!(
-                "cannot reach a service at {}: {}; start one with `event-aggregator serve`, or \
-                 name another with --addr",
+                "cannot connect to {}: {}; start a service with `event-aggregator serve`, or choose \
+                 another address with --addr",
                 self.addr,
                 root_cause(&error)
             )
@@ -101,10 +101,10 @@ impl Server {
         let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).ok();
         match (scheme, endpoint.filter(|_| is_address)) {
             ("http", Some(endpoint)) => Ok(endpoint),
-            ("https", Some(endpoint)) => endpoint
-                .tls_config(self.trust.config()?)
-                .context("cannot use the certificates that are named"),
-            _ => bail!("{} is no address; write host:port or https://host:port", self.addr),
+            ("https", Some(endpoint)) => {
+                endpoint.tls_config(self.trust.config()?).context("cannot load the certificates")
+            }
+            _ => bail!("invalid address {}: expected host:port or https://host:port", self.addr),
         }
     }
 
@@ -136,14 +136,14 @@ pub(super) struct Refused(pub(super) Status);
 
 fn describe(status: &Status) -> String {
     if std::error::Error::source(status).is_some() {
-        return "the connection broke, or what is at this address is no gRPC service".to_owned();
+        return "connection lost, or no gRPC service at this address".to_owned();
     }
     let mut text = one_line(status.message()).into_owned();
     if text.is_empty() {
         text = status.code().description().to_owned();
     }
     if status.code() == Code::Unauthenticated {
-        text.push_str("; commands do with --token-file or EVENT_AGGREGATOR_TOKEN");
+        text.push_str("; use --token-file or EVENT_AGGREGATOR_TOKEN");
     }
     // The first one is the message.
     let violations = status.get_details_bad_request().map(|details| details.field_violations);

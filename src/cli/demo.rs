@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Runs until Ctrl-C, shows what was kept, and removes it. Three of ten events repeat an earlier one.
+Runs until Ctrl-C, prints the counters and deletes the events. 30% of the events are duplicates.
 
   event-aggregator demo
   event-aggregator demo --listen 127.0.0.1:0 --rate 1000")]
@@ -27,7 +27,7 @@ pub(super) struct Demo {
     #[arg(long, default_value = "127.0.0.1:50051", value_parser = address, value_name = "ADDRESS")]
     listen: SocketAddr,
 
-    /// Made-up events per second
+    /// Simulated events per second
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000),
           value_name = "N")]
     rate: u32,
@@ -36,7 +36,7 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut stop = Box::pin(serve::stop_signal()?);
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = tempfile::tempdir().context("cannot create a temporary directory")?;
         let app = App::start(&Config {
             listen: self.listen,
             ..Config::local(Database::in_folder(folder.path()))
@@ -62,7 +62,7 @@ impl Demo {
         let _ = stop_service.send(());
         running.await??;
         print(stats::as_table(&kept, false))?;
-        folder.close().context("cannot remove the temporary folder")?;
+        folder.close().context("cannot remove the temporary directory")?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -71,17 +71,17 @@ fn banner(address: SocketAddr, rate: u32) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "event-aggregator".to_owned());
     format!(
         "event-aggregator {version} is listening on {address}
-and gets {rate} made-up events a second, three of ten for the second time.
+and receives {rate} simulated events per second, 30% of them duplicates.
 
-See it:  http://{address}/
+Dashboard:  http://{address}/
 
-or in another terminal:
+In another terminal:
 
   {program} stats --addr {address} --watch
   {program} tail --addr {address}
   curl {address}/stats
 
-Ctrl-C ends, and removes what was kept.
+Press Ctrl-C to stop and delete the events.
 ",
         version = env!("CARGO_PKG_VERSION"),
     )

@@ -12,18 +12,18 @@ use super::{
 use crate::proto::v1::{BatchGetEventsRequest, EventKey, PayloadFormat};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits with 1 if nothing is stored under the key.")]
+#[command(after_help = "Exits with 1 if no event has this key.")]
 pub(super) struct Get {
     #[command(flatten)]
     server: Server,
 
-    /// The event's topic
+    /// Topic of the event
     topic: String,
 
-    /// Its id within the topic
+    /// Event id, unique within the topic
     event_id: String,
 
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -37,7 +37,7 @@ impl Get {
         };
         let found = client.batch_get_events(request).await.map_err(Refused)?.into_inner();
         let Some(event) = found.events.first() else {
-            terminal::tell("Nothing is stored under this key.");
+            terminal::tell("No event has this key.");
             return Ok(ExitCode::FAILURE);
         };
         match Output::or_suitable(self.output) {

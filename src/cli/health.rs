@@ -34,7 +34,9 @@ impl Health {
             Err(status) => bail!("{}", Refused(status)),
         };
         if status != ServingStatus::Serving {
-            bail!("the service is not serving: its store does not answer, or it is stopping");
+            bail!(
+                "the service is not serving: its database is unavailable, or it is shutting down"
+            );
         }
         super::print("serving")?;
         Ok(ExitCode::SUCCESS)

@@ -26,7 +26,7 @@ use crate::proto::{
   event-aggregator list -n 0 -o ndjson > all.ndjson
   event-aggregator list -n 0 -o json | jq length
 
-What this prints as ndjson, `publish --file` reads; json is one array.")]
+`publish --file` reads the ndjson output; json is a single array.")]
 pub(super) struct List {
     #[command(flatten)]
     server: Server,
@@ -39,7 +39,7 @@ pub(super) struct List {
     #[arg(long)]
     source: Option<String>,
 
-    /// Only events received at this time or later, like 2026-01-31T12:00:00Z
+    /// Only events received at or after this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
 
@@ -47,15 +47,15 @@ pub(super) struct List {
     #[arg(long, value_name = "TIME")]
     until: Option<Timestamp>,
 
-    /// The oldest events first, instead of the newest
+    /// List the oldest events first instead of the newest
     #[arg(long)]
     oldest_first: bool,
 
-    /// How many events to list; 0 lists all of them
+    /// Maximum number of events; 0 lists all
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     limit: u64,
 
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -65,7 +65,7 @@ impl List {
         if let (Some(since), Some(until)) = (self.since, self.until)
             && since > until
         {
-            bail!("--until must not be before --since");
+            bail!("--until must not be earlier than --since");
         }
         let mut client = self.server.connect().await?;
         let output = Output::or_suitable(self.output);

@@ -21,18 +21,18 @@ mod send;
 mod simulate;
 
 #[derive(Debug, Args)]
-#[command(after_help = "A line of a file looks like this (timestamp and payload may be left out):
+#[command(after_help = "Input format, one event per line (timestamp and payload are optional):
   {\"topic\":\"orders\",\"event_id\":\"1\",\"timestamp\":\"2026-01-31T12:00:00Z\",\"source\":\"shop\",\"payload\":{\"n\":1}}
 
-A file may be imported again: what is stored already is a duplicate. One that takes long
-goes on where it was, after Ctrl-C or a kill, with
+Importing a file again is safe: events that are stored already are counted as duplicates. To make a
+long import resumable after Ctrl-C or a kill:
 
   event-aggregator publish --file all.ndjson --resume-file all.resume --rejects bad.ndjson
 
-Each line of bad.ndjson has the number of a refused line, the reasons, and its text as `event`. Mend
-the text and send it again: jq -r .event bad.ndjson > mended.ndjson
+Each line of bad.ndjson has the number of a rejected line, the reasons, and its text as `event`. Fix
+the text and send it again: jq -r .event bad.ndjson > fixed.ndjson
 
-Exits with 130 after Ctrl-C, with 1 if an event was rejected, or a simulation was not counted exactly.")]
+Exits with 130 after Ctrl-C, and with 1 if an event was rejected or a simulation was not counted exactly.")]
 pub(super) struct Publish {
     #[command(flatten)]
     server: Server,
@@ -40,25 +40,25 @@ pub(super) struct Publish {
     #[command(flatten)]
     input: Input,
 
-    /// Write the lines that were refused into this file, with the reasons; what it had is replaced,
-    /// unless --resume-file goes on
+    /// Write rejected lines and their reasons to FILE, which is overwritten unless --resume-file
+    /// resumes
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     rejects: Option<PathBuf>,
 
-    /// Keep the place in this file, and go on from there the next time
+    /// Save the position to FILE and resume from it
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     resume_file: Option<PathBuf>,
 
-    /// What part of the simulated events repeats an earlier one, from 0 to 1
+    /// Fraction of simulated events that are duplicates, from 0 to 1
     #[arg(long, default_value_t = 0.3, value_parser = super::part, value_name = "PART")]
     duplicates: f64,
 
-    /// How many topics to simulate
+    /// Number of simulated topics
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000),
           value_name = "N")]
     topics: u32,
 
-    /// How to print the result [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -66,11 +66,11 @@ pub(super) struct Publish {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Input {
-    /// Send this many made-up events
+    /// Send this many simulated events
     #[arg(long, value_name = "N")]
     simulate: Option<u64>,
 
-    /// Send the events in this file, one JSON object a line; - reads standard input
+    /// Read events from FILE, one JSON object per line; - reads standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -137,7 +137,7 @@ impl Publish {
                 let keep_text = import.keeps_rejects();
                 (tokio::spawn(file::read(lines, begin, keep_text, events)), None, bar)
             }
-            (None, None) => unreachable!("clap demands one of them"),
+            (None, None) => unreachable!("clap requires one of them"),
         };
         progress.set_style(ProgressStyle::with_template(bar).context("progress bar")?);
 
@@ -149,7 +149,7 @@ impl Publish {
         };
         progress.finish_and_clear();
         // Also what was sent before a failure need not be sent again.
-        import.save().context("cannot keep the place")?;
+        import.save().context("cannot save the position")?;
         let interrupted = match sent {
             Some(sent) => {
                 sent?;
@@ -162,13 +162,13 @@ impl Publish {
         };
 
         tally.rejects.print("was rejected");
-        tally.conflict.print("conflicts with the stored event, which stays, in");
+        tally.conflict.print("conflicts with the stored event in");
         if interrupted {
             tell(self.how_to_go_on());
         } else if tally.total() == 0 {
             match import.start() {
-                (0, _) => tell("There were no events."),
-                (line, _) => tell(format_args!("There is nothing new behind line {line}.")),
+                (0, _) => tell("No events in the input."),
+                (line, _) => tell(format_args!("No new events after line {line}.")),
             }
         }
         match Output::or_suitable(self.output) {
@@ -180,7 +180,7 @@ impl Publish {
         }
         let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
         if !exact {
-            tell("event-aggregator: the service did not count exactly what was sent");
+            tell("event-aggregator: the service's counters do not match the events sent");
         }
         Ok(match exact && tally.rejects.count == 0 {
             true => ExitCode::SUCCESS,
@@ -193,12 +193,12 @@ impl Publish {
     /// What to do after Ctrl-C.
     fn how_to_go_on(&self) -> &'static str {
         match (&self.input.file, &self.resume_file) {
-            (Some(_), Some(_)) => "Interrupted. The same command goes on from here.",
+            (Some(_), Some(_)) => "Interrupted. Run the same command to resume.",
             (Some(path), None) if path.as_path() != Path::new("-") => {
-                "Interrupted. The same command begins anew, and what was stored is a duplicate; with \
-                 --resume-file it can go on."
+                "Interrupted. The same command starts over, and stored events count as duplicates; use \
+                 --resume-file to make an import resumable."
             }
-            _ => "Interrupted. What was answered is stored.",
+            _ => "Interrupted. Acknowledged events are stored.",
         }
     }
 }
@@ -236,9 +236,7 @@ fn as_table(tally: &Tally, seconds: f64) -> String {
     let mut text = format!("{rows}\n{seconds:.1} s, {rate:.0} events/s");
     if tally.reconnects > 0 {
         let times = tally.reconnects;
-        text.push_str(&format!(
-            "\nconnected again {times} times, and sent again what was unanswered"
-        ));
+        text.push_str(&format!("\nreconnected {times} times and resent unanswered requests"));
     }
     text
 }

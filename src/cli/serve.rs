@@ -28,8 +28,8 @@ const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The log goes to standard error; RUST_LOG=debug makes it say more.\nTraces go \
-    to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names (OTLP over gRPC), if it names one."
+    after_help = "Logs are written to standard error; set RUST_LOG=debug for more detail.\nTraces are \
+    exported over OTLP/gRPC to the collector in OTEL_EXPORTER_OTLP_ENDPOINT, if it is set."
 )]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -61,7 +61,7 @@ impl Serve {
 fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
     let filter = EnvFilter::try_new(log)
-        .map_err(|error| anyhow!("RUST_LOG cannot be read: {error}; try RUST_LOG=debug"))?;
+        .map_err(|error| anyhow!("invalid RUST_LOG: {error}; try RUST_LOG=debug"))?;
     let is_secret = |metadata: &Metadata<'_>| {
         metadata.target().starts_with(INDISCREET) && *metadata.level() > Level::INFO
     };
@@ -78,7 +78,7 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
                     .with_max_level_hint(LevelFilter::TRACE),
             ),
         );
-    let exporter = trace::Exporter::from_env().context("cannot send traces")?;
+    let exporter = trace::Exporter::from_env().context("cannot export traces")?;
     let spans = exporter.as_ref().map(|exporter| {
         tracing_opentelemetry::layer()
             .with_tracer(exporter.tracer())
@@ -106,21 +106,21 @@ fn print_banner(app: &App, guarded: bool) -> io::Result<()> {
     let event = r#"{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}"#;
     let request = format!(r#"{{"events":[{event}]}}"#);
     let token = match guarded {
-        true => "who calls shows a token: --token-file FILE, or -H 'authorization: Bearer …'\n",
+        true => "callers need a token: --token-file FILE, or -H 'authorization: Bearer …'\n",
         false => "",
     };
     writeln!(
         io::stdout(),
         "event-aggregator {version} is listening on {listening}
-events are kept in {database}
-the dashboard is at {scheme}://{address}/
+storing events in {database}
+dashboard: {scheme}://{address}/
 {token}
-Publish an event, twice: the second time it is a duplicate.
+Publish the same event twice; the second is reported as a duplicate:
 
   curl --json '{event}' {shown}/publish
   grpcurl {plaintext}-d '{request}' {address} {SERVICE_NAME}/Publish
 
-or 20,000 simulated ones, and see what was kept:
+Or publish 20,000 simulated events and show the counters:
 
   {program} publish --addr {shown} --simulate 20000 --duplicates 0.3
   {program} stats --addr {shown}
@@ -152,7 +152,7 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
                 _ = terminate.recv() => (),
                 _ = interrupt.recv() => (),
             }
-            info!("asked again: stopping at once");
+            info!("second signal: exiting immediately");
             std::process::exit(130);
         });
     })

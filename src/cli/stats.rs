@@ -20,8 +20,8 @@ mod watch;
   event-aggregator stats --watch
   event-aggregator stats --watch 10s -o ndjson >> counters.ndjson
 
-The rates of --watch are those since the sample before. A service that restarts meanwhile is waited
-for; Ctrl-C ends with 0.")]
+With --watch, rates are averages since the previous sample, and a service that restarts is \
+reconnected to. Ctrl-C exits with 0.")]
 pub(super) struct ShowStats {
     #[command(flatten)]
     server: Server,
@@ -30,16 +30,16 @@ pub(super) struct ShowStats {
     #[arg(long)]
     topic: Option<String>,
 
-    /// How many topics to show, most received first
+    /// Maximum number of topics, most received first
     #[arg(long, default_value_t = 20, value_name = "N")]
     topics: u16,
 
-    /// Show them again and again, every so often (2s if nothing is said), with how fast they rise
+    /// Refresh at an interval (default 2s) and show rates
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2s",
           value_parser = watch::interval)]
     watch: Option<Duration>,
 
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -67,10 +67,10 @@ impl ShowStats {
 
 pub(super) fn as_table(stats: &GetStatsResponse, narrowed: bool) -> String {
     if stats.topics.is_empty() && narrowed {
-        return "Nothing was received under this topic.".into();
+        return "No events received for this topic.".into();
     }
     if stats.topics.is_empty() {
-        return "Nothing was received yet. Try: event-aggregator publish --simulate 20000".into();
+        return "No events received yet. Try: event-aggregator publish --simulate 20000".into();
     }
     let mut topics = Table::new(["topic", "received", "unique", "duplicates", "conflicts", "last"]);
     for topic in &stats.topics {

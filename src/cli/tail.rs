@@ -36,57 +36,57 @@ mod reader;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a place to begin at, only what is new is printed. If the connection breaks, it is made again \
-and the feed goes on where it was.
+Prints only new events unless a start position is given. If the connection is lost, tail reconnects \
+and resumes where it was.
 
-What this prints as ndjson, `publish --file -` reads: together they copy a store into another.
+`publish --file -` reads the ndjson output: together they copy one store into another.
 
   event-aggregator tail --from-start --cursor-file orders.cursor --topic orders >> orders.ndjson
 
-can be killed at any moment, also in its first run, and started again: orders.ndjson has each event \
-once. So the output must be a file: with --cursor-file a pipe is refused.")]
+can be killed at any time, even during its first run, and restarted: orders.ndjson contains each \
+event once. For this the output must be a regular file; --cursor-file rejects a pipe.")]
 pub(super) struct Tail {
     #[command(flatten)]
     server: Server,
 
-    /// Only events of this topic; may be given several times
+    /// Only events of this topic; can be repeated
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
 
-    /// Begin with the first event that is stored
+    /// Start with the first stored event
     #[arg(long, group = "start")]
     from_start: bool,
 
-    /// Begin with what was received since then: a time ago, like 10m or 2h, or a time, like
+    /// Start with events received since then: a duration, such as 10m or 2h, or a time, such as
     /// 2026-01-31T12:00:00Z
     #[arg(long, group = "start", value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
 
-    /// Begin behind this cursor; every event has one
+    /// Start after this cursor, as printed with each event
     #[arg(long, group = "start", value_name = "CURSOR")]
     cursor: Option<String>,
 
-    /// Keep the place in this file, and go on from there the next time. The output must be a file; it
-    /// is cut back to what the place says, so that no event is in it twice
+    /// Save the cursor to FILE and resume from it. Requires a regular file as output, which is
+    /// truncated to the saved position so that no event is in it twice
     #[arg(long, value_name = "FILE")]
     cursor_file: Option<PathBuf>,
 
-    /// Stop after so many events
+    /// Stop after N events
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How to print; json is ndjson here [default: table on a terminal, else ndjson]
+    /// Output format; json is the same as ndjson [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
 
 fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
-        let time = SystemTime::now().checked_sub(ago).ok_or("is too long ago")?;
+        let time = SystemTime::now().checked_sub(ago).ok_or("is too far in the past")?;
         return Ok(Timestamp::from(time::OffsetDateTime::from(time)));
     }
     text.parse().map_err(|_| {
-        "must be a time ago, like 10m, or a time as in RFC 3339, like 2026-01-31T12:00:00Z"
+        "must be a duration, such as 10m, or an RFC 3339 time, such as 2026-01-31T12:00:00Z"
             .to_owned()
     })
 }
@@ -139,7 +139,7 @@ impl Tail {
             }
             if std::mem::take(&mut reader.moved) {
                 pause = pauses.build();
-                tell(format_args!("event-aggregator: {}; connecting again", Refused(status)));
+                tell(format_args!("event-aggregator: {}; reconnecting", Refused(status)));
             }
             tokio::time::sleep(pause.next().unwrap_or(RECONNECT.1)).await;
         }
@@ -147,13 +147,13 @@ impl Tail {
 
     /// What to do about a cursor that is of no use any more.
     fn begin_anew(&self) -> String {
-        let begin = "begin anew with --from-start or --since TIME";
+        let begin = "start over with --from-start or --since TIME";
         match &self.cursor_file {
             Some(file) => format!(
-                "cannot go on from {}; remove it, and {begin} into another output",
+                "cannot resume from {}; remove it, and {begin} into a new output file",
                 file.display()
             ),
-            None => format!("cannot go on; {begin}"),
+            None => format!("cannot resume; {begin}"),
         }
     }
 
@@ -202,10 +202,10 @@ impl Tail {
 }
 
 /// What a failing cursor file means.
-const CANNOT_KEEP: &str = "cannot keep the place in the cursor file";
+const CANNOT_KEEP: &str = "cannot save the cursor file";
 
 fn ended() -> Refused {
-    Refused(Status::new(Code::Unavailable, "the feed ended"))
+    Refused(Status::new(Code::Unavailable, "the service closed the feed"))
 }
 
 /// Whether the store was restored to a state before the cursor.

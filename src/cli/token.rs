@@ -11,18 +11,18 @@ use crate::{access, event::Name};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The token is shown this once and kept nowhere. The access file holds its SHA-256 digest only.
+The token is shown only once and not stored. The access file holds only its SHA-256 digest.
 
   event-aggregator token shop
   (umask 077; event-aggregator token shop -o json > shop.json)
   jq -r .entry shop.json >> access.toml
   (umask 077; jq -r .token shop.json > shop.token); rm shop.json")]
 pub(super) struct Token {
-    /// Whose it is: the name of its entry in the access file
+    /// Name of the identity in the access file
     #[arg(value_parser = name)]
     name: Name,
 
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -33,14 +33,14 @@ fn name(text: &str) -> Result<Name, String> {
 
 impl Token {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let token = access::Token::random().context("the system has no random numbers")?;
+        let token = access::Token::random().context("the system random number generator failed")?;
         let entry = entry(&self.name, &token);
         let all = || json!({ "name": &*self.name, "token": token.reveal(), "entry": entry });
         match Output::or_suitable(self.output) {
             // TOML has the escapes of JSON.
             Output::Table => print_json(format_args!(
-                "The token, shown this once:\n\n  {}\n\nIts entry in the access file; grant what it \
-                 needs:\n\n{entry}",
+                "Token (shown only once):\n\n  {}\n\nEntry for the access file; adjust the grants:\n\n\
+                 {entry}",
                 token.reveal()
             ))?,
             Output::Json => print_json(format_args!("{:#}", all()))?,

@@ -14,17 +14,17 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads the database itself, in one snapshot; services may go on writing to it. It is not changed.
+Reads the database directly, in one snapshot, while services may be writing to it. Changes nothing.
 
   event-aggregator verify
   event-aggregator verify --database-url sqlite:data/events.db -o json
 
-Exits with 0 if all agrees, and with 1 if anything differs or could not be read.")]
+Exits with 0 if everything matches, and with 1 if anything differs or cannot be read.")]
 pub(super) struct Verify {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -47,7 +47,7 @@ impl Verify {
 
 fn as_table(report: &Report) -> String {
     let totals = report.totals;
-    let mut rows = Table::new(["counter", "recorded", "counted anew"]);
+    let mut rows = Table::new(["counter", "recorded", "recounted"]);
     rows.add_row(["unique", &totals.unique_processed.to_string(), &report.events.to_string()]);
     rows.add_row(["duplicates", &totals.duplicate_dropped.to_string(), ""]);
     rows.add_row(["conflicts", &totals.conflicts.to_string(), ""]);
@@ -58,9 +58,9 @@ fn as_table(report: &Report) -> String {
     ]);
     let database = &report.database;
     if report.is_exact() {
-        return format!("{rows}\nOK: {} topics agree in {database}", report.topics);
+        return format!("{rows}\nOK: {} topics match in {database}", report.topics);
     }
-    let mut differences = Table::new(["what", "of", "recorded", "must be"]);
+    let mut differences = Table::new(["check", "topic or lane", "recorded", "expected"]);
     for difference in &report.differences {
         differences.add_row([
             explain(difference).to_owned(),
@@ -72,7 +72,7 @@ fn as_table(report: &Report) -> String {
     let more = report.difference_count - report.differences.len() as i64;
     let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
     let count = report.difference_count;
-    format!("{rows}\n\n{differences}{more}\nDIFFERENT: {count} differences in {database}")
+    format!("{rows}\n\n{differences}{more}\nMISMATCH: {count} differences in {database}")
 }
 
 /// What was compared, for people.

@@ -10,7 +10,7 @@ use crate::grpc::SERVICE_NAME;
 
 #[derive(Debug, Args)]
 pub(super) struct Version {
-    /// How to print [default: table on a terminal, else ndjson]
+    /// Output format [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -20,7 +20,7 @@ impl Version {
         let version = env!("CARGO_PKG_VERSION");
         let contract = SERVICE_NAME.rsplit_once('.').map_or(SERVICE_NAME, |(package, _)| package);
         match Output::or_suitable(self.output) {
-            Output::Table => print(format!("event-aggregator {version}, contract {contract}"))?,
+            Output::Table => print(format!("event-aggregator {version}, API {contract}"))?,
             Output::Json | Output::Ndjson => {
                 print_json(json!({ "version": version, "contract": contract }))?;
             }

@@ -197,7 +197,7 @@ impl Subscription {
             let _turn = self.feed.reads.take(self.memory.caller(), 1).await;
             let mut page = self.feed.store.read(query).await.inspect_err(|error| {
                 let error = store::chain(error);
-                warn!(lane = number, first, last, error, "cannot read a part of the feed");
+                warn!(lane = number, first, last, error, "feed read failed");
             })?;
             let Some((kept, permit)) = self.memory.keep(&page.events) else {
                 self.is_short = true;

@@ -90,7 +90,13 @@ impl Settling<'_> {
                 // Names are checked; escaped, they stay on one line whatever they are.
                 let (topic, event_id) = (&*event.key.topic, &*event.key.event_id);
                 let (lane, cause) = (self.lane, store::chain(&error));
-                error!(lane, ?topic, ?event_id, error = cause, "the store fails over one event");
+                error!(
+                    lane,
+                    ?topic,
+                    ?event_id,
+                    error = cause,
+                    "skipping an event that the database cannot store"
+                );
                 self.faulty += usize::from(matches!(error, store::Error::Fault(_)));
                 match self.faulty > MAX_FAULTY_EVENTS {
                     true => Err(error.into()),
@@ -155,7 +161,7 @@ impl Settling<'_> {
                 break Err(match error {
                     store::Error::Fault(cause) => store::Error::Unavailable(cause),
                     store::Error::TooMuch { .. } if is_unknown => {
-                        store::Error::Unavailable("it is too much to try again".into())
+                        store::Error::Unavailable("retry needs too many comparisons".into())
                     }
                     error => error,
                 });
@@ -166,7 +172,7 @@ impl Settling<'_> {
             tries += 1;
             if !error.is_logged() {
                 let cause = store::chain(&error);
-                warn!(lane, events, error = cause, ?pause, "commit failed; trying again");
+                warn!(lane, events, error = cause, ?pause, "commit failed; retrying");
             }
             sleep(pause).await;
         };
@@ -174,9 +180,9 @@ impl Settling<'_> {
             self.shared.stuck.fetch_sub(1, Ordering::Relaxed);
         }
         match &result {
-            Ok(_) if tries > 1 => info!(lane, events, tries, "committed after all"),
+            Ok(_) if tries > 1 => info!(lane, events, tries, "commit succeeded after retries"),
             Ok(_) => (),
-            Err(store::Error::TooMuch { .. }) => info!(lane, events, "committing a batch in parts"),
+            Err(store::Error::TooMuch { .. }) => info!(lane, events, "splitting a batch"),
             Err(store::Error::Refused(_) | store::Error::Fault(_)) if events == 1 => (),
             Err(error @ (store::Error::Refused(_) | store::Error::Fault(_))) => {
                 let cause = store::chain(error);
@@ -184,7 +190,7 @@ impl Settling<'_> {
                     lane,
                     events,
                     error = cause,
-                    "looking for the event that the store fails over"
+                    "splitting a failed batch to isolate the event at fault"
                 );
             }
             Err(error) if error.is_logged() => (),

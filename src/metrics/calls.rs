@@ -80,11 +80,19 @@ impl Calls {
             seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
         };
         let registry = registry.sub_registry_with_prefix("grpc_server");
-        registry.register("started", "Calls that began", calls.started.clone());
-        registry.register("handled", "Calls that ended, by their code", calls.handled.clone());
-        registry.register("msg_received", "Messages that came in", calls.received.clone());
-        registry.register("msg_sent", "Messages that were sent", calls.sent.clone());
-        let help = "How long calls took";
+        registry.register("started", "RPCs started on the server", calls.started.clone());
+        registry.register(
+            "handled",
+            "RPCs completed on the server, by status code",
+            calls.handled.clone(),
+        );
+        registry.register(
+            "msg_received",
+            "Messages received by the server",
+            calls.received.clone(),
+        );
+        registry.register("msg_sent", "Messages sent by the server", calls.sent.clone());
+        let help = "Duration of RPCs";
         registry.register_with_unit("handling", help, Unit::Seconds, calls.seconds.clone());
         calls
     }

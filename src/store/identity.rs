@@ -39,7 +39,7 @@ impl Identity {
         match found {
             Some(id) if id == self.id => Ok(()),
             Some(_) => Err(other_store()),
-            None => Err(Error::WrongStore("its table store_identity is empty".into())),
+            None => Err(Error::WrongStore("table store_identity is empty".into())),
         }
     }
 
@@ -52,7 +52,7 @@ impl Identity {
             error!(
                 database = self.location,
                 error = chain(error),
-                "nothing is stored or read until the right database is back; if the change was \
+                "wrong database: reads and writes fail until the original is back; if the change was \
                  intended, restart the service"
             );
         }
@@ -67,7 +67,7 @@ impl Identity {
         result: Result<T, Error>,
     ) -> Result<T, Error> {
         if was_wrong && result.is_ok() && self.is_wrong.swap(false, Ordering::Relaxed) {
-            info!(database = self.location, "the database that this service opened is back");
+            info!(database = self.location, "the original database is back");
         }
         self.logged(result)
     }
@@ -75,5 +75,5 @@ impl Identity {
 
 /// The error of a database in whose place another store was found.
 pub(super) fn other_store() -> Error {
-    Error::WrongStore("another store is in its place".into())
+    Error::WrongStore("store_identity has another id".into())
 }

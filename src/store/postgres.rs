@@ -117,7 +117,7 @@ impl Reader {
         read: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
         let Some(connection) = &self.connection else {
-            return Err(Error::Unavailable("the connection is gone".into()));
+            return Err(Error::Unavailable("connection lost".into()));
         };
         let reading = async {
             // Sent in one go, and carried out in this order if the read is one statement that is prepared.
@@ -212,7 +212,7 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
         if let Err(error) = identity.logged(pruned.await)
             && !error.is_logged()
         {
-            warn!(error = chain(&error), "cannot prune the batch ledger; trying again later");
+            warn!(error = chain(&error), "failed to prune the batch ledger; will retry");
         }
     }
 }

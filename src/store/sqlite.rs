@@ -75,12 +75,12 @@ impl SqliteStore {
         let unreachable =
             |reason: String| OpenError::Unreachable { database: location.clone(), reason };
         let sql = |error: rusqlite::Error| {
-            unreachable(format!("{error}; is it a SQLite file that can be written?"))
+            unreachable(format!("{error}; check that it is a writable SQLite file"))
         };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| {
                 unreachable(format!(
-                    "cannot make the folder {}: {error}; name another with --data-dir or \
+                    "cannot create the directory {}: {error}; choose another with --data-dir or \
                      --database-url",
                     folder.display()
                 ))
@@ -96,7 +96,7 @@ impl SqliteStore {
         let identity = Identity::new(id, location.clone());
         let source = Arc::new(Source { identity, file });
         let writer = write::Writer::spawn(Arc::clone(&source), connection)
-            .map_err(|error| unreachable(format!("cannot start its thread: {error}")))?;
+            .map_err(|error| unreachable(format!("cannot start the writer thread: {error}")))?;
         let readers = |connections| Arc::new(read::Readers::new(&source, connections));
         let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
         Ok(Self { source, writer, readers, prober })
@@ -127,7 +127,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     if (journal.as_str(), synchronous) != ("wal", 2) {
         // Some file systems cannot share the log's index, and SQLite takes another way without a word.
-        let reason = format!("its journal is {journal} and not wal; keep it on a local disk");
+        let reason =
+            format!("WAL mode is not available (journal_mode is {journal}); use a local disk");
         let unfit = ffi::Error::new(ffi::SQLITE_CANTOPEN);
         return Err(rusqlite::Error::SqliteFailure(unfit, Some(reason)));
     }
@@ -144,7 +145,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     match runner.run(connection) {
         Ok(report) => {
             for migration in report.applied_migrations() {
-                info!(%migration, "migrated");
+                info!(%migration, "applied migration");
             }
             Ok(())
         }
@@ -198,7 +199,7 @@ impl Store for SqliteStore {
         if let Err(Error::Unknown(_)) = result {
             // With all connections closed the next one reads what the file really holds, and the
             // ledger in it says whether the batch was committed.
-            warn!("closing the SQLite file and opening it again");
+            warn!("reopening the SQLite file");
             let closed = tokio::try_join!(self.readers.suspend(), self.prober.suspend());
             let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
             self.writer.reopen().await?;

@@ -62,7 +62,7 @@ pub enum Failed {
         reason: String,
     },
     /// A fault of the program.
-    #[error("the work on the database broke: {0}")]
+    #[error("internal error: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 
@@ -77,12 +77,14 @@ pub(super) fn check_schema(
         Some(found) if found == known => return Ok(()),
         Some(found) if found > known => return Err(OpenError::SchemaTooNew { found, known }),
         Some(found) => format!(
-            "it has schema version {found}, and version {known} is needed; start `event-aggregator \
-             serve` on it once, which brings it up to date"
+            "it has schema version {found}, but {known} is required; start `event-aggregator serve` on it \
+             once to migrate it"
         ),
-        None => "no service has kept events in it yet; is it the right one? Name it with \
-                 --database-url or --data-dir"
-            .to_owned(),
+        None => {
+            "it has no event tables; check the database and choose another with --database-url or \
+                 --data-dir"
+                .to_owned()
+        }
     };
     Err(OpenError::Unreachable { database: database.to_owned(), reason })
 }

@@ -85,7 +85,7 @@ async fn one_event_is_shown_by_its_key() {
     assert!(stdout(&table).contains("| a b"), "{}", stdout(&table));
     let missing = run(&server, &["get", "t", "none"]).await;
     assert_eq!(missing.status.code(), Some(1));
-    assert!(stderr(&missing).contains("Nothing is stored"), "{}", stderr(&missing));
+    assert!(stderr(&missing).contains("No event has this key"), "{}", stderr(&missing));
     let invalid = run(&server, &["get", "t", " "]).await;
     assert_eq!(invalid.status.code(), Some(64 + 3));
 }

@@ -126,7 +126,7 @@ async fn a_pooler_that_ignores_settings_is_noticed() {
         fails(
             &serve,
             1,
-            &["a session that was opened with", "pooler", "name the database server itself"],
+            &["a session opened with", "pooler", "connect to the database server directly"],
         );
     };
     tokio::task::spawn_blocking(run.clone()).await.expect("refused");

@@ -54,7 +54,7 @@ impl Logged {
 
     /// How many lines the log has about a store that is not the right one.
     fn told(&self) -> usize {
-        self.log().matches("not the one that this service opened").count()
+        self.log().matches("not the one opened at startup").count()
     }
 
     /// Checks that the log has one line at all about a store that is not the right one.
@@ -66,7 +66,7 @@ impl Logged {
             .filter(|line| !line.contains("fsync is off"))
             .collect();
         assert_eq!(bad.len(), 1, "{log}");
-        let told = ["ERROR", "not the one that this service opened", "restart the service"];
+        let told = ["ERROR", "not the one opened at startup", "restart the service"];
         assert!(told.iter().all(|text| bad[0].contains(text)), "{log}");
     }
 }

@@ -75,20 +75,23 @@ async fn a_server_elsewhere_is_reached_with_tls_or_not_at_all() {
         assert!(verified.status.success(), "{verified:?}");
     }
     let url = at("db.example", "");
-    refused(url.clone(), &["not trusted", "sslrootcert=FILE"]);
-    refused(format!("{url}&sslrootcert={other}"), &["not trusted", "sslrootcert=FILE"]);
+    refused(url.clone(), &["not signed by a trusted CA", "sslrootcert=FILE"]);
+    refused(
+        format!("{url}&sslrootcert={other}"),
+        &["not signed by a trusted CA", "sslrootcert=FILE"],
+    );
     refused(format!("{url}&sslrootcert={empty}"), &["empty.pem", "PEM"]);
     let nowhere = Path::new(&empty).with_file_name("nowhere");
     refused(format!("{url}&sslrootcert={}", nowhere.display()), &["cannot read", "nowhere"]);
     let misnamed = at("other.example", &format!("&sslrootcert={trusted}"));
-    refused(misnamed, &["db.example", "use a host name"]);
+    refused(misnamed, &["db.example", "does not match the host name"]);
 
     // Also while it runs, nothing is said in the clear.
     let url = at("db.example", &format!("&sslrootcert={trusted}"));
     let service = Service::start(&url);
     let mut client = connect_to(service.address).await;
     server.set("ssl = off").await;
-    refused(url, &["no TLS", "sslmode=disable"]);
+    refused(url, &["does not support TLS", "sslmode=disable"]);
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE application_name = 'event-aggregator'";
     connect(&server.url).await.batch_execute(cut).await.expect("cut");

@@ -267,7 +267,7 @@ async fn whoever_watches_the_counters_rides_out_a_restart() {
     service.wait();
     let mut told = BufReader::new(watching.stderr.take().expect("piped")).lines();
     let away = told.next().expect("a line").expect("text");
-    assert!(away.contains("away"), "{away}");
+    assert!(away.contains("unavailable"), "{away}");
     let service = Service::start_at(&address, &url);
     publish(&mut connect_to(service.address).await, vec![event("t", "2")]).await;
     samples.find(|sample| sample["received"] == 3).expect("a sample");
@@ -404,11 +404,15 @@ fn what_cannot_start_says_why_in_one_line() {
     fails(&["serve", "--listen", "here"], 2, &["--listen"]);
     let in_use = ["serve", "--listen", &taken, "--data-dir", &path("a")];
     fails(&in_use, 1, &["cannot listen on", &taken, "--listen"]);
-    run(with(&["--data-dir", &path("file/below")]), 1, &["cannot make the folder", "file/below"]);
-    run(with(&["--data-dir", "/proc/nowhere"]), 1, &["cannot make the folder"]);
+    run(
+        with(&["--data-dir", &path("file/below")]),
+        1,
+        &["cannot create the directory", "file/below"],
+    );
+    run(with(&["--data-dir", "/proc/nowhere"]), 1, &["cannot create the directory"]);
     let text = format!("sqlite:{}", path("text"));
     run(with(&["--database-url", &text]), 1, &["cannot open the database", "not a database"]);
-    run(with(&["--database-url", "sqlite:"]), 2, &["names no file"]);
+    run(with(&["--database-url", "sqlite:"]), 2, &["missing path"]);
     let nowhere = "postgres://me:s3cret@127.0.0.1:1/d";
     run(with(&["--database-url", nowhere]), 1, &["postgres://127.0.0.1:1/d", "refused"]);
     for url in [

@@ -150,9 +150,9 @@ async fn what_cannot_be_tailed_says_why() {
     let cursor = server.database.path("cursor");
     for (arguments, code, expected) in [
         (vec!["--cursor", "garbage"], 64 + 3, "cursor"),
-        (vec!["--topic", " "], 64 + 3, "white space"),
+        (vec!["--topic", " "], 64 + 3, "whitespace"),
         (vec!["--since", "yesterday"], 2, "10m"),
-        (vec!["--cursor-file", cursor.to_str().expect("UTF-8")], 1, "no cursor file"),
+        (vec!["--cursor-file", cursor.to_str().expect("UTF-8")], 1, "not a cursor file"),
     ] {
         fs::write(&cursor, "what?").expect("write");
         let output = tail(&address, &arguments).output().expect("tail");
@@ -280,7 +280,7 @@ async fn a_pipe_has_no_cursor_file_and_ends_what_writes_into_it() {
     let refused = refused.arg(&cursor).output().expect("tail");
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("an output that is a file"), "{said}");
+    assert!(said.contains("a regular file as output"), "{said}");
     assert!(refused.stdout.is_empty() && !cursor.exists());
 
     let mut tailing = tail(&address, &["--from-start"]);

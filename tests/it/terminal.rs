@@ -114,7 +114,7 @@ async fn refused_lines_and_watched_topics_do_not_steer_it() {
     let mut watching = in_terminal(&server, "stats --watch 50ms").spawn().expect("script");
     let mut stdout = watching.stdout.take().expect("piped");
     let (mut text, mut part) = (Vec::new(), [0; 4096]);
-    while !String::from_utf8_lossy(&text).contains("Ctrl-C ends") {
+    while !String::from_utf8_lossy(&text).contains("Press Ctrl-C to exit") {
         let read = stdout.read(&mut part).expect("read");
         assert!(read > 0, "{}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&part[..read]);

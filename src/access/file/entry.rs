@@ -29,7 +29,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Holder>, Vec<Fault>> {
         Ok(file) => reader.file(file.get_ref()),
         Err(error) => {
             let place = error.span().unwrap_or_default();
-            reader.fault(place, format!("is not TOML: {}", error.message().replace('\n', ", ")));
+            reader.fault(place, format!("invalid TOML: {}", error.message().replace('\n', ", ")));
             Vec::new()
         }
     };
@@ -51,15 +51,15 @@ impl Reader<'_> {
     fn file(&mut self, file: &DeTable<'_>) -> Vec<Holder> {
         self.only(file, &["identity"], "the file");
         let Some(entries) = file.get("identity") else {
-            self.fault(0..0, "names nobody; add an entry with `event-aggregator token NAME`");
+            self.fault(0..0, "no identities; create an entry with `event-aggregator token NAME`");
             return Vec::new();
         };
         let Some(array) = entries.get_ref().as_array() else {
-            self.fault(entries.span(), "identity must be written [[identity]]");
+            self.fault(entries.span(), "identity must be an array of tables: [[identity]]");
             return Vec::new();
         };
         if array.len() > MAX_IDENTITIES {
-            self.fault(entries.span(), format!("has more than {MAX_IDENTITIES} identities"));
+            self.fault(entries.span(), format!("more than {MAX_IDENTITIES} identities"));
             return Vec::new();
         }
         let mut seen = Seen::default();
@@ -68,12 +68,12 @@ impl Reader<'_> {
 
     fn entry(&mut self, entry: &Value<'_>, seen: &mut Seen) -> Option<Holder> {
         let Some(fields) = entry.get_ref().as_table() else {
-            self.fault(entry.span(), "identity must be written [[identity]]");
+            self.fault(entry.span(), "identity must be an array of tables: [[identity]]");
             return None;
         };
         let name = self.name(entry, fields)?;
         if !seen.names.insert(name.clone()) {
-            self.fault(entry.span(), format!("{name} has another entry; put both into one"));
+            self.fault(entry.span(), format!("duplicate identity {name}; merge the entries"));
         }
         let known = ["name", "token_sha256", "certificate", "grants", "events_per_second", "burst"];
         self.only(fields, &known, &name);
@@ -81,19 +81,19 @@ impl Reader<'_> {
         let certificate = fields.get("certificate").and_then(|value| {
             let certificate = self.text(value, &name, "certificate")?.to_ascii_lowercase();
             if DnsName::try_from(certificate.trim_start_matches("*.")).is_err() {
-                let advice = "must be a DNS name, one of those in the certificate";
+                let advice = "must be a DNS name from the certificate";
                 self.fault(value.span(), format!("{name}: certificate {advice}"));
             }
             if !seen.certificates.insert(certificate.clone()) {
                 self.fault(
                     value.span(),
-                    format!("{name}: certificate stands in another entry, too"),
+                    format!("{name}: certificate is used by another identity"),
                 );
             }
             Some(certificate)
         });
         if !fields.contains_key("token_sha256") && certificate.is_none() {
-            let advice = "nobody can be it; add token_sha256 or certificate";
+            let advice = "no credentials; add token_sha256 or certificate";
             self.fault(entry.span(), format!("{name}: {advice}"));
         }
         let grants = self.grants(entry, fields, &name);
@@ -103,7 +103,7 @@ impl Reader<'_> {
 
     fn name(&mut self, entry: &Value<'_>, fields: &DeTable<'_>) -> Option<String> {
         let Some(value) = fields.get("name") else {
-            self.fault(entry.span(), "the entry has no name; add name = \"…\"");
+            self.fault(entry.span(), "missing name; add name = \"…\"");
             return None;
         };
         let name = self.text(value, "the entry", "name")?;
@@ -120,7 +120,7 @@ impl Reader<'_> {
         let Some(value) = fields.get("token_sha256") else { return Vec::new() };
         let Some(list) = self.list(value, name, "token_sha256") else { return Vec::new() };
         if list.len() > MAX_IDENTITY_TOKENS {
-            let fault = format!("{name}: token_sha256 has more than {MAX_IDENTITY_TOKENS} tokens");
+            let fault = format!("{name}: more than {MAX_IDENTITY_TOKENS} digests in token_sha256");
             self.fault(value.span(), fault);
         }
         let mut tokens = Vec::new();
@@ -129,12 +129,12 @@ impl Reader<'_> {
             match digest {
                 Some(digest) if seen.tokens.insert(digest) => tokens.push(digest),
                 Some(_) => {
-                    let fault = format!("{name}: token_sha256 has a token that was there before");
+                    let fault = format!("{name}: duplicate digest in token_sha256");
                     self.fault(item.span(), fault);
                 }
                 None => {
-                    let advice = "must hold 64 hexadecimal digits for each token, as \
-                                  `event-aggregator token` prints them";
+                    let advice = "must contain SHA-256 digests (64 hexadecimal digits), as printed \
+                                  by `event-aggregator token`";
                     self.fault(item.span(), format!("{name}: token_sha256 {advice}"));
                 }
             }
@@ -145,14 +145,17 @@ impl Reader<'_> {
     fn grants(&mut self, entry: &Value<'_>, fields: &DeTable<'_>, name: &str) -> Vec<Grant> {
         let Some(value) = fields.get("grants") else {
             let example = r#"grants = [{ verbs = ["publish"], topics = ["orders", "shop.*"] }]"#;
-            self.fault(entry.span(), format!("{name}: grants is missing; write {example}"));
+            self.fault(entry.span(), format!("{name}: missing grants; add {example}"));
             return Vec::new();
         };
         let Some(list) = self.list(value, name, "grants") else { return Vec::new() };
         let mut grants = Vec::new();
         for item in list {
             let Some(grant) = item.get_ref().as_table() else {
-                self.fault(item.span(), format!("{name}: a grant must be {{ verbs, topics }}"));
+                self.fault(
+                    item.span(),
+                    format!("{name}: a grant must be a table {{ verbs, topics }}"),
+                );
                 continue;
             };
             self.only(grant, &["verbs", "topics"], name);
@@ -162,7 +165,7 @@ impl Reader<'_> {
             });
             let topics = self.each(item, name, "topics", Pattern::new);
             if verbs.contains(&Verb::Admin) && !topics.iter().any(Pattern::covers_all) {
-                self.fault(item.span(), format!("{name}: admin is granted on the topic * only"));
+                self.fault(item.span(), format!("{name}: admin can only be granted on topic *"));
             }
             grants.push(Grant { verbs, topics });
         }
@@ -178,15 +181,12 @@ impl Reader<'_> {
         read: impl Fn(&str) -> Result<T, &'static str>,
     ) -> Vec<T> {
         let Some(value) = grant.get_ref().get(field) else {
-            self.fault(grant.span(), format!("{name}: a grant has no {field}"));
+            self.fault(grant.span(), format!("{name}: missing {field} in grant"));
             return Vec::new();
         };
         let Some(list) = self.list(value, name, field) else { return Vec::new() };
         if list.is_empty() {
-            self.fault(
-                value.span(),
-                format!("{name}: {field} is empty, so the grant allows nothing"),
-            );
+            self.fault(value.span(), format!("{name}: {field} must not be empty"));
         }
         let mut all = Vec::new();
         for item in list {
@@ -209,8 +209,8 @@ impl Reader<'_> {
         });
         if numbers.is_none() {
             let fault = format!(
-                "{name}: events_per_second must be from 1 to {MAX_RATE_EVENTS}, and burst, if it is \
-                 there, from {MIN_RATE_BURST} to {MAX_RATE_EVENTS}"
+                "{name}: events_per_second must be between 1 and {MAX_RATE_EVENTS}, and burst between \
+                 {MIN_RATE_BURST} and {MAX_RATE_EVENTS}"
             );
             self.fault(place, fault);
         }
@@ -221,7 +221,7 @@ impl Reader<'_> {
         for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
             self.fault(
                 key.span(),
-                format!("{whose}: unknown field; there are {}", known.join(", ")),
+                format!("{whose}: unknown field; expected one of {}", known.join(", ")),
             );
         }
     }
@@ -229,7 +229,7 @@ impl Reader<'_> {
     fn text(&mut self, value: &Value<'_>, whose: &str, field: &str) -> Option<String> {
         let text = value.get_ref().as_str().filter(|text| !text.is_empty());
         if text.is_none() {
-            self.fault(value.span(), format!("{whose}: {field} must be a text in quotes"));
+            self.fault(value.span(), format!("{whose}: {field} must be a string"));
         }
         text.map(str::to_owned)
     }
@@ -242,7 +242,7 @@ impl Reader<'_> {
     ) -> Option<&'v [Value<'i>]> {
         let list = value.get_ref().as_array().map(|list| &**list);
         if list.is_none() {
-            self.fault(value.span(), format!("{whose}: {field} must be a list in brackets"));
+            self.fault(value.span(), format!("{whose}: {field} must be an array"));
         }
         list
     }

@@ -113,7 +113,7 @@ impl Schedule {
 /// Waits until a request can be sent.
 async fn ready(channel: Channel) -> anyhow::Result<Grpc<Channel>> {
     let mut client = Grpc::new(channel);
-    client.ready().await.context("the connection is lost")?;
+    client.ready().await.context("connection lost")?;
     Ok(client)
 }
 

@@ -9,15 +9,15 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 /// Files of certificates, all in PEM.
 #[derive(Debug, Default, Args)]
 pub(super) struct Trust {
-    /// Authority to trust for the certificate of the service, instead of those of the system
+    /// CA certificate to trust instead of the system's CA certificates
     #[arg(long, env = "EVENT_AGGREGATOR_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// Certificate to show to a service that asks for one
+    /// Client certificate for services that require one
     #[arg(long, env = "EVENT_AGGREGATOR_CLIENT_CERT", value_name = "FILE")]
     client_cert: Option<PathBuf>,
 
-    /// Private key of that certificate
+    /// Private key of the client certificate
     #[arg(long, env = "EVENT_AGGREGATOR_CLIENT_KEY", value_name = "FILE")]
     client_key: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ impl Trust {
                 Ok(config.identity(Identity::from_pem(certificate, read("--client-key", key)?)))
             }
             (None, None) => Ok(config),
-            _ => bail!("--client-cert and --client-key need each other"),
+            _ => bail!("--client-cert and --client-key must be used together"),
         }
     }
 }

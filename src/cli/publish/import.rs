@@ -64,7 +64,7 @@ impl Import {
         let mut kept = None;
         if let Some(path) = resume {
             let Some(input) = input.filter(|input| *input != Path::new("-")) else {
-                bail!("--resume-file needs a file that can be read again; name one with --file");
+                bail!("--resume-file requires a regular file; pass it with --file");
             };
             let input =
                 File::open(input).with_context(|| format!("cannot open {}", input.display()))?;
@@ -74,7 +74,7 @@ impl Import {
         if let (Some(input), Some(rejects)) = (input, rejects)
             && is_same(input, rejects)
         {
-            bail!("--rejects would overwrite what is imported; name another file");
+            bail!("--rejects must not be the input file");
         }
         let length = place.as_ref().map_or(Some(0), |place| place.rejects_bytes);
         let rejects = rejects.map(|path| open_rejects(path, length)).transpose()?;
@@ -145,7 +145,7 @@ fn read_place(path: &Path, input: &File) -> anyhow::Result<Option<Place>> {
     let name = path.display();
     let place: Place = match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| {
-            format!("{name} is no resume file; name another, or remove it to begin anew")
+            format!("{name} is not a resume file; choose another, or remove it to start over")
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => bail!("cannot read {name}: {error}"),
@@ -153,7 +153,7 @@ fn read_place(path: &Path, input: &File) -> anyhow::Result<Option<Place>> {
     let length = input.metadata()?.len();
     if length < place.bytes || fingerprint(input, place.bytes)? != place.fingerprint {
         bail!(
-            "{name} belongs to another file, or what was imported has changed; remove it to begin anew"
+            "{name} does not match the input, which is another file or was modified; remove it to start over"
         );
     }
     Ok(Some(place))
@@ -176,7 +176,7 @@ fn open_rejects(path: &Path, length: Option<u64>) -> anyhow::Result<File> {
         if has < length {
             bail!("{name} has {has} bytes, but had {length} when the import was interrupted");
         }
-        file.set_len(length).with_context(|| format!("cannot cut {name}"))?;
+        file.set_len(length).with_context(|| format!("cannot truncate {name}"))?;
     }
     Ok(file)
 }

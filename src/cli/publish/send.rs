@@ -205,7 +205,7 @@ pub(super) async fn all(
                 Ok(()) => return Ok(()),
                 Err(Broken::Stream(status)) => status,
                 Err(Broken::Import(error)) => {
-                    return Err(error).context("cannot keep the place or the refused lines");
+                    return Err(error).context("cannot save the position or the rejected lines");
                 }
             };
         if tally.total() > answered {
@@ -216,7 +216,9 @@ pub(super) async fn all(
         if !may_recover(&broken) || since.elapsed() > PATIENCE {
             return Err(Refused(broken).into());
         }
-        progress.suspend(|| tell(format_args!("interrupted ({}); trying again", Refused(broken))));
+        progress.suspend(|| {
+            tell(format_args!("connection interrupted ({}); retrying", Refused(broken)))
+        });
         tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         tally.reconnects += 1;
     }

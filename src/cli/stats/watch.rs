@@ -36,7 +36,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
         .filter(|interval| {
             (Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(interval)
         })
-        .ok_or_else(|| "must be from 10ms to a day, like 2s or 500ms".to_owned())
+        .ok_or_else(|| "must be between 10ms and 24h, such as 2s or 500ms".to_owned())
 }
 
 /// What happened per second since the sample before.
@@ -114,7 +114,7 @@ async fn show(
             Err(status) => return Err(Refused(status).into()),
         };
         if std::mem::take(&mut away) {
-            tell("event-aggregator: the service is back");
+            tell("event-aggregator: service available again");
         }
         let sample = Sample::of(&stats);
         let rates = before.as_ref().and_then(|before| sample.rates_since(before));
@@ -125,7 +125,7 @@ async fn show(
                 // Written as it is: the cells of the table are escaped, and the rest is ours.
                 writeln!(
                     io::stdout(),
-                    "{HOME}{text}{WIPE_LINE}Ctrl-C ends{WIPE_LINE}{WIPE_BELOW}"
+                    "{HOME}{text}{WIPE_LINE}Press Ctrl-C to exit{WIPE_LINE}{WIPE_BELOW}"
                 )?;
             }
             Output::Table => print(people(&stats, narrowed, rates) + "\n")?,
@@ -137,10 +137,7 @@ async fn show(
 
 fn tell_away(away: &mut bool, status: Status) {
     if !std::mem::replace(away, true) {
-        tell(format_args!(
-            "event-aggregator: the service is away ({}); waiting for it",
-            Refused(status)
-        ));
+        tell(format_args!("event-aggregator: service unavailable ({}); retrying", Refused(status)));
     }
 }
 

@@ -36,7 +36,7 @@ impl Export {
         let place: Option<Place> = match fs::read(path) {
             Ok(text) => Some(serde_json::from_slice(&text).with_context(|| {
                 format!(
-                    "{name} is no cursor file; name another, or remove it and the output to begin anew"
+                    "{name} is not a cursor file; choose another, or remove it and the output to start over"
                 )
             })?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -46,9 +46,9 @@ impl Export {
         let metadata = output.metadata()?;
         if metadata.file_type().is_fifo() || metadata.file_type().is_socket() {
             bail!(
-                "--cursor-file needs an output that is a file, and this is a pipe, whose reader may \
-                 end before it has used what it took; append to a file with >>, or let the reader \
-                 keep the cursor, which each line has"
+                "--cursor-file requires a regular file as output, but this is a pipe, whose reader may \
+                 exit before it has processed its input; append to a file with >>, or let the reader \
+                 store the cursor, which is in each line"
             );
         }
         if !metadata.is_file() {
@@ -58,8 +58,8 @@ impl Export {
         let length = metadata.len();
         match place.as_ref().and_then(|place| place.output_bytes) {
             Some(kept) if length < kept => bail!(
-                "the output has {length} bytes, but had {kept} when {name} was written; append to \
-                 it with >>, or remove {name} to begin anew"
+                "the output has {length} bytes, but had {kept} when {name} was saved; append to \
+                 it with >>, or remove {name} to start over"
             ),
             Some(kept) => output.set_len(kept)?,
             None => (),

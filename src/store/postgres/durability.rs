@@ -11,7 +11,7 @@ use crate::store::Durability;
 
 /// What to do about a pooler.
 pub(super) const NO_POOLER: &str =
-    "a connection pooler in between does that; name the database server itself";
+    "connect to the database server directly, not through a connection pooler";
 
 /// Sees to it that sessions have the settings that they were opened with. A pooler may ignore them, and
 /// then neither the durability nor the bounds of statements are what the service relies on.
@@ -25,7 +25,7 @@ pub(super) async fn check_session(client: &Client, target: &Target) -> Result<()
     let marked = client.query_one(marked, &[&session::MARK, &target.mark]).await;
     if !marked.map_err(|error| refused(session::advice(&error)))?.get::<_, bool>(0) {
         return Err(refused(format!(
-            "a session that was opened with settings does not have them: {NO_POOLER}"
+            "a session opened with the required settings does not have them: {NO_POOLER}"
         )));
     }
     let rows = client.query(sql, &[&names]).await;
@@ -36,7 +36,7 @@ pub(super) async fn check_session(client: &Client, target: &Target) -> Result<()
             && wanted != found
         {
             return Err(refused(format!(
-                "a session that was opened with {name}={wanted} has {name}={found}: {NO_POOLER}"
+                "a session opened with {name}={wanted} has {name}={found}: {NO_POOLER}"
             )));
         }
     }
@@ -63,14 +63,14 @@ pub(super) async fn check(
         // Right on a file system that never tears a page, which cannot be known from here.
         warn!(
             database,
-            "full_page_writes is off: a power cut may damage the database, unless its file system \
-             writes pages as a whole"
+            "full_page_writes is off: a power failure may corrupt the database, unless its file system \
+             writes pages atomically"
         );
     }
     let unlogged: Option<&str> = row.get(2);
     let weakness = match unlogged {
         _ if !row.get::<_, bool>(0) => {
-            "fsync is off there; set it to on in postgresql.conf and reload".to_owned()
+            "fsync is off; set it to on in postgresql.conf and reload".to_owned()
         }
         Some(table) => {
             format!("the table {table} is unlogged; run: ALTER TABLE {table} SET LOGGED")

@@ -226,7 +226,7 @@ impl Prepared {
             // That it can be seen means that it is on this server's disk. It is on a synchronous standby
             // as well when something that comes after it is.
             if self.session.execute(TOUCH, &batch_id).await.map_err(write_error)? != 1 {
-                return Err(Error::Unavailable("the entry in the ledger is gone".into()));
+                return Err(Error::Unavailable("the ledger entry of the batch is missing".into()));
             }
             self.session.batch_execute("COMMIT").await.map_err(write_error)?;
             return Ok(Ok(applied.received_at));

@@ -77,11 +77,13 @@ pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), 
     let row = client.query_one(settings, &[]).await.map_err(|error| refused(advice(&error)))?;
     let (number, version, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
     if number < 150_000 {
-        return Err(refused(format!("it is PostgreSQL {version}; 15 or newer is needed")));
+        return Err(refused(format!(
+            "PostgreSQL {version} is not supported; 15 or newer is required"
+        )));
     }
     if encoding != "UTF8" {
         return Err(refused(format!(
-            "its encoding is {encoding}; make it with: createdb --encoding=UTF8 --template=template0"
+            "its encoding is {encoding}, not UTF8; create it with: createdb --encoding=UTF8 --template=template0"
         )));
     }
     Ok(())
@@ -98,7 +100,10 @@ async fn migrate(
     let sql = |error: tokio_postgres::Error| failed(chain(&error));
 
     lock(client).await.map_err(sql)?.then_some(()).ok_or_else(|| {
-        failed(format!("another instance has been at it for {} s", MIGRATION_WAIT.as_secs()))
+        failed(format!(
+            "timed out after {} s waiting for the migration of another instance",
+            MIGRATION_WAIT.as_secs()
+        ))
     })?;
     let schemas = Schemas::look(client, database).await?;
     let schema = match schemas.existing(database)? {
@@ -115,7 +120,7 @@ async fn migrate(
     match result {
         Ok(report) => {
             for migration in report.applied_migrations() {
-                info!(%migration, schema, "migrated");
+                info!(%migration, schema, "applied migration");
             }
             Ok(schema)
         }

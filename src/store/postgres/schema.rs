@@ -65,8 +65,8 @@ impl Schemas {
             [one] if self.in_path.is_empty() && self.forbidden > 0 => Err(refused(
                 database,
                 format!(
-                    "its tables are in the schema {one}, which the role {} may not use; run: GRANT \
-                     USAGE ON SCHEMA {} TO {}; or name another schema in the URL: {IN_URL}",
+                    "its tables are in schema {one}, which role {} may not use; run: GRANT USAGE ON \
+                     SCHEMA {} TO {}; or choose another schema in the URL: {IN_URL}",
                     self.role,
                     quote(one),
                     quote(&self.role)
@@ -76,8 +76,8 @@ impl Schemas {
             several => Err(refused(
                 database,
                 format!(
-                    "several of its schemas have tables of a service: {}; name the right one in the \
-                     URL: {IN_URL}, or drop the empty one",
+                    "event-aggregator tables exist in several schemas: {}; choose one in the URL: \
+                     {IN_URL}, or drop the empty one",
                     several.join(", ")
                 ),
             )),
@@ -88,7 +88,7 @@ impl Schemas {
     pub(super) fn for_creation(&self, database: &str) -> Result<&str, OpenError> {
         let Some(current) = &self.current else {
             let reason = format!(
-                "no schema of its search_path exists; run: CREATE SCHEMA, or name another one in \
+                "no schema in its search_path exists; run CREATE SCHEMA, or choose another schema in \
                  the URL: {IN_URL}"
             );
             return Err(refused(database, reason));
@@ -100,8 +100,8 @@ impl Schemas {
         Err(refused(
             database,
             format!(
-                "the role {} may not create tables in the schema {current}; run: GRANT CREATE ON \
-                 SCHEMA {schema} TO {role}; or name another schema in the URL: {IN_URL}",
+                "role {} may not create tables in schema {current}; run: GRANT CREATE ON SCHEMA \
+                 {schema} TO {role}; or choose another schema in the URL: {IN_URL}",
                 self.role
             ),
         ))

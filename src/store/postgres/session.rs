@@ -65,10 +65,9 @@ impl Target {
                 !config.get_hosts().is_empty() && config.get_dbname().is_some()
             })
             .ok_or_else(|| OpenError::Unreachable {
-                database: "named by the URL".to_owned(),
-                reason: "the URL must look like postgres://user:password@host:5432/database, with \
-                         other characters than letters and digits percent-encoded, or like \
-                         sqlite:PATH"
+                database: "in the URL".to_owned(),
+                reason: "invalid URL: expected postgres://user:password@host:5432/database, with \
+                         characters other than letters and digits percent-encoded, or sqlite:PATH"
                     .to_owned(),
             })?;
         if config.get_connect_timeout().is_none() {
@@ -188,7 +187,7 @@ async fn attend(mut connection: Connection<Socket, TlsStream>) {
         match message {
             Ok(AsyncMessage::Notice(notice)) if is_doubt(&notice) => {
                 warn!(
-                    "somebody ended the wait for the standby: the commit may be on one server only"
+                    "synchronous replication wait was cancelled; the commit may not be on the standby"
                 );
                 return;
             }
@@ -215,7 +214,7 @@ pub(super) enum ConnectError {
     #[error(transparent)]
     Failed(#[from] tokio_postgres::Error),
     /// The server took the connection and then fell silent.
-    #[error("it took the connection and did not answer for {} s", SESSION_TIMEOUT.as_secs())]
+    #[error("it accepted the connection but did not respond within {} s", SESSION_TIMEOUT.as_secs())]
     Silent(#[from] Elapsed),
 }
 
@@ -248,13 +247,13 @@ pub(super) fn advice(error: &tokio_postgres::Error) -> String {
     let Some(reply) = error.as_db_error() else {
         let text = chain(error);
         return match text.contains("database does not allow writes") {
-            true => format!("{text}: it is a standby, or was set to read only; name the primary"),
+            true => format!("{text}: it is a standby or read-only; connect to the primary"),
             false => text,
         };
     };
     let text = reply.message();
     match *reply.code() {
-        SqlState::INVALID_CATALOG_NAME => format!("{text}; make it with: createdb"),
+        SqlState::INVALID_CATALOG_NAME => format!("{text}; create it with: createdb"),
         SqlState::PROTOCOL_VIOLATION if text.contains("startup parameter") => {
             format!("{text}: {}", super::durability::NO_POOLER)
         }

@@ -70,7 +70,7 @@ pub(super) fn connector(mode: SslMode, trusted: Option<&str>) -> Result<MakeRust
     let mut roots = RootCertStore::empty();
     match trusted {
         Some(file) => read(Path::new(file), &mut roots)
-            .map_err(|reason| format!("cannot read the certificates in {file}: {reason}"))?,
+            .map_err(|reason| format!("cannot read CA certificates from {file}: {reason}"))?,
         None if mode == SslMode::Disable => (),
         None => {
             let found = rustls_native_certs::load_native_certs();
@@ -93,7 +93,7 @@ fn read(file: &Path, roots: &mut RootCertStore) -> Result<(), String> {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
     match roots.is_empty() {
-        true => Err("there is none; it must be in PEM form".to_owned()),
+        true => Err("no certificates found; expected a PEM file".to_owned()),
         false => Ok(()),
     }
 }
@@ -103,8 +103,8 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
         return Some(
-            "it has no TLS, which only a server on this machine may do without; switch TLS on \
-             there, or add ?sslmode=disable to its URL if nobody can listen in between"
+            "the server does not support TLS, which is required except on this machine; enable TLS \
+             on the server, or add ?sslmode=disable to the URL on a trusted network"
                 .to_owned(),
         );
     }
@@ -112,15 +112,17 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
     let rustls::Error::InvalidCertificate(reason) = refused else { return None };
     Some(match reason {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("its certificate is that of another: {reason}; use a host name that it holds")
+            format!(
+                "the server certificate does not match the host name: {reason}; connect by a name in the certificate"
+            )
         }
         // The latter if the signer was made anew under its old name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "its certificate is not trusted here: nobody known has signed it; name the file of the \
-             certificate that did with ?sslrootcert=FILE in the URL"
+            "the server certificate is not signed by a trusted CA; pass the CA certificate with \
+             ?sslrootcert=FILE in the URL"
                 .to_owned()
         }
-        _ => format!("its certificate is not valid: {reason}"),
+        _ => format!("the server certificate is invalid: {reason}"),
     })
 }
 

@@ -54,18 +54,20 @@ impl DatabaseFile {
                 // Closed, it would take the locks of connections in this process, if those are the other.
                 std::mem::forget(file);
                 return Err(
-                    "another event-aggregator is using it; stop that one, or name another \
-                            file with --database-url sqlite:PATH"
+                    "another event-aggregator is using it; stop that process, or choose another file \
+                     with --database-url sqlite:PATH"
                         .to_owned(),
                 );
             }
-            Err(TryLockError::Error(error)) => return Err(format!("cannot lock it: {error}")),
+            Err(TryLockError::Error(error)) => {
+                return Err(format!("cannot lock the file: {error}"));
+            }
         }
         let metadata = file.metadata().map_err(cannot_open)?;
         if metadata.nlink() > 1 {
             return Err(format!(
-                "it has {} names (hard links), and SQLite keeps a log beside each of them, so that \
-                 one does not see what was stored by another; keep one name and remove the others",
+                "it has {} hard links, and SQLite keeps a separate log for each name, so that events \
+                 stored under one are not visible under another; keep one name and remove the others",
                 metadata.nlink()
             ));
         }
@@ -84,11 +86,11 @@ impl DatabaseFile {
     pub(super) fn check(&self) -> Result<(), String> {
         match FileId::at(&self.path) {
             Ok(id) if id == self.id => Ok(()),
-            Ok(_) => Err("another file was put in the place of the database file".to_owned()),
+            Ok(_) => Err("the database file was replaced".to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err("the database file was moved or removed".to_owned())
             }
-            Err(error) => Err(format!("the database file cannot be found: {error}")),
+            Err(error) => Err(format!("cannot access the database file: {error}")),
         }
     }
 
@@ -96,7 +98,7 @@ impl DatabaseFile {
     /// a moment longer.
     pub(super) fn unlock(&self) {
         if let Err(error) = self.file.unlock() {
-            warn!(%error, "cannot give up the lock of the SQLite file");
+            warn!(%error, "failed to unlock the SQLite file");
         }
     }
 }
@@ -110,8 +112,8 @@ fn warn_of_memory(file: &File, path: &Path) {
     {
         warn!(
             path = %path.display(),
-            "the SQLite file is on a file system in memory (tmpfs): a reboot loses all events; name a \
-             file on a disk with --database-url or --data-dir"
+            "the SQLite file is on an in-memory file system (tmpfs): a reboot loses all events; choose \
+             a file on a disk with --database-url or --data-dir"
         );
     }
 }

@@ -47,7 +47,7 @@ impl Readers {
         let permit =
             tokio::time::timeout(READ_CONNECTION_WAIT, self.permits.clone().acquire_owned())
                 .await
-                .map_err(|_| Error::Unavailable("all readers are busy".into()))?
+                .map_err(|_| Error::Unavailable("all read connections are busy".into()))?
                 .map_err(|closed| Error::Unavailable(closed.into()))?;
         let readers = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {

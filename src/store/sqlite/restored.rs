@@ -21,7 +21,7 @@ pub fn restored(path: &Path) -> Result<String, Failed> {
     let unreachable =
         |reason: String| OpenError::Unreachable { database: database.clone(), reason };
     if !path.exists() {
-        let reason = "there is no such file; name another with --database-url or --data-dir";
+        let reason = "file not found; choose another with --database-url or --data-dir";
         return Err(unreachable(reason.to_owned()).into());
     }
     let file = DatabaseFile::open(path).map_err(unreachable)?;

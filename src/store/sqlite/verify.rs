@@ -55,7 +55,7 @@ const DIFFERENCES: &str = "
 pub fn verify(path: &Path) -> std::result::Result<Report, Failed> {
     let database = store_location(path);
     if !path.exists() {
-        let reason = "there is no such file; name another with --database-url or --data-dir";
+        let reason = "file not found; choose another with --database-url or --data-dir";
         return Err(OpenError::Unreachable { database, reason: reason.to_owned() }.into());
     }
     let unreadable = |error: rusqlite::Error| Failed::Read {
@@ -86,19 +86,18 @@ fn is_sound(connection: &Connection) -> Result<bool> {
     connection.query_row("PRAGMA quick_check(1)", [], |row| Ok(row.get_ref(0)?.as_str()? == "ok"))
 }
 
-const DAMAGED: &str = "the file is damaged; restore it from a backup";
+const DAMAGED: &str = "the file is corrupt; restore it from a backup";
 
 pub(super) fn advice(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite file".to_owned(),
+        Some(rusqlite::ErrorCode::NotADatabase) => "not a SQLite file".to_owned(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly) => {
-            "SQLite cannot open it; whoever reads it must be allowed to write to its folder"
-                .to_owned()
+            "SQLite cannot open it; readers need write permission on its directory".to_owned()
         }
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => DAMAGED.to_owned(),
         // What else SQLite says may hold the text of a statement.
-        Some(code) => format!("SQLite failed: {code:?}"),
-        None => "SQLite failed".to_owned(),
+        Some(code) => format!("SQLite error: {code:?}"),
+        None => "SQLite error".to_owned(),
     }
 }
 

@@ -99,14 +99,14 @@ impl Writer {
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(|| thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
-                error!("the SQLite writer did not end well");
+                error!("the SQLite writer thread panicked");
             }
         }
     }
 }
 
 fn stopped() -> Error {
-    Error::Unavailable("the SQLite writer has stopped".into())
+    Error::Unavailable("the SQLite writer thread has stopped".into())
 }
 
 fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiver<Job>) {
@@ -128,7 +128,7 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
                 }
                 if pruned.is_none_or(|at| at.elapsed() > LEDGER_PRUNE_INTERVAL) {
                     if let Err(error) = prune(connection) {
-                        warn!(%error, "cannot prune the batch ledger; trying again later");
+                        warn!(%error, "failed to prune the batch ledger; will retry");
                     }
                     pruned = Some(Instant::now());
                 }
@@ -138,7 +138,7 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
                 }
             }
             (Job::Commit { reply, .. }, None) => {
-                let closed = "the SQLite file is closed since an error of the disk";
+                let closed = "the SQLite file is closed after an I/O error";
                 let unknown = || Err(Error::Unknown(closed.into()));
                 let _ = reply.send(source.check().and_then(|()| unknown()));
             }
@@ -146,7 +146,7 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
                 close(opened.take());
                 *opened = open(source)
                     .inspect_err(|error| {
-                        warn!(error = chain(error), "cannot open the SQLite file again");
+                        warn!(error = chain(error), "failed to reopen the SQLite file");
                     })
                     .ok();
                 opened.iter_mut().for_each(|(connection, _)| count_log(connection, &log_pages));
@@ -176,14 +176,14 @@ fn count_log(connection: &mut Connection, log_pages: &Arc<AtomicI32>) {
         Ok(())
     }));
     if let Err(error) = counting {
-        warn!(%error, "cannot count the pages of the SQLite log");
+        warn!(%error, "failed to track the size of the SQLite WAL");
     }
 }
 
 /// Moves the pages of the log into the file, as far as no reader needs them.
 fn checkpoint(connection: &Connection) {
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        warn!(%error, "cannot move the SQLite log into the file; trying again later");
+        warn!(%error, "SQLite checkpoint failed; will retry");
     }
 }
 
@@ -191,7 +191,7 @@ fn close(opened: Option<(Connection, LogFiles)>) {
     if let Some((connection, _)) = opened
         && let Err((_, error)) = connection.close()
     {
-        warn!(%error, "cannot close the SQLite file cleanly");
+        warn!(%error, "failed to close the SQLite file cleanly");
     }
 }
 
@@ -212,11 +212,13 @@ fn commit_in_place(
     }
     // It still has its files, without names. What is in the log is moved into the database file, and that
     // is opened again, with new ones.
-    let removed = "the files beside the SQLite file were removed";
+    let removed = "the WAL files of the SQLite database were removed";
     let checkpoint = "PRAGMA wal_checkpoint(FULL)";
     match connection.query_row(checkpoint, [], |row| row.get(0))? {
         false => Err(Error::Unknown(removed.into())),
-        true => Err(Error::Unavailable(format!("{removed}, and it is being read").into())),
+        true => {
+            Err(Error::Unavailable(format!("{removed}, and readers block the checkpoint").into()))
+        }
     }
 }
 

@@ -60,7 +60,7 @@ async fn publishing_is_granted_by_topic(backend: Backend) {
     assert_eq!(guarded.post("shop", &body("shop.e")).await.status, 200);
     let denied = guarded.post("shop", &body("other")).await;
     assert_eq!(denied.status, 403);
-    assert_eq!(denied.json()["error"], "this needs a grant to publish the topic other");
+    assert_eq!(denied.json()["error"], "permission denied: no grant to publish topic other");
     let both = format!("[{},{}]", body("shop.f"), body("other"));
     assert_eq!(guarded.post("shop", &both).await.status, 403);
     assert_eq!(guarded.server.stored().await, 6);

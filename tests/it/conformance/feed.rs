@@ -316,7 +316,7 @@ async fn bad_subscriptions_are_refused_by_name(backend: Backend) {
     let refused = others_client.subscribe(with_cursor(&cursor)).await.expect_err("another store");
     assert_eq!(fields_at_fault(&refused), ["cursor"]);
     assert_eq!(reason(&refused), "INVALID_CURSOR");
-    assert!(refused.message().contains("another store"), "{}", refused.message());
+    assert!(refused.message().contains("another database"), "{}", refused.message());
 
     for cursor in ["garbage", &cursor[1..], &cursor.to_uppercase(), "Beginning"] {
         let refused = client.subscribe(with_cursor(cursor)).await.expect_err("garbage");

@@ -172,7 +172,7 @@ async fn tokens_are_good_for_their_listing_only(backend: Backend) {
 
     let other_store = TestServer::start(backend).await;
     let status = other_store.client().await.list_events(request).await.expect_err("refused");
-    assert!(status.message().contains("another store"), "{}", status.message());
+    assert!(status.message().contains("another database"), "{}", status.message());
 }
 
 async fn nothing_to_list_is_no_error(backend: Backend) {

@@ -52,5 +52,5 @@ async fn a_newer_schema_is_refused(backend: Backend) {
         .await;
     let error = App::start(&config_for(&database.url)).await.err().expect("refused").to_string();
     assert!(error.contains("schema version 99"), "{error}");
-    assert!(error.contains("newer event-aggregator"), "{error}");
+    assert!(error.contains("upgrade event-aggregator"), "{error}");
 }

@@ -106,7 +106,7 @@ async fn end(frames: &mut Streaming<SubscribeResponse>) -> Status {
 fn assert_restored(status: &Status) {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     assert_eq!(reason(status), "STORE_RESTORED");
-    assert!(status.message().contains("from the start"), "{}", status.message());
+    assert!(status.message().contains("from the beginning"), "{}", status.message());
 }
 
 async fn assert_refused(server: &TestServer, cursor: &str) {
@@ -114,7 +114,7 @@ async fn assert_refused(server: &TestServer, cursor: &str) {
     assert_restored(&refused);
     let answer = get(server, &format!("/events/stream?cursor={cursor}")).await;
     assert_eq!(answer.status, 410, "{}", answer.body);
-    assert!(answer.body.contains("from the start"), "{}", answer.body);
+    assert!(answer.body.contains("from the beginning"), "{}", answer.body);
     let again = format!(
         "GET /events/stream HTTP/1.1\r\nHost: test\r\nConnection: close\r\nLast-Event-ID: \
          {cursor}\r\n\r\n"
@@ -354,7 +354,7 @@ async fn a_restored_database_can_refuse_all_cursors(backend: Backend) {
     let done = restored(&database);
     assert!(done.status.success(), "{done:?}");
     let stdout = String::from_utf8_lossy(&done.stdout);
-    assert!(stdout.contains("another identity") && stdout.contains("--from-start"), "{stdout}");
+    assert!(stdout.contains("a new identity") && stdout.contains("--from-start"), "{stdout}");
 
     let server = TestServer::on(database).await;
     let mut client = server.client().await;

@@ -122,7 +122,7 @@ async fn a_database_that_is_not_ready_is_left_alone(backend: Backend) {
     database.execute("UPDATE refinery_schema_history SET version = 1000").await;
     let newer = verify(&database, "json").await;
     assert_eq!(newer.status.code(), Some(1), "{newer:?}");
-    assert!(text(&newer.stderr).contains("newer event-aggregator"), "{newer:?}");
+    assert!(text(&newer.stderr).contains("upgrade event-aggregator"), "{newer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,5 +139,5 @@ async fn a_damaged_file_is_named() {
     std::fs::write(&path, file).expect("write");
     let output = verify(&database, "json").await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(text(&output.stderr).contains("the file is damaged"), "{output:?}");
+    assert!(text(&output.stderr).contains("the file is corrupt"), "{output:?}");
 }

@@ -73,7 +73,7 @@ async fn a_schema_that_hides_the_tables_makes_no_second_store() {
     drop(Service::start(&in_schema(&url, "app")));
     database.number(cut).await;
     assert_eq!(verdicts(&mut client, vec![event("t", "2")]).await, [Duplicate]);
-    refused(&url, &["several of its schemas", "app, public", "search_path"]);
+    refused(&url, &["exist in several schemas", "app, public", "search_path"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn of_several_schemas_the_url_names_one() {
     let tables = "SELECT count(DISTINCT schemaname) FROM pg_tables WHERE tablename = 'lanes'";
     assert_eq!(database.number(tables).await, 2);
     // Neither is in the search path of others.
-    refused(&url, &["several of its schemas", odd, "options=-c%20search_path"]);
+    refused(&url, &["exist in several schemas", odd, "options=-c%20search_path"]);
     // The only one that is left is found wherever it is.
     database.execute("DROP SCHEMA b CASCADE").await;
     let (address, _stop, _running) = launch_on(&Database::Postgres(url)).await;
@@ -110,8 +110,8 @@ async fn a_role_without_rights_is_told_what_to_grant() {
     refused(&url, &["may not create tables", "GRANT CREATE ON SCHEMA \"public\" TO \"app\""]);
     database.execute("CREATE SCHEMA kept; GRANT USAGE, CREATE ON SCHEMA public TO app").await;
     drop(Service::start(&in_schema(&database.url_text(), "kept")));
-    refused(&url, &["in the schema kept", "may not use", "GRANT USAGE ON SCHEMA \"kept\""]);
-    refused(&in_schema(&url, "nowhere"), &["no schema of its search_path exists"]);
+    refused(&url, &["in schema kept", "may not use", "GRANT USAGE ON SCHEMA \"kept\""]);
+    refused(&in_schema(&url, "nowhere"), &["no schema in its search_path exists"]);
     assert_eq!(
         database.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await,
         0

@@ -102,7 +102,7 @@ async fn a_second_service_is_refused_however_it_names_the_file() {
     assert_eq!(names, ["other.db"], "no lock files");
 
     drop(service);
-    refused(&url, 1, "2 names (hard links)");
+    refused(&url, 1, "2 hard links");
     fs::remove_file(&other).expect("remove");
     let _service = Service::start(&database.url_text());
 }
