@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and what the program exits with.
+//! The command line interface: subcommands, output formats and exit codes.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -28,7 +28,7 @@ mod token;
 mod verify;
 mod version;
 
-/// What is the same for all commands.
+/// Shown after the list of commands in `--help`.
 const AFTER_HELP: &str = "\
 Getting started:
   event-aggregator serve
@@ -92,7 +92,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command and returns its exit code.
     pub async fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(serve) => serve.run().await,
@@ -103,7 +103,7 @@ impl Cli {
             Command::Get(get) => get.run().await,
             Command::Completions { shell } => {
                 let mut command = <Self as clap::CommandFactory>::command();
-                // It panics if it cannot write, which it always can into memory.
+                // `generate` panics if it cannot write, so it writes to memory first.
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut command, "event-aggregator", &mut script);
                 let written = io::stdout().write_all(&script);
@@ -119,7 +119,7 @@ impl Cli {
         };
         match done {
             Ok(code) => code,
-            // Whoever read our output has seen enough.
+            // The reader of our output closed the pipe.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 terminal::tell(format_args!("event-aggregator: {error:#}"));
@@ -133,7 +133,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// How results are printed: for people, or for programs as one JSON document or one object a line.
+/// Output format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// Tables for people
@@ -145,7 +145,7 @@ enum Output {
 }
 
 impl Output {
-    /// What was asked for, or else what suits whoever reads the output.
+    /// The requested format, or else tables on a terminal and NDJSON elsewhere.
     fn or_suitable(asked: Option<Self>) -> Self {
         asked.unwrap_or(match io::stdout().is_terminal() {
             true => Self::Table,
@@ -154,7 +154,8 @@ impl Output {
     }
 }
 
-/// Prints results for people. Fails if nobody can take them, instead of panicking as `println!` does.
+/// Prints results for people. Returns an error if standard output is closed; `println!` would
+/// panic.
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     print_with(Escape::Plain, &text.to_string())
 }
@@ -168,7 +169,7 @@ fn print_with(escape: Escape, text: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{}", terminal::shown(text, escape, &io::stdout()))?)
 }
 
-/// A part of a whole, as an argument.
+/// Parses a fraction between 0 and 1.
 fn part(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),

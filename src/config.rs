@@ -1,4 +1,4 @@
-//! What a service is told when it starts: flags that are also environment variables.
+//! Configuration of the service: command line flags and environment variables.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Where events are kept
+    /// Database that stores the events
     #[command(flatten)]
     pub database: DatabaseArgs,
 
@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A service for this machine alone, on a port that is free, without anything that can be left out.
+    /// A service on a free loopback port, with defaults for everything else.
     pub fn local(database: Database) -> Self {
         let (listen, database) = (([127, 0, 0, 1], 0).into(), database.into());
         Self {
@@ -68,19 +68,19 @@ impl Config {
         }
     }
 
-    /// Fails if others could use the service, or read along, and its operator did not say that they may.
+    /// Fails if the service is exposed without `--insecure`.
     pub fn check_exposure(&self) -> Result<(), Exposed> {
         if self.is_exposed() && !self.insecure { Err(Exposed) } else { Ok(()) }
     }
 
-    /// Whether others could use the service, or read along.
+    /// Whether the service listens on a non-loopback address without both TLS and authentication.
     pub fn is_exposed(&self) -> bool {
         let is_authenticated = self.access.is_some() || self.tls.tls_client_ca.is_some();
         exposure::is_exposed(self.listen.ip(), self.has_tls(), is_authenticated)
     }
 
-    /// Whether it is for this machine alone, and asks nobody who they are: then it must not take what
-    /// pages from elsewhere send. With TLS the browser compares the name of the page itself.
+    /// Whether calls must name a local host: on a loopback address without authentication, TLS or
+    /// `--insecure`. This prevents DNS rebinding; with TLS, the browser verifies the name itself.
     pub fn is_of_this_machine(&self) -> bool {
         let is_open = self.access.is_none() && !self.has_tls() && !self.insecure;
         exposure::is_loopback(self.listen.ip()) && is_open
@@ -91,13 +91,13 @@ impl Config {
     }
 }
 
-/// Reads an address to listen on.
+/// Parses an address to listen on.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     resolved.ok_or_else(|| "must be host:port, such as 127.0.0.1:50051".to_owned())
 }
 
-/// Which database a command opens itself.
+/// Options of commands that open a database.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
     /// Database: postgres://user:password@host/name or sqlite:PATH [default: a SQLite file in the
@@ -114,7 +114,7 @@ impl DatabaseArgs {
     /// The database to use.
     pub fn chosen(&self) -> Database {
         match &self.database_url {
-            // An empty variable names nothing.
+            // An empty environment variable counts as unset.
             Some(Database::Postgres(url)) if url.is_empty() => Database::in_folder(&self.data_dir),
             Some(named) => named.clone(),
             None => Database::in_folder(&self.data_dir),
@@ -122,17 +122,17 @@ impl DatabaseArgs {
     }
 }
 
-/// Where events are kept.
+/// Location of the database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// A SQLite file.
     Sqlite(PathBuf),
-    /// A PostgreSQL database, by its URL. May hold a password, which is never printed.
+    /// A PostgreSQL database, by URL. The URL may contain a password and is never printed.
     Postgres(String),
 }
 
 impl Database {
-    /// The SQLite file of a data folder.
+    /// The SQLite file in a data directory.
     pub fn in_folder(folder: &Path) -> Self {
         Self::Sqlite(folder.join("events.db"))
     }
@@ -148,7 +148,7 @@ impl FromStr for Database {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        // The store says what is wrong with any other URL: clap would repeat it, with its password.
+        // The store reports other invalid URLs: clap would print them with their password.
         let Some(path) = url.strip_prefix("sqlite:") else {
             return Ok(Self::Postgres(url.to_owned()));
         };

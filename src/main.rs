@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(cli.run());
-    // A thread that waits for standard input is not waited for.
+    // A thread that is blocked on reading standard input must not delay the exit.
     runtime.shutdown_background();
     code
 }

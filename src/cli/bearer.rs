@@ -1,4 +1,4 @@
-//! The token that commands show to a service. It is sent and never printed.
+//! The access token that commands send. It is never printed.
 
 use std::{fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ use tonic::{
 
 use crate::access::Token;
 
-/// By which token a command says who it is.
+/// Options for the access token.
 #[derive(Debug, Default, Args)]
 pub(super) struct BearerArgs {
     /// Access token. Visible to other local users in the process list; prefer --token-file
@@ -21,7 +21,7 @@ pub(super) struct BearerArgs {
         env = "EVENT_AGGREGATOR_TOKEN",
         hide_env_values = true,
         value_name = "TOKEN",
-        // Takes anything: an error would repeat it.
+        // Accepts anything: a parser error would print the token.
         value_parser = |text: &str| Ok::<_, String>(Token::from(text.to_owned()))
     )]
     token: Option<Token>,
@@ -32,7 +32,7 @@ pub(super) struct BearerArgs {
 }
 
 impl BearerArgs {
-    /// What is put on each call.
+    /// Reads the token into a request header.
     pub(super) fn read(&self) -> anyhow::Result<Bearer> {
         let token = match (&self.token_file, &self.token) {
             (Some(path), _) => {
@@ -43,7 +43,7 @@ impl BearerArgs {
             (None, None) => return Ok(Bearer(None)),
         };
         let token = token.trim();
-        // An empty variable names none.
+        // An empty environment variable counts as unset.
         if token.is_empty() && self.token_file.is_none() {
             return Ok(Bearer(None));
         }
@@ -60,12 +60,12 @@ impl BearerArgs {
     }
 }
 
-/// Puts a token on each call, if there is one.
+/// Adds the token, if any, to each request.
 #[derive(Debug, Clone)]
 pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Bearer {
-    /// Whether there is one.
+    /// Whether a token is set.
     pub(super) fn is_shown(&self) -> bool {
         self.0.is_some()
     }

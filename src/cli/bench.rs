@@ -1,4 +1,4 @@
-//! `bench`: loads a service and tells how fast it answers.
+//! `bench`: load-tests a service and reports its latency.
 
 use std::{
     process::ExitCode,

@@ -1,4 +1,4 @@
-//! Talking to a service: where it is, and what its errors mean to a person.
+//! Connections to a service, and its errors as messages for people.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,7 +27,7 @@ use crate::{
 
 mod trust;
 
-/// Which service to talk to.
+/// Options for the connection to a service.
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// Address of the service: host:port, http://host:port, or https://host for TLS
@@ -52,11 +52,11 @@ pub(super) struct Server {
 
 pub(super) type Client = EventAggregatorServiceClient<Channel>;
 
-/// A connection on which each call says who makes it.
+/// A connection that adds the access token to each request.
 pub(super) type Channel = InterceptedService<transport::Channel, Bearer>;
 
 impl Server {
-    /// The service at an address.
+    /// The service at an address, with default options.
     pub(super) fn at(address: SocketAddr) -> Self {
         let (trust, bearer) = (Trust::default(), BearerArgs::default());
         Self { addr: address.to_string(), trust, bearer, insecure: false }
@@ -67,7 +67,7 @@ impl Server {
         Ok(self.client(self.channel().await?))
     }
 
-    /// A connection to whatever is at the address.
+    /// Opens a connection, whatever service listens there.
     pub(super) async fn channel(&self) -> anyhow::Result<Channel> {
         let bearer = self.bearer.read()?;
         let endpoint = self.endpoint()?;
@@ -90,7 +90,7 @@ impl Server {
         Ok(InterceptedService::new(channel, bearer))
     }
 
-    /// Without a scheme it means plaintext, as on a loopback address, unless certificates are named.
+    /// Parses the address. The default scheme is plaintext, or TLS if certificates are given.
     fn endpoint(&self) -> anyhow::Result<Endpoint> {
         let default = if self.trust.is_named() { "https" } else { "http" };
         let (scheme, address) = self.addr.split_once("://").unwrap_or((default, &self.addr));
@@ -113,7 +113,7 @@ impl Server {
     }
 }
 
-/// Whether what is sent there leaves this machine in plaintext.
+/// Whether requests to the endpoint leave this machine in plaintext.
 fn is_readable(endpoint: &Endpoint) -> bool {
     let host = endpoint.uri().host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -129,7 +129,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// An error answer of a service, for a person.
+/// An error status from a service, formatted for people.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", describe(.0))]
 pub(super) struct Refused(pub(super) Status);
@@ -145,7 +145,7 @@ fn describe(status: &Status) -> String {
     if status.code() == Code::Unauthenticated {
         text.push_str("; use --token-file or EVENT_AGGREGATOR_TOKEN");
     }
-    // The first one is the message.
+    // The message repeats the first violation.
     let violations = status.get_details_bad_request().map(|details| details.field_violations);
     for violation in violations.iter().flatten().skip(1) {
         let (field, description) = (one_line(&violation.field), one_line(&violation.description));
@@ -154,12 +154,12 @@ fn describe(status: &Status) -> String {
     text
 }
 
-/// Whether a service that answers like this may answer better in a moment.
+/// Whether a retry may succeed.
 pub(super) fn may_recover(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Unknown)
 }
 
-/// What to exit with: 64 and the gRPC code for an answer of a service, as grpcurl does, or else 1.
+/// Exit code of an error: 64 plus the gRPC code of an error status, as in grpcurl, or else 1.
 pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Refused>() {
         Some(Refused(status)) => ExitCode::from(64 + status.code() as u8),

@@ -1,4 +1,4 @@
-//! `demo`: a service and a stream of made-up events in one process, with nothing to set up.
+//! `demo`: a service and simulated events in one process.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -51,13 +51,13 @@ impl Demo {
         tokio::select! {
             () = &mut stop => (),
             sent = publish::simulate_steadily(&server, self.rate) => sent?,
-            // It was not asked to stop.
+            // The service ended by itself.
             ended = &mut running => ended??,
         }
         let mut client = server.connect().await?;
         let request = GetStatsRequest { max_topics: 20, ..Default::default() };
         let kept = client.get_stats(request).await.map_err(Refused)?.into_inner();
-        // An open connection would be waited for.
+        // Shutdown would wait for an open connection.
         drop(client);
         let _ = stop_service.send(());
         running.await??;

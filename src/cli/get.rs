@@ -1,4 +1,4 @@
-//! `get`: one stored event, by its key.
+//! `get`: shows one stored event by its key.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `health`: the check of a container.
+//! `health`: checks the health of a service, as container health checks do.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,7 +12,7 @@ use tonic_health::pb::{
 use super::client::{Refused, Server};
 use crate::grpc::SERVICE_NAME;
 
-/// How long a healthy service takes to answer, and much more.
+/// Timeout of the health check.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ impl Health {
         let mut request = Request::new(request);
         request.set_timeout(DEADLINE);
         let response = client.check(request).await;
-        // Container runtimes know 0 and 1 only.
+        // Container runtimes expect exit code 0 or 1.
         let status = match response {
             Ok(response) => response.into_inner().status(),
             Err(status) => bail!("{}", Refused(status)),

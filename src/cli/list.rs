@@ -1,4 +1,4 @@
-//! `list`: stored events.
+//! `list`: lists stored events.
 
 use std::{
     io::{self, Write},
@@ -109,10 +109,10 @@ impl List {
     }
 }
 
-/// Prints pages as they come.
+/// Prints pages as they arrive.
 struct Printer {
     output: Output,
-    /// How many were printed.
+    /// Number of events printed.
     events: u64,
 }
 
@@ -140,7 +140,7 @@ impl Printer {
         Ok(())
     }
 
-    /// What comes behind the last page.
+    /// Prints the end of the output.
     fn end(&self) -> anyhow::Result<()> {
         match (self.output, self.events) {
             (Output::Json, 0) => super::print("[]"),
@@ -150,7 +150,7 @@ impl Printer {
     }
 }
 
-/// Events as a table.
+/// A table of events.
 pub(super) fn rows(events: &[Event]) -> Table {
     let mut rows = Table::new(["received", "topic", "event id", "source", "payload"]);
     for event in events {
@@ -165,7 +165,7 @@ pub(super) fn rows(events: &[Event]) -> Table {
     rows
 }
 
-/// The beginning of a payload, on one line.
+/// The start of a payload, on one line.
 pub(super) fn short_payload(event: &Event) -> String {
     const CHARACTERS: usize = 40;
     let Some(Content::PayloadJson(text)) = &event.content else { return String::new() };

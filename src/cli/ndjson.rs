@@ -1,4 +1,4 @@
-//! Events as lines of JSON: what `list` prints and `publish --file` reads.
+//! Events as NDJSON: what `list` prints and `publish --file` reads.
 
 use std::{borrow::Cow, io};
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// One line. What only a service sets may be there and is not sent back to one.
+/// One line. Fields that only the service sets are accepted and ignored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -35,9 +35,9 @@ struct Line {
     cursor: Option<String>,
 }
 
-/// Reads a line. Whether the event is valid is for the service to say.
+/// Parses a line. The service validates the event.
 pub(super) fn read(line: &str) -> anyhow::Result<Event> {
-    // A byte order mark is not part of the first line.
+    // A byte order mark may precede the first line.
     let line = line.trim_start_matches('\u{feff}').trim();
     if !line.starts_with('{') {
         bail!("is not a JSON object");
@@ -56,7 +56,7 @@ pub(super) fn read(line: &str) -> anyhow::Result<Event> {
     })
 }
 
-/// Writes an event as one line, without the line break at its end.
+/// Formats an event as one line, without a line break.
 pub(super) fn write(event: &Event) -> anyhow::Result<String> {
     let payload = match &event.content {
         Some(Content::PayloadJson(text)) => {
@@ -76,7 +76,7 @@ pub(super) fn write(event: &Event) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&line)?)
 }
 
-/// The same, as standard output may get it.
+/// Formats an event as one line for standard output, escaped if that is a terminal.
 pub(super) fn shown(event: &Event) -> anyhow::Result<String> {
     let line = write(event)?;
     Ok(match terminal::shown(&line, Escape::Json, &io::stdout()) {
@@ -85,8 +85,8 @@ pub(super) fn shown(event: &Event) -> anyhow::Result<String> {
     })
 }
 
-/// JSON text on one line. Its line breaks are white space between tokens, since those in strings are
-/// escaped: they become spaces, and all else stays as it was written.
+/// JSON text on one line. Line breaks in strings are escaped, so all others are whitespace between
+/// tokens and become spaces.
 pub(super) fn one_line(json: &str) -> Cow<'_, str> {
     match json.contains(['\n', '\r']) {
         true => json.replace(['\n', '\r'], " ").into(),
@@ -94,7 +94,7 @@ pub(super) fn one_line(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// A time as RFC 3339, or nothing.
+/// A time in RFC 3339, or an empty string.
 pub(super) fn time(time: Option<&prost_types::Timestamp>) -> String {
     time.and_then(|time| Timestamp::new("time", time.seconds, time.nanos).ok())
         .map(|time| time.to_string())

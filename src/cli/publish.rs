@@ -1,4 +1,4 @@
-//! `publish`: sends events over PublishStream and reports what became of them.
+//! `publish`: sends events over PublishStream and reports the outcomes.
 
 use std::{
     path::{Path, PathBuf},
@@ -75,7 +75,7 @@ struct Input {
     file: Option<PathBuf>,
 }
 
-/// An event on its way, or what is wrong with it, with the line it came from.
+/// A line with its event, or with the reason why it is invalid.
 #[derive(Debug)]
 struct Outgoing {
     line: Line,
@@ -86,11 +86,11 @@ struct Outgoing {
 #[derive(Debug)]
 struct Line {
     number: u64,
-    /// Where it ends: the byte of a file, or the number of a made-up event.
+    /// End of the line: a byte offset in the file, or the number of a simulated event.
     end: u64,
-    /// Whether there was a line break.
+    /// Whether the line ended with a line break.
     ended: bool,
-    /// What it says, if that is to be kept.
+    /// Text of the line, if rejected lines are saved.
     text: Option<Vec<u8>>,
 }
 
@@ -100,10 +100,10 @@ impl Line {
     }
 }
 
-/// What a shell shows for a command that Ctrl-C ended.
+/// Exit code that shells use for Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Events between whoever reads or makes them and the sender. Each may have a megabyte.
+/// Events between the reader or simulator and the sender. Each may have up to 1 MiB.
 const CHANNEL_EVENTS: usize = 500;
 
 impl Publish {
@@ -148,7 +148,7 @@ impl Publish {
             _ = tokio::signal::ctrl_c() => None,
         };
         progress.finish_and_clear();
-        // Also what was sent before a failure need not be sent again.
+        // Also after an error, so that acknowledged events are not sent again.
         import.save().context("cannot save the position")?;
         let interrupted = match sent {
             Some(sent) => {
@@ -190,7 +190,7 @@ impl Publish {
 }
 
 impl Publish {
-    /// What to do after Ctrl-C.
+    /// Advice after Ctrl-C.
     fn how_to_go_on(&self) -> &'static str {
         match (&self.input.file, &self.resume_file) {
             (Some(_), Some(_)) => "Interrupted. Run the same command to resume.",
@@ -203,7 +203,7 @@ impl Publish {
     }
 }
 
-/// Sends made-up events, so many a second, until it is dropped or cannot.
+/// Sends simulated events at a steady rate, until an error occurs or the future is dropped.
 pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Result<()> {
     let (events, mut made) = mpsc::channel(1);
     let (paced, outgoing) = mpsc::channel(CHANNEL_EVENTS);

@@ -1,4 +1,4 @@
-//! `restored`: telling a database that it was restored, or is a copy.
+//! `restored`: assigns a new identity to a database that was restored or copied.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `serve`: runs the service until it is told to stop.
+//! `serve`: runs the service until it receives a stop signal.
 
 use std::{
     ffi::OsString,
@@ -20,10 +20,10 @@ use tracing_subscriber::{
 
 use crate::{app::App, config::Config, door::files, grpc::SERVICE_NAME, trace};
 
-/// Tells the parameters of statements when it is asked to say more: what people sent.
+/// Logs statement parameters, which are user data, at debug level.
 const INDISCREET: &str = "tokio_postgres";
 
-/// Migrations are told in one line already.
+/// The store logs applied migrations, so the logs of `refinery_core` are reduced to warnings.
 const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 #[derive(Debug, Args)]
@@ -44,10 +44,10 @@ impl Serve {
         let mut stop = Box::pin(stop_signal()?);
         let app = tokio::select! {
             app = App::start(&self.config) => app?,
-            // Nothing was taken in yet.
+            // Nothing was accepted yet.
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        // Whoever does not read this wants the service all the same.
+        // The service runs even if standard output is closed.
         let _ = print_banner(&app, self.config.access.is_some());
         app.run(stop).await?;
         if let Some(exporter) = exporter {
@@ -57,7 +57,7 @@ impl Serve {
     }
 }
 
-/// Starts the log, and the traces if somebody collects them.
+/// Sets up the log, and tracing if a collector is configured.
 fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let log = std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
     let filter = EnvFilter::try_new(log)
@@ -69,11 +69,12 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(is_colourful(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
-        // It would be told on standard error too, and whoever cannot write there panics.
+        // Internal errors go to standard error, and a failed write there panics.
         .log_internal_errors(false)
         .with_filter(
             filter.and(
-                // Without a hint every span and event of every library would be looked at.
+                // Without the hint, the spans and events of all libraries would be filtered at
+                // runtime.
                 filter_fn(move |metadata| !is_span(metadata) && !is_secret(metadata))
                     .with_max_level_hint(LevelFilter::TRACE),
             ),
@@ -88,16 +89,16 @@ fn start_log() -> anyhow::Result<Option<trace::Exporter>> {
     Ok(exporter)
 }
 
-/// Whether the log has colours: on a terminal whose user did not say no, as on no-color.org.
+/// Whether the log has colors: on a terminal, unless NO_COLOR is set (<https://no-color.org>).
 fn is_colourful(terminal: bool, no_color: Option<OsString>) -> bool {
     terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
-/// Says what is running, and what to type next.
+/// Prints the address and example commands.
 fn print_banner(app: &App, guarded: bool) -> io::Result<()> {
     let listening = app.address();
     let address = reachable(listening);
-    // An address without a scheme means plaintext to curl and to our commands.
+    // Without a scheme, curl and our commands use plaintext.
     let (scheme, shown, plaintext) = match app.is_encrypted() {
         true => ("https", format!("https://{address}"), ""),
         false => ("http", address.to_string(), "-plaintext "),
@@ -130,7 +131,7 @@ Or publish 20,000 simulated events and show the counters:
     )
 }
 
-/// The address by which this machine reaches what listens there.
+/// The address by which this machine reaches the listener.
 pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -138,7 +139,7 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Is done when the process is asked to stop. Asked again, it stops at once.
+/// Completes on the first SIGTERM or Ctrl-C. The second one exits the process immediately.
 pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle Ctrl-C")?;

@@ -1,4 +1,4 @@
-//! `stats`: the counters.
+//! `stats`: shows the counters.
 
 use std::{process::ExitCode, time::Duration};
 

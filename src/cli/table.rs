@@ -1,15 +1,15 @@
-//! Tables for people: one row a line, whatever is in its cells.
+//! Tables for people: one line per row.
 
 use std::fmt;
 
 use super::terminal;
 
-/// A table whose cells are safe to print.
+/// A table that escapes its cells.
 #[derive(Debug)]
 pub(super) struct Table(comfy_table::Table);
 
 impl Table {
-    /// A table without rows.
+    /// An empty table.
     pub(super) fn new<const N: usize>(header: [&str; N]) -> Self {
         let mut table = comfy_table::Table::new();
         table

@@ -1,4 +1,4 @@
-//! `tail`: prints events as they are stored, from any place on.
+//! `tail`: prints events as they are stored, from any position.
 
 use std::{
     io::{self, Write},
@@ -91,7 +91,7 @@ fn since(text: &str) -> Result<Timestamp, String> {
     })
 }
 
-/// First and longest pause before a broken connection is made again.
+/// Minimum and maximum delay before a reconnect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 impl Tail {
@@ -145,7 +145,7 @@ impl Tail {
         }
     }
 
-    /// What to do about a cursor that is of no use any more.
+    /// Advice for a cursor that is no longer valid.
     fn begin_anew(&self) -> String {
         let begin = "start over with --from-start or --since TIME";
         match &self.cursor_file {
@@ -157,7 +157,7 @@ impl Tail {
         }
     }
 
-    /// The cursor to begin at.
+    /// The cursor to start at.
     async fn start(&self, mut client: Client) -> anyhow::Result<String> {
         if let Some(cursor) = &self.cursor {
             return Ok(cursor.clone());
@@ -169,8 +169,8 @@ impl Tail {
                 (false, Some(_)) => self.end(client).await,
             };
         };
-        // What was received since then comes behind the last event before: of the topic if there is
-        // one, as its reader may know no others, and of all if there are several.
+        // The start is the cursor after the last earlier event: of the topic if there is only one,
+        // since the token may grant no other, or else of all topics.
         let topic = match &*self.topic {
             [one] => one.clone(),
             _ => String::new(),
@@ -184,7 +184,7 @@ impl Tail {
 }
 
 impl Tail {
-    /// The cursor of the end as it is now. The word, if it was kept, would mean a later end.
+    /// The cursor of the current end. A saved `end` keyword would skip events when it is resumed.
     async fn end(&self, mut client: Client) -> anyhow::Result<String> {
         let topics = self.topic.clone();
         let request = SubscribeRequest { topics, cursor: "end".to_owned(), ..Default::default() };
@@ -194,38 +194,38 @@ impl Tail {
             match frame.ok_or_else(ended)?.frame {
                 Some(Frame::CaughtUp(caught_up)) => return Ok(caught_up.cursor),
                 Some(Frame::Checkpoint(checkpoint)) => return Ok(checkpoint.cursor),
-                // Events that were stored meanwhile. Their cursors are behind them.
+                // Events stored in the meantime precede the end.
                 Some(Frame::Events(_)) | None => (),
             }
         }
     }
 }
 
-/// What a failing cursor file means.
+/// Context of errors when the cursor file cannot be saved.
 const CANNOT_KEEP: &str = "cannot save the cursor file";
 
 fn ended() -> Refused {
     Refused(Status::new(Code::Unavailable, "the service closed the feed"))
 }
 
-/// Whether the store was restored to a state before the cursor.
+/// Whether the database was restored to a state before the cursor.
 fn is_restored(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "STORE_RESTORED")
 }
 
-/// Reads the feed and prints it.
+/// Reads the feed and prints its events.
 struct Reader {
-    /// Has the cursor behind what was printed.
+    /// Its cursor is the one after the last printed event.
     request: SubscribeRequest,
     output: Output,
-    /// Events still to be printed.
+    /// Number of events left to print.
     left: u64,
-    /// Whether anything was read since the connection was made.
+    /// Whether anything was received over this connection.
     moved: bool,
 }
 
 impl Reader {
-    /// Reads until all was printed that was asked for.
+    /// Reads until the requested number of events is printed.
     async fn read(
         &mut self,
         mut client: Client,
@@ -264,7 +264,7 @@ fn print(events: &[Event], output: Output) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     for event in events {
         match output {
-            // A feed has no end, so no document can hold it.
+            // A feed has no end, so it cannot be one JSON document.
             Output::Json | Output::Ndjson => writeln!(stdout, "{}", ndjson::shown(event)?)?,
             Output::Table => writeln!(
                 stdout,

@@ -1,5 +1,5 @@
-//! Text that comes from elsewhere (names, payloads, messages of a service, lines of a file), as it is
-//! printed: a terminal gets no character that moves its cursor, hides text or changes its order.
+//! Escapes untrusted text (names, payloads, service messages, input lines) for terminals, so that
+//! no character can move the cursor, hide text or change its order.
 
 use std::{
     borrow::Cow,
@@ -7,16 +7,16 @@ use std::{
     io::{self, IsTerminal},
 };
 
-/// How a character is written that must not be printed as it is.
+/// How unsafe characters are escaped.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Escape {
     /// `\u{202e}`, for people.
     Plain,
-    /// `\u202e`: the text is JSON, and stays the same value.
+    /// `\u202e`, which leaves JSON text equivalent.
     Json,
 }
 
-/// Text for `output`, which gets it unchanged unless it is a terminal. Line feeds and tabs stay.
+/// Escapes text if `output` is a terminal. Line feeds and tabs are kept.
 pub(super) fn shown<'a>(text: &'a str, escape: Escape, output: &impl IsTerminal) -> Cow<'a, str> {
     match output.is_terminal() {
         true => escaped(text, is_unsafe, escape),
@@ -24,17 +24,17 @@ pub(super) fn shown<'a>(text: &'a str, escape: Escape, output: &impl IsTerminal)
     }
 }
 
-/// Text that stays on its line, whatever the output is.
+/// Escapes text so that it stays on one line, for any output.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| matches!(character, '\n' | '\r'), Escape::Plain)
 }
 
-/// Text for one cell of a table on standard output.
+/// Escapes text for a table cell on standard output.
 pub(super) fn cell(text: &str) -> String {
     shown(&one_line(text), Escape::Plain, &io::stdout()).into_owned()
 }
 
-/// Prints a message to standard error. If that is closed, the message is lost.
+/// Prints a message to standard error, or drops it if that is closed.
 pub(super) fn tell(message: impl fmt::Display) {
     let message = format!("{message}\n");
     let shown = shown(&message, Escape::Plain, &io::stderr());
@@ -61,16 +61,16 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, escape: Escape) -> Cow
     Cow::Owned(safe)
 }
 
-/// Whether a terminal would do something else with a character than show it in its place.
+/// Whether a terminal would interpret a character instead of showing it.
 fn is_unsafe(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
         // C0, DEL and C1.
         _ if character.is_control() => true,
-        // Marks and isolates of bidirectional text, zero-width characters, line separators.
+        // Bidirectional controls, zero-width characters and line separators.
         '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => true,
         '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
-        // Tags, which no font shows.
+        // Tag characters, which are invisible.
         '\u{e0000}'..='\u{e007f}' => true,
         _ => false,
     }

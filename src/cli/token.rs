@@ -1,4 +1,4 @@
-//! `token`: makes a token and the entry of the access file that goes with it.
+//! `token`: generates an access token and its access-file entry.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ impl Token {
         let entry = entry(&self.name, &token);
         let all = || json!({ "name": &*self.name, "token": token.reveal(), "entry": entry });
         match Output::or_suitable(self.output) {
-            // TOML has the escapes of JSON.
+            // TOML strings have the escapes of JSON.
             Output::Table => print_json(format_args!(
                 "Token (shown only once):\n\n  {}\n\nEntry for the access file; adjust the grants:\n\n\
                  {entry}",
@@ -50,9 +50,9 @@ impl Token {
     }
 }
 
-/// An entry that grants nothing is of no use, so this one has an example that is easily narrowed.
+/// An entry with an example grant to adjust: one without grants would be useless.
 fn entry(name: &str, token: &access::Token) -> String {
-    // What JSON writes for a name is TOML, too.
+    // A JSON string is a valid TOML string.
     let (name, digest) = (json!(name), token.digest());
     format!(
         "[[identity]]\nname = {name}\ntoken_sha256 = [\"{digest}\"]\ngrants = [{{ verbs = \
@@ -60,5 +60,5 @@ fn entry(name: &str, token: &access::Token) -> String {
     )
 }
 
-/// A topic to begin with.
+/// Topic of the example grant.
 const EXAMPLE: &str = "orders.*";

@@ -1,4 +1,4 @@
-//! `verify`: whether the counters of a database say what its rows say.
+//! `verify`: checks the counters of a database against its events.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        // Drawn on standard error, and only if that is a terminal.
+        // Drawn on standard error, only if that is a terminal.
         let spinner = ProgressBar::new_spinner().with_message("counting all events");
         spinner.enable_steady_tick(Duration::from_millis(100));
         let report = app::verify(&self.database.chosen()).await;
@@ -75,7 +75,7 @@ fn as_table(report: &Report) -> String {
     format!("{rows}\n\n{differences}{more}\nMISMATCH: {count} differences in {database}")
 }
 
-/// What was compared, for people.
+/// Name of the check, for people.
 fn explain(difference: &Difference) -> &str {
     match difference.check.as_str() {
         "unique_processed" => "unique_processed of topic",

@@ -1,10 +1,10 @@
-//! Which files hold the certificates of a service.
+//! Configuration of TLS.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// Files of certificates, all in PEM. They are read again when they change, and on SIGHUP.
+/// Certificate files, all PEM. They are reloaded when they change, and on SIGHUP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct TlsArgs {
     /// Server certificate chain (PEM). Enables TLS and disables plaintext

@@ -1,4 +1,4 @@
-//! Events for a load, made as cheaply as possible: the generator runs beside what it measures.
+//! Generates events for a load test, cheaply because it shares the machine with the service.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     proto::incoming::{Content, Event, Fields},
 };
 
-/// Repeats are drawn from this many of the latest events of the same client.
+/// Duplicates are drawn from this many of the client's latest events.
 const REMEMBERED: usize = 100_000;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Generator {
     content: Content,
     duplicates: f64,
     random: fastrand::Rng,
-    /// Topic and id of earlier events, if any are repeated.
+    /// Keys of earlier events, if duplicates are requested.
     remembered: Vec<(usize, Uuid)>,
 }
 
@@ -92,7 +92,7 @@ impl Generator {
     }
 }
 
-/// A structure of small fields, some text and some numbers, that is about so long as JSON.
+/// A `Struct` of small text and number fields with about this many bytes as JSON.
 fn structure(bytes: usize) -> Struct {
     const FIELD: usize = r#""field_00":"value 00","#.len();
     let fields: BTreeMap<String, Value> = (0..bytes.div_ceil(FIELD))

@@ -1,4 +1,4 @@
-//! What one client of a load does, and what it measures.
+//! One client of the load test, and its measurements.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
     proto::incoming::{PublishRequest, PublishStreamRequest},
 };
 
-/// What of a response is read: the results of each event, which it may also have, are skipped.
+/// The response fields that are decoded; the results of single events are skipped.
 #[derive(Clone, PartialEq, Message)]
 struct Tally {
     #[prost(int64, tag = "3")]
@@ -28,7 +28,7 @@ struct Tally {
     duplicate_dropped: i64,
 }
 
-/// A client's part of the load.
+/// One client's share of the load.
 pub(super) struct Load {
     pub(super) channel: Channel,
     pub(super) generator: Generator,
@@ -36,20 +36,20 @@ pub(super) struct Load {
     pub(super) until: Option<Instant>,
     pub(super) batch: usize,
     pub(super) in_flight: usize,
-    /// Time from one request to the next.
+    /// Interval between requests.
     pub(super) pace: Option<Duration>,
 }
 
-/// Answers that take longer count as this long.
+/// Longest recorded latency; slower responses are clamped to it.
 const LONGEST_MICROS: u64 = 600_000_000;
 
-/// What came of it.
+/// Measurements of one client.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) accepted: u64,
     pub(super) duplicates: u64,
     pub(super) bytes: u64,
-    /// Microseconds per request.
+    /// Latency per request, in microseconds.
     pub(super) latency: Histogram<u64>,
 }
 
@@ -78,7 +78,7 @@ impl Report {
     }
 }
 
-/// When requests are due, and when there are no more of them.
+/// When requests are due.
 struct Schedule {
     left: u64,
     until: Option<Instant>,
@@ -91,7 +91,8 @@ impl Schedule {
         Self { left: load.events, until: load.until, pace: load.pace, next: Instant::now() }
     }
 
-    /// Waits for the next request. Says when it was due and how many events it has.
+    /// Waits for the next request. Returns its due time and its size in events, or `None` at the
+    /// end.
     async fn due(&mut self, batch: usize) -> Option<(Instant, usize)> {
         if self.pace.is_some() {
             tokio::time::sleep_until(self.next.into()).await;
@@ -102,7 +103,7 @@ impl Schedule {
         }
         let events = self.left.min(batch as u64);
         self.left -= events;
-        // A late request counts from when it was due, or a slow service would slow its measure.
+        // Measuring from the due time avoids coordinated omission.
         let Some(pace) = self.pace else { return Some((now, events as usize)) };
         let due = self.next;
         self.next += pace;
@@ -110,7 +111,7 @@ impl Schedule {
     }
 }
 
-/// Waits until a request can be sent.
+/// Waits until the channel can send a request.
 async fn ready(channel: Channel) -> anyhow::Result<Grpc<Channel>> {
     let mut client = Grpc::new(channel);
     client.ready().await.context("connection lost")?;
@@ -154,7 +155,7 @@ impl Load {
                     });
                     report.bytes += made.as_ref().map_or(0, Message::encoded_len) as u64;
                 }
-                // If the stream is broken there is no slot, and the responses will say why.
+                // If the stream is broken, `reserve` fails and the response has the error.
                 Ok(slot) = requests.reserve(), if made.is_some() => {
                     if let Some(request) = made.take() {
                         slot.send(request);

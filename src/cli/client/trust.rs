@@ -1,4 +1,4 @@
-//! Which certificates a connection to a service is made with.
+//! Certificates for connections to a service.
 
 use std::{fs, path::PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-/// Files of certificates, all in PEM.
+/// Certificate files, all PEM.
 #[derive(Debug, Default, Args)]
 pub(super) struct Trust {
     /// CA certificate to trust instead of the system's CA certificates
@@ -23,12 +23,12 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Whether anything is named, which makes sense with TLS only.
+    /// Whether any certificate is given, which implies TLS.
     pub(super) fn is_named(&self) -> bool {
         self.ca.is_some() || self.client_cert.is_some() || self.client_key.is_some()
     }
 
-    /// How TLS is spoken with it.
+    /// The TLS configuration.
     pub(super) fn config(&self) -> anyhow::Result<ClientTlsConfig> {
         let read = |flag: &str, path: &PathBuf| {
             fs::read(path)

@@ -1,4 +1,4 @@
-//! Events from a file or a pipe.
+//! Reads events from a file or a pipe.
 
 use std::{io, path::Path};
 
@@ -12,13 +12,12 @@ use tokio::{
 use super::{Line, Outgoing};
 use crate::{cli::ndjson, limits::MAX_REQUEST_BYTES};
 
-/// Bytes of a line. A longer one would not fit a request, whatever is in it.
+/// Maximum length of a line in bytes. A longer one would not fit in a request.
 const MAX_LINE_BYTES: usize = MAX_REQUEST_BYTES / 2;
 
 pub(super) type Input = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 
-/// Opens a file at some byte of it, or standard input if the path is a dash. Says how long it is, if
-/// it is a file.
+/// Opens a file at a byte offset, or standard input for `-`. Returns the length of a regular file.
 pub(super) async fn open(path: &Path, begin: u64) -> anyhow::Result<(Input, Option<u64>)> {
     let mut length = None;
     let input: Box<dyn AsyncRead + Send + Unpin> = match path.to_str() {
@@ -36,8 +35,8 @@ pub(super) async fn open(path: &Path, begin: u64) -> anyhow::Result<(Input, Opti
     Ok((BufReader::with_capacity(1 << 16, input), length.map(|file| file.len())))
 }
 
-/// Reads lines until the end, or until nobody takes them any more. The first is the one after line and
-/// byte `begin`. Their text comes along if it is to be kept.
+/// Reads lines until the end of the input, or until the receiver is dropped. Continues after the
+/// line and byte in `begin`. Includes the text of each line if it may have to be saved.
 pub(super) async fn read(
     mut input: Input,
     begin: (u64, u64),
@@ -68,8 +67,8 @@ pub(super) async fn read(
     Ok(())
 }
 
-/// Reads the next line into `text`, of one that is too long only as much as shows that. If there was
-/// one, says how many bytes it has, and whether they end with a line break.
+/// Reads the next line into `text`; a line that is too long is truncated. Returns its length in
+/// bytes and whether it ends with a line break, or `None` at the end of the input.
 async fn next_line(
     input: &mut (impl AsyncBufRead + Unpin),
     text: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! The place of an import in its file, and the lines that were refused, in step with it.
+//! Progress of an import: its position in the input file, and the rejected lines.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,28 +15,28 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Line;
 
-/// How often the place is kept. What was acknowledged since is sent again after a kill, and then it is
-/// a duplicate.
+/// How often the position is saved. Events acknowledged since the last save are sent again after a
+/// kill, and then count as duplicates.
 const SAVE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Bytes before the place by which the file is known again.
+/// Number of bytes before the position that identify the input file.
 const KNOWN_BYTES: u64 = 4 << 10;
 
-/// What the resume file says.
+/// Contents of the resume file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Place {
-    /// Lines up to here were answered.
+    /// Last acknowledged line.
     line: u64,
-    /// So many bytes of the file are behind us.
+    /// Byte offset after that line.
     bytes: u64,
-    /// Of the bytes just before.
+    /// Hash of the bytes before the offset.
     fingerprint: u64,
-    /// How long the file of refused lines was.
+    /// Length of the file of rejected lines.
     rejects_bytes: Option<u64>,
 }
 
-/// Keeps what a resumed import needs. Does nothing if nothing is to be kept.
+/// Saves the progress of a resumable import. By default nothing is saved.
 #[derive(Debug, Default)]
 pub(super) struct Import {
     rejects: Option<File>,
@@ -47,14 +47,14 @@ pub(super) struct Import {
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    /// The file that is imported, to look at what is before the place.
+    /// The input file, to hash the bytes before the position.
     input: File,
     saved: Instant,
 }
 
 impl Import {
-    /// Opens the files. What is in `rejects` from an import that goes on here is left, and all else is
-    /// cut off.
+    /// Opens the files. When an import is resumed, rejected lines up to the saved position are
+    /// kept.
     pub(super) fn open(
         input: Option<&Path>,
         resume: Option<&Path>,
@@ -81,17 +81,17 @@ impl Import {
         Ok(Self { rejects, kept, place: place.unwrap_or_default() })
     }
 
-    /// Whether the text of lines is wanted.
+    /// Whether the text of lines is needed.
     pub(super) fn keeps_rejects(&self) -> bool {
         self.rejects.is_some()
     }
 
-    /// The line and the byte to go on behind.
+    /// The line and the byte offset to resume after.
     pub(super) fn start(&self) -> (u64, u64) {
         (self.place.line, self.place.bytes)
     }
 
-    /// Notes that a line was refused.
+    /// Records a rejected line.
     pub(super) fn refuse(&mut self, line: &Line, reason: &str) -> io::Result<()> {
         let Some(rejects) = &mut self.rejects else { return Ok(()) };
         let text = line.text.as_deref().map(String::from_utf8_lossy);
@@ -101,9 +101,10 @@ impl Import {
         rejects.write_all(record.as_bytes())
     }
 
-    /// Notes that everything up to this line was answered, and keeps that now and then.
+    /// Records that everything up to this line was acknowledged, and saves the position
+    /// periodically.
     pub(super) fn answered(&mut self, line: &Line) -> io::Result<()> {
-        // A last line without its end may still be written.
+        // The last line may still be growing if it has no line break.
         if line.ended {
             (self.place.line, self.place.bytes) = (line.number, line.end);
         }
@@ -113,7 +114,7 @@ impl Import {
         }
     }
 
-    /// Keeps the place.
+    /// Saves the position.
     pub(super) fn save(&mut self) -> io::Result<()> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
         if let Some(rejects) = &self.rejects {
@@ -121,7 +122,7 @@ impl Import {
             self.place.rejects_bytes = Some(rejects.metadata()?.len());
         }
         self.place.fingerprint = fingerprint(&kept.input, self.place.bytes)?;
-        // Replaced as a whole: whoever is killed here leaves the old one or the new one.
+        // A rename is atomic: a kill leaves either the old file or the new one.
         let mut new = kept.path.clone().into_os_string();
         new.push(".new");
         let mut file = File::create(&new)?;
@@ -133,7 +134,7 @@ impl Import {
     }
 }
 
-/// Whether two paths lead to one file that is there.
+/// Whether two paths lead to the same existing file.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
@@ -166,7 +167,7 @@ fn fingerprint(input: &File, end: u64) -> io::Result<u64> {
     Ok(xxh3_64(&known))
 }
 
-/// Opens the file of refused lines and cuts it to its length, if that is known.
+/// Opens the file of rejected lines and truncates it to `length`, if that is known.
 fn open_rejects(path: &Path, length: Option<u64>) -> anyhow::Result<File> {
     let name = path.display();
     let open = OpenOptions::new().create(true).append(true).open(path);

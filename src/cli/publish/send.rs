@@ -1,5 +1,5 @@
-//! Sending over one PublishStream, and again over the next if it breaks: what was not answered is
-//! sent again, which is safe because the service knows events by their keys.
+//! Sends events over PublishStream. If a stream breaks, unanswered requests are sent again over the
+//! next one, which is safe because the service deduplicates events.
 
 use std::{
     collections::VecDeque,
@@ -25,22 +25,23 @@ use crate::{
     proto::v1::{PublishStatus, PublishStreamRequest, PublishStreamResponse},
 };
 
-/// Events in one request. Larger ones are hardly faster.
+/// Events per request. Larger requests are hardly faster.
 const REQUEST_EVENTS: usize = 500;
 
-/// Bytes after which a request is closed: half of what a service takes, as one event may follow.
+/// Bytes at which a request is closed: half of the service's limit, because one more event may
+/// follow.
 const REQUEST_BYTES: usize = 2 << 20;
 
-/// Requests that wait for their answer at a time.
+/// Maximum number of unanswered requests.
 const REQUESTS_IN_FLIGHT: usize = 16;
 
-/// How long an interruption may last. Services try for a minute before they give up on their store.
+/// How long a broken connection is retried. Services retry a commit for one minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Lines that are told one by one.
+/// Maximum number of rejected lines that are printed.
 const SHOWN_LINES: usize = 10;
 
-/// What became of the events.
+/// Number of events by outcome.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) accepted: u64,
@@ -50,11 +51,11 @@ pub(super) struct Tally {
     pub(super) rejects: Lines,
 }
 
-/// Lines that went another way than they were meant to.
+/// Lines that were rejected or conflict.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     pub(super) count: u64,
-    /// The first of them, each with what happened.
+    /// The first of them, each with the reason.
     first: Vec<(u64, String)>,
 }
 
@@ -82,8 +83,7 @@ impl Tally {
         self.accepted + self.duplicate + self.conflict.count + self.rejects.count
     }
 
-    /// Whether the service counted what a simulation sent. What had to be sent again may count as
-    /// repeated.
+    /// Whether the counts match a simulation. Events that were sent again may count as duplicates.
     pub(super) fn is_exactly(&self, expected: Expected) -> bool {
         let all = self.total() == expected.new + expected.repeated;
         all && self.conflict.count == 0 && (self.reconnects > 0 || self.accepted == expected.new)
@@ -139,31 +139,31 @@ impl Tally {
     }
 }
 
-/// Why an event was rejected, with all its faults.
+/// Why an event was rejected: all its violations.
 fn reason(error: tonic_types::Status) -> String {
     let faults = error.details.iter().filter(|any| any.type_url.ends_with("google.rpc.BadRequest"));
     let faults: Vec<String> = faults
         .filter_map(|any| tonic_types::pb::BadRequest::decode(&*any.value).ok())
         .flat_map(|details| details.field_violations)
-        // A line has its payload under the shorter name.
+        // A line calls its JSON payload `payload`.
         .map(|fault| (fault.field.replace("payload_json", "payload"), fault.description))
         .map(|(field, description)| format!("{field} {description}"))
         .collect();
     if faults.is_empty() { error.message } else { faults.join("; ") }
 }
 
-/// A request that was not answered yet.
+/// A request without a response yet.
 struct Unanswered {
     request: PublishStreamRequest,
-    /// The lines of its events and, in between, those that are no events, with what is wrong.
+    /// Lines of the request: its events, and between them invalid lines with the reason.
     lines: Vec<(Line, Option<String>)>,
 }
 
 /// Why a stream ended early.
 enum Broken {
-    /// It broke, or the service refused it.
+    /// The stream broke, or the service rejected it.
     Stream(Status),
-    /// What came of it cannot be kept.
+    /// The progress cannot be saved.
     Import(io::Error),
 }
 
@@ -179,8 +179,7 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Sends everything that comes out of `outgoing`. What came of it so far is in the tally, also if this
-/// is given up half-way.
+/// Sends all events from `outgoing`. The tally is up to date even if this is cancelled.
 pub(super) async fn all(
     server: &Server,
     mut outgoing: mpsc::Receiver<Outgoing>,
@@ -224,8 +223,8 @@ pub(super) async fn all(
     }
 }
 
-/// Sends over one stream until everything is answered, or the stream breaks. Begins with what was
-/// sent over another and not answered there.
+/// Sends over one stream until everything is acknowledged or the stream breaks. Starts with the
+/// requests that the previous stream left unanswered.
 async fn one_stream(
     client: &mut Client,
     outgoing: &mut mpsc::Receiver<Outgoing>,
@@ -240,7 +239,7 @@ async fn one_stream(
     let mut ended = false;
     let mut events = Vec::with_capacity(REQUEST_EVENTS);
     loop {
-        // Where no line is an event there is nothing to send.
+        // Requests without a valid event are not sent.
         while let Some(request) = unanswered.pop_front_if(|first| first.request.events.is_empty()) {
             sent = sent.saturating_sub(1);
             tally.add(request, PublishStreamResponse::default(), import)?;
@@ -249,7 +248,7 @@ async fn one_stream(
             sent += 1;
         }
         tokio::select! {
-            // If the stream is broken there is no slot, and the responses will say why.
+            // If the stream is broken, `reserve` fails and the response has the error.
             Ok(slot) = requests.reserve(), if sent < unanswered.len() => {
                 slot.send(unanswered[sent].request.clone());
                 sent += 1;
@@ -271,7 +270,7 @@ async fn one_stream(
             else => break,
         }
     }
-    // Everything is answered. Whoever leaves before the end is counted as one who gave up.
+    // Half-close and wait for the end: the service counts a dropped call as cancelled.
     drop(requests);
     while let Ok(Some(_)) = responses.message().await {}
     Ok(())
@@ -281,7 +280,7 @@ fn closed_early() -> Status {
     Status::unavailable("the service ended the stream")
 }
 
-/// Makes requests of events, each of a size that a service takes.
+/// Groups events into requests within the size limit.
 fn into_requests(events: impl Iterator<Item = Outgoing>) -> Vec<Unanswered> {
     let mut requests = Vec::new();
     let mut bytes = usize::MAX;

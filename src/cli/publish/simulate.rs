@@ -1,4 +1,4 @@
-//! Made-up events with a known number of duplicates among them.
+//! Simulated events with a known number of duplicates.
 
 use std::collections::VecDeque;
 
@@ -12,11 +12,11 @@ use crate::proto::{
     v1::{Event, event::Content},
 };
 
-/// Repeats are drawn from this many of the latest events, so some repeat a neighbour in the same
-/// request and some an event from long before.
+/// Duplicates are drawn from this many of the latest events, so that some repeat an event of the
+/// same request and some a much older one.
 const REMEMBERED: usize = 10_000;
 
-/// A plan of what to send.
+/// Number of events to simulate.
 #[derive(Debug)]
 pub(super) struct Simulation {
     new: u64,
@@ -24,7 +24,7 @@ pub(super) struct Simulation {
     topics: u32,
 }
 
-/// What a service must count if nothing had to be sent again.
+/// Counts expected from the service if nothing is sent twice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
     pub(super) new: u64,
@@ -33,7 +33,7 @@ pub(super) struct Expected {
 
 impl Simulation {
     pub(super) fn new(total: u64, duplicates: f64, topics: u32) -> Self {
-        // The first event cannot repeat anything.
+        // The first event cannot be a duplicate.
         let repeated = ((total as f64 * duplicates).round() as u64).min(total.saturating_sub(1));
         Self { new: total - repeated, repeated, topics }
     }
@@ -42,7 +42,7 @@ impl Simulation {
         Expected { new: self.new, repeated: self.repeated }
     }
 
-    /// Makes the events, until all are made or nobody takes them any more.
+    /// Generates the events, until all are sent or the receiver is dropped.
     pub(super) async fn run(self, events: mpsc::Sender<Outgoing>) {
         let Self { mut new, mut repeated, topics } = self;
         let mut remembered: VecDeque<Event> = VecDeque::new();

@@ -1,4 +1,4 @@
-//! The counters again and again, with how fast they rise.
+//! `stats --watch`: refreshes the counters and shows their rates.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -19,13 +19,13 @@ use crate::{
     proto::v1::{GetStatsRequest, GetStatsResponse},
 };
 
-/// Moves to the upper left corner; the rest of a line, and of the screen, is wiped behind the text.
+/// Terminal control sequences: move to the top left; clear the rest of a line or of the screen.
 const HOME: &str = "\x1b[H";
 const WIPE_LINE: &str = "\x1b[K\n";
 const WIPE_BELOW: &str = "\x1b[J";
 const WIPE_ALL: &str = "\x1b[2J";
 
-/// An interval: a number of seconds, or with its unit, like 500ms.
+/// Parses an interval: seconds, or a number with a unit, such as 500ms.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     let interval = match seconds {
@@ -39,14 +39,14 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be between 10ms and 24h, such as 2s or 500ms".to_owned())
 }
 
-/// What happened per second since the sample before.
+/// Rates per second since the previous sample.
 #[derive(Debug, Clone, Copy)]
 struct Rates {
     received: f64,
     duplicates: f64,
 }
 
-/// The counters at a moment.
+/// The counters at one instant.
 #[derive(Debug)]
 struct Sample {
     at: Instant,
@@ -59,7 +59,7 @@ impl Sample {
         Self { at: Instant::now(), received: stats.received, duplicates: stats.duplicate_dropped }
     }
 
-    /// Nothing if the counters fell: then they are those of another database.
+    /// `None` if a counter decreased, which means that the database was replaced.
     fn rates_since(&self, before: &Self) -> Option<Rates> {
         let seconds = (self.at - before.at).as_secs_f64();
         let rate = |now: i64, before: i64| {
@@ -72,7 +72,7 @@ impl Sample {
     }
 }
 
-/// Shows the counters until Ctrl-C. A service that is away is waited for.
+/// Shows the counters until Ctrl-C. Retries while the service is unavailable.
 pub(super) async fn run(
     client: Client,
     request: GetStatsRequest,
@@ -122,14 +122,14 @@ async fn show(
         match output {
             Output::Table if in_place => {
                 let text = people(&stats, narrowed, rates).replace('\n', WIPE_LINE);
-                // Written as it is: the cells of the table are escaped, and the rest is ours.
+                // Not escaped again: the table escapes its cells.
                 writeln!(
                     io::stdout(),
                     "{HOME}{text}{WIPE_LINE}Press Ctrl-C to exit{WIPE_LINE}{WIPE_BELOW}"
                 )?;
             }
             Output::Table => print(people(&stats, narrowed, rates) + "\n")?,
-            // It has no end, so no document can hold it.
+            // The samples have no end, so they cannot be one JSON document.
             Output::Json | Output::Ndjson => print_json(program(&stats, rates))?,
         }
     }

@@ -1,4 +1,4 @@
-//! The place of a `tail` in a file, and what is printed in step with it.
+//! The cursor file of `tail`, saved in step with the output.
 
 use std::{
     fs::{self, File},
@@ -10,27 +10,27 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-/// What the file says.
+/// Contents of the cursor file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Place {
     cursor: String,
-    /// How long the output was, if that is a file.
+    /// Length of the output, if it is a regular file.
     output_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
 pub(super) struct Export {
     path: PathBuf,
-    /// What the file says now; nothing before the first run has begun.
+    /// Saved cursor, or `None` in the first run.
     cursor: Option<String>,
-    /// Standard output, if that is a file.
+    /// Standard output, if it is a regular file.
     output: Option<File>,
 }
 
 impl Export {
-    /// Reads the file, if it is there, and cuts off what was printed but not kept in it. Fails if
-    /// standard output is a pipe: what its reader has taken when it ends is not known, so a place in
-    /// the file could be ahead of it.
+    /// Reads the cursor file, if it exists, and truncates output that was printed after the last
+    /// save. Fails if standard output is a pipe: how much its reader has processed is unknown, so
+    /// the saved cursor could be ahead of it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         let place: Option<Place> = match fs::read(path) {
@@ -64,30 +64,30 @@ impl Export {
             Some(kept) => output.set_len(kept)?,
             None => (),
         }
-        // Also where it was not opened to append.
+        // Needed if the output was not opened for appending.
         output.seek(SeekFrom::End(0))?;
         let cursor = place.map(|place| place.cursor);
         Ok(Self { path: path.to_owned(), cursor, output: Some(output) })
     }
 
-    /// Where to go on, if this is not the first time.
+    /// The cursor to resume from, if there is one.
     pub(super) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
 
-    /// Keeps the first place before anything is printed, so that a run that is killed at any moment
-    /// has left something to cut the output back to.
+    /// Saves the first cursor before anything is printed, so that a killed run always leaves a
+    /// length to truncate the output to.
     pub(super) fn begin(&mut self, cursor: &str) -> anyhow::Result<()> {
         if self.cursor.is_some() {
             return Ok(());
         }
         self.save(cursor)?;
-        // The name of a new file is part of its folder.
+        // A new file also needs an fsync of its directory.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         Ok(File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
     }
 
-    /// Keeps the place behind what was printed, after that is on the disk.
+    /// Syncs the output to disk, then saves the cursor after it.
     pub(super) fn save(&mut self, cursor: &str) -> anyhow::Result<()> {
         let output_bytes = match &self.output {
             Some(output) => {
@@ -97,7 +97,7 @@ impl Export {
             None => None,
         };
         let place = Place { cursor: cursor.to_owned(), output_bytes };
-        // Replaced as a whole: whoever is killed here leaves the old one or the new one.
+        // A rename is atomic: a kill leaves either the old file or the new one.
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
         let mut file = File::create(&new)?;
