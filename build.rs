@@ -1,4 +1,4 @@
-//! Compiles the contract in pure Rust, so that building needs no `protoc`.
+//! Compiles the API definition in pure Rust, so that the build does not need `protoc`.
 
 use std::{
     env, fs,
@@ -14,13 +14,13 @@ use tonic_prost_build::Builder;
 const CONTRACT: &str = "event_aggregator/v1/event_aggregator.proto";
 const PACKAGE: &str = "event_aggregator.v1";
 
-/// The message of one event that comes in. The service reads it with code of its own around it.
+/// Messages with one received event. The server wraps its decoding.
 const INCOMING_EVENT: &[&str] = &["Event"];
 
-/// The messages that bring events in, which the service reads in a form of its own.
+/// Requests that contain events, which the server decodes in a form of its own.
 const INCOMING: &[&str] = &["PublishRequest", "PublishStreamRequest"];
 
-/// The messages that give events back, which the service writes in a form of its own.
+/// Responses that contain events, which the server encodes in a form of its own.
 const OUTGOING: &[&str] =
     &["Event", "EventBatch", "ListEventsResponse", "BatchGetEventsResponse", "SubscribeResponse"];
 
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_file(CONTRACT)?;
 
-    // Reflection serves this set: it has the comments, which is why a person sees them in grpcurl.
+    // Served by reflection. It has the comments, which grpcurl shows.
     fs::write(out.join("contract.bin"), compiler.encode_file_descriptor_set())
         .into_diagnostic()
         .wrap_err("cannot write the descriptor set")?;
@@ -60,8 +60,8 @@ fn in_folder(out: &Path, name: &str) -> Result<Builder> {
     Ok(builder().build_client(false).out_dir(folder))
 }
 
-/// Compiles the contract once more: the same on the wire, but with another form of `Event`, and of the
-/// messages that have events in them. All others are taken from where they were compiled already.
+/// Compiles the API definition again with another form of `Event` and of the messages that contain
+/// it; the wire format is the same. All other messages refer to types that were generated before.
 fn form(
     mut contract: FileDescriptorSet,
     mut builder: Builder,
@@ -84,15 +84,15 @@ fn form(
     builder.compile_fds(contract).into_diagnostic()
 }
 
-/// For events that come in: texts and the structure are left as the bytes that they came in, shared with
-/// the message instead of copied.
+/// Received events: text fields and the struct remain bytes that share the message instead of
+/// copies.
 fn texts_as_bytes(event: &mut DescriptorProto) {
     event.field.retain(|field| !["received_at", "cursor"].contains(&field.name()));
     event.field.iter_mut().filter(|field| field.r#type() == Type::String).for_each(as_bytes);
     structure_as_bytes(event);
 }
 
-/// For events that go out: the structure is written as bytes, without making a tree of it.
+/// Returned events: the struct is written as bytes, without a tree.
 fn structure_as_bytes(event: &mut DescriptorProto) {
     event.field.iter_mut().filter(|field| field.name() == "payload").for_each(as_bytes);
 }

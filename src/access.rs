@@ -1,6 +1,7 @@
-//! Who may do what, and how much. Callers prove who they are by a token or a certificate; an access file
-//! says what each of them may do. Without one everybody may do everything, except pages from elsewhere
-//! where the service is for its own machine; asking costs next to nothing then.
+//! Access control: who may do what, and at which rate. Callers authenticate with a token or a
+//! certificate, and the access file grants them verbs on topics. Without an access file everything
+//! is allowed, except calls to a foreign host name on a loopback address (DNS-rebinding
+//! protection).
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -23,33 +24,33 @@ mod policy;
 mod rate;
 mod token;
 
-/// Why a caller is refused. Says nothing about what is stored.
+/// Why a call is rejected. Reveals nothing about stored events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is not known who calls: no token, or none that is known, and no certificate that is.
+    /// Missing or unknown token or certificate.
     #[error("missing or invalid credentials: send `Authorization: Bearer <token>`")]
     Unauthenticated,
-    /// Who calls may not do this.
+    /// The identity has no grant for this.
     #[error("{}", describe(*.verb, .topic.as_ref()))]
     Denied {
-        /// What was asked for.
+        /// The requested verb.
         verb: Verb,
-        /// On which topic; none means on all. One that is no name at all is not repeated, either.
+        /// The topic; `None` for all topics, and for an invalid name, which is not echoed.
         topic: Option<Name>,
     },
-    /// Nobody needs to say who calls, and the call may come from a page from elsewhere.
+    /// Callers are not authenticated, and the call names a foreign host (DNS-rebinding protection).
     #[error(
         "Host is not a local name (DNS-rebinding protection): use localhost or the IP address, or start \
          the service with --access FILE, or with --insecure to accept any host"
     )]
     Misaddressed,
-    /// Who calls may do this, but not so often.
+    /// The identity exceeded its rate limit.
     #[error(
         "rate limit exceeded: too many events per second for this identity; nothing from this request \
          was stored"
     )]
     TooFast {
-        /// When to try again.
+        /// Time to wait before a retry.
         wait: Duration,
     },
 }
@@ -61,34 +62,35 @@ fn describe(verb: Verb, topic: Option<&Name>) -> String {
     }
 }
 
-/// What callers are asked who they are by. Clones are handles to the same one.
+/// Authenticates callers. Clones share one policy.
 #[derive(Debug, Clone, Default)]
 pub struct Access(Rule);
 
 #[derive(Debug, Clone, Default)]
 enum Rule {
-    /// Everybody may do everything.
+    /// No authentication: everything is allowed.
     #[default]
     Anybody,
-    /// Everybody on this machine may do everything; pages that its browsers show may not.
+    /// No authentication, but calls must name a local host.
     ThisMachine,
-    /// An access file says who may do what.
+    /// Identities and grants of an access file.
     Named(watch::Receiver<Arc<Policy>>),
 }
 
 impl Access {
-    /// Everybody who calls this machine by a name of its own may do everything.
+    /// Allows everything to callers that name a local host.
     pub fn of_this_machine() -> Self {
         Self(Rule::ThisMachine)
     }
 
-    /// Whether nobody is asked who they are, because there is no access file.
+    /// Whether callers are not authenticated, because there is no access file.
     pub fn is_open(&self) -> bool {
         !matches!(self.0, Rule::Named(_))
     }
 
-    /// Fails for what a page from elsewhere may have sent, where nobody is asked who they are. `hosts` is
-    /// what the call says that it goes to: browsers always say it, and other programs need not.
+    /// Rejects calls that a web page of another origin may have sent, if callers are not
+    /// authenticated. `hosts` are the hosts that the call names: browsers always send one, other
+    /// clients need not.
     pub fn admit<'a>(&self, hosts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Error> {
         match self.0 {
             Rule::ThisMachine if !hosts.into_iter().all(host::is_here) => Err(Error::Misaddressed),
@@ -96,8 +98,9 @@ impl Access {
         }
     }
 
-    /// Who calls. A token decides if there is one: `authorization` is the header of that name, and `names`
-    /// are those of the caller's certificate, in lower case. Whatever is wrong, the answer is the same.
+    /// Authenticates a caller by its token, or else by its certificate. `authorization` is the
+    /// header of that name, `names` are the DNS names of the certificate in lower case. All
+    /// failures are alike.
     pub fn authenticate(
         &self,
         authorization: Option<&[u8]>,
@@ -118,18 +121,18 @@ impl Access {
     }
 }
 
-/// What a caller proved who it is by.
+/// What a caller authenticates with.
 #[derive(Debug, Clone)]
 enum Credential {
     Token(Digest),
     Certificate(Arc<[String]>),
 }
 
-/// Who calls, and what they may do by now.
+/// A caller and its current grants.
 #[derive(Debug, Clone)]
 pub struct Identity(Option<Known>);
 
-/// One that the access file names.
+/// An identity of the access file.
 #[derive(Debug, Clone)]
 struct Known {
     policies: watch::Receiver<Arc<Policy>>,
@@ -138,7 +141,7 @@ struct Known {
 }
 
 impl Known {
-    /// Asks the present policy. Whom it does not know may do nothing any more.
+    /// Applies the current policy. An identity that is no longer in it loses all grants.
     fn renew(&mut self) -> Result<(), Error> {
         let holder = self.policies.borrow_and_update().holder(&self.credential);
         let known = holder.is_some();
@@ -148,30 +151,30 @@ impl Known {
 }
 
 impl Identity {
-    /// Anybody, where everybody may do everything.
+    /// A caller without authentication, which may do everything.
     pub const ANYBODY: Self = Self(None);
 
-    /// How the access file calls it.
+    /// Name in the access file, if there is one.
     pub fn name(&self) -> Option<&str> {
         self.0.as_ref().map(|known| known.holder.name())
     }
 
-    /// Whether it may do this to a topic.
+    /// Whether the verb is granted on a topic.
     pub fn may(&self, verb: Verb, topic: &str) -> bool {
         self.0.as_ref().is_none_or(|known| known.holder.may(verb, topic))
     }
 
-    /// Whether it may do this to all topics.
+    /// Whether the verb is granted on all topics.
     pub fn may_all(&self, verb: Verb) -> bool {
         self.0.as_ref().is_none_or(|known| known.holder.may_all(verb))
     }
 
-    /// Fails unless it may do this to all topics.
+    /// Fails unless the verb is granted on all topics.
     pub fn demand_all(&self, verb: Verb) -> Result<(), Error> {
         if self.may_all(verb) { Ok(()) } else { Err(Error::Denied { verb, topic: None }) }
     }
 
-    /// Fails unless it may do this to each of these topics.
+    /// Fails unless the verb is granted on each of these topics.
     pub fn demand<T: AsRef<str>>(
         &self,
         verb: Verb,
@@ -183,7 +186,8 @@ impl Identity {
         }
     }
 
-    /// Fails unless it may do this to what a filter lets through: these topics, or without any, all.
+    /// Fails unless the verb is granted on the topics of a filter. An empty filter means all
+    /// topics.
     pub fn demand_filtered<T: AsRef<str>>(
         &self,
         verb: Verb,
@@ -196,20 +200,20 @@ impl Identity {
         }
     }
 
-    /// Takes so many events off its rate. Fails if they come too fast; then none are taken off.
+    /// Takes events from the rate limit. If it is exceeded, takes none and fails.
     pub fn spend(&self, events: usize) -> Result<(), Error> {
         let rate = self.0.as_ref().and_then(|known| known.holder.rate());
         rate.map_or(Ok(()), |rate| rate.spend(events).map_err(|wait| Error::TooFast { wait }))
     }
 
-    /// What is charged for work that its events cause, when they come from this caller.
+    /// The account that is charged for the processing of its events.
     pub fn account(&self, caller: CallerKey) -> Account {
         let rate = self.0.as_ref().and_then(|known| known.holder.rate().cloned());
         Account { caller, rate }
     }
 
-    /// Follows what the access file says by now. Costs next to nothing while it says the same. Fails if
-    /// whoever this was is not known any more.
+    /// Applies a changed access file, and costs almost nothing if it did not change. Fails if the
+    /// identity no longer exists.
     pub fn refresh(&mut self) -> Result<(), Error> {
         match &mut self.0 {
             Some(known) if known.policies.has_changed().unwrap_or(false) => known.renew(),
@@ -217,34 +221,34 @@ impl Identity {
         }
     }
 
-    /// Waits until the access file says something else, and follows it.
+    /// Waits until the access file changes, and applies it.
     pub async fn changed(&mut self) -> Result<(), Error> {
         if let Some(known) = &mut self.0
             && known.policies.changed().await.is_ok()
         {
             return known.renew();
         }
-        // Nothing will ever change.
+        // The policy never changes.
         pending().await
     }
 }
 
-/// Whose events they are once they are on their way.
+/// Who is charged for events after their admission.
 #[derive(Debug, Clone)]
 pub struct Account {
     caller: CallerKey,
-    /// Charged for the work that they cause, if it is an identity with a rate.
+    /// The rate limit to charge, if the identity has one.
     rate: Option<Arc<Rate>>,
 }
 
 impl Account {
-    /// The caller that bounds are counted for.
+    /// The caller that limits are counted for.
     pub fn caller(&self) -> &CallerKey {
         &self.caller
     }
 
-    /// Charges for comparing events with so many bytes of stored payloads. What is owed is paid with the
-    /// rate before later events are taken.
+    /// Charges a comparison with `bytes` of stored payloads. The debt is paid from the rate limit
+    /// before later events are admitted.
     pub fn charge(&self, bytes: usize) {
         if let Some(rate) = &self.rate
             && bytes > 0
@@ -254,7 +258,7 @@ impl Account {
     }
 }
 
-/// That something may not be done to a topic.
+/// The error for a verb that is not granted on a topic.
 pub fn denied(verb: Verb, topic: &str) -> Error {
     Error::Denied { verb, topic: Name::new("topic", topic.to_owned()).ok() }
 }

@@ -1,5 +1,5 @@
-//! Puts the service together, runs it, and takes it apart in the right order. The only place that
-//! names the backends.
+//! Assembles the service, runs it and shuts it down in order. The only module that names the
+//! storage backends.
 
 use std::{
     io,
@@ -31,38 +31,38 @@ use crate::{
 
 pub use crate::store::verify::{Difference, Failed, Report};
 
-/// Why a service did not start, or did not end well. Each reads as one line.
+/// Why a service failed to start or to stop. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The listener cannot be bound.
     #[error("cannot listen on {address}: {reason}{}", listen_advice(.reason))]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         reason: io::Error,
     },
-    /// It would listen where others could use it, and nobody said that they may.
+    /// The address is not loopback, without both TLS and authentication.
     #[error("refusing to listen on {address}: {reason}")]
     Exposed {
         /// The address.
         address: SocketAddr,
-        /// Why, and what to do.
+        /// The reason, with the cure.
         reason: Exposed,
     },
-    /// The access file cannot be used.
+    /// The access file cannot be loaded.
     #[error(transparent)]
     Access(#[from] access::file::Error),
-    /// The store cannot be used.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
-    /// The contract built into the program cannot be served.
+    /// gRPC reflection cannot be set up.
     #[error("cannot start gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// Certificates cannot be used.
+    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// A lane task panicked.
+    /// A writer task panicked.
     #[error("a writer task panicked; acknowledged events are stored; restart the service")]
     Broken,
 }
@@ -76,7 +76,7 @@ fn listen_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// A service that is ready to run: its address is bound and its store is open.
+/// A service that is ready to run: its listener is bound and its store is open.
 pub struct App {
     door: Door,
     router: Router,
@@ -86,7 +86,7 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the address and opens the store.
+    /// Binds the listener and opens the store.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let address = config.listen;
         config.check_exposure().map_err(|reason| Error::Exposed { address, reason })?;
@@ -116,7 +116,7 @@ impl App {
         Self::assemble(store, metrics, door, access, access_file).await
     }
 
-    /// A service over any store, behind an address that is bound.
+    /// A service over any store, behind a bound listener.
     pub async fn over(
         store: Arc<dyn Store>,
         metrics: Metrics,
@@ -142,23 +142,23 @@ impl App {
         Ok(Self { door, router, service, access_file, health })
     }
 
-    /// Where events are kept, without secrets.
+    /// Location of the database, without secrets.
     pub fn store_location(&self) -> &str {
         self.service.store.location()
     }
 
-    /// Where the service listens, with the port that was chosen if port 0 was asked for.
+    /// Address of the listener. Port 0 is replaced by the port that was assigned.
     pub fn address(&self) -> SocketAddr {
         self.door.address()
     }
 
-    /// Whether it speaks TLS.
+    /// Whether the listener speaks TLS.
     pub fn is_encrypted(&self) -> bool {
         self.door.is_encrypted()
     }
 
-    /// Serves until `shutdown` is done, then finishes what was begun: streams end, calls in progress
-    /// are answered, everything that was taken in is stored.
+    /// Serves until `shutdown` completes, then drains: streams end, calls in progress are answered,
+    /// and all accepted events are stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { door, router, service, access_file, health } = self;
         let watching = tokio::spawn(watch(service.clone(), health.clone()));
@@ -177,7 +177,8 @@ impl App {
             }
             watching.abort();
             tell(&health, ServingStatus::NotServing).await;
-            // Whoever watches health has been told, and would keep the service waiting.
+            // Health watchers have received NOT_SERVING; their open streams would delay the
+            // shutdown.
             for service in SERVICES {
                 health.clone().clear_service_status(service).await;
             }
@@ -208,7 +209,7 @@ impl App {
     }
 }
 
-/// Compares the counters of a database with its rows, in one snapshot. Reads only.
+/// Compares the counters of a database with its rows, in one snapshot. Read-only.
 pub async fn verify(database: &Database) -> Result<Report, Failed> {
     match database.clone() {
         Database::Sqlite(path) => spawn_blocking(move || store::sqlite::verify(&path)).await?,
@@ -216,8 +217,8 @@ pub async fn verify(database: &Database) -> Result<Report, Failed> {
     }
 }
 
-/// Gives a database another identity, so that cursors and page tokens made before it was restored, or
-/// copied, are refused. Says where it is, without secrets.
+/// Assigns a new identity to a database, so that existing cursors and page tokens are rejected.
+/// Returns its location, without secrets.
 pub async fn restored(database: &Database) -> Result<String, Failed> {
     match database.clone() {
         Database::Sqlite(path) => spawn_blocking(move || store::sqlite::restored(&path)).await?,
@@ -231,7 +232,7 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
         false => Durability::Demanded,
     };
     let store: Arc<dyn Store> = match config.database.chosen() {
-        // Apart, so that whoever stops the program meanwhile is heard.
+        // On a thread for blocking work, so that a stop signal is handled meanwhile.
         Database::Sqlite(path) => match spawn_blocking(move || SqliteStore::open(&path)).await {
             Ok(opened) => Arc::new(opened?),
             Err(broken) => resume_unwind(broken.into_panic()),
@@ -243,12 +244,12 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
     Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }
 
-/// Keeps the health service saying whether the store answers, and takes what it is given.
+/// Updates the health status from the state of the store and of the write path.
 async fn watch(service: Service, health: HealthReporter) {
     let Service { store, ingest, store_answers, .. } = service;
     let mut was_healthy = true;
     loop {
-        // While commits fail, their lanes log why.
+        // The lanes log why commits fail.
         let is_healthy = ingest.is_flowing()
             && match store.ping().await {
                 Ok(()) => true,
@@ -274,10 +275,10 @@ async fn watch(service: Service, health: HealthReporter) {
     }
 }
 
-/// Whose health is told: that of the server as a whole, and that of the service.
+/// Names in the health service: the whole server, and the API service.
 const SERVICES: [&str; 2] = ["", SERVICE_NAME];
 
-/// Sets the health of all.
+/// Sets the status of all of them.
 async fn tell(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         health.set_service_status(service, status).await;

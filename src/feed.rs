@@ -1,9 +1,10 @@
-//! The feed: stored events in the order of their commits, from any place on, and live.
+//! The feed: stored events in commit order, from any position, and live.
 //!
-//! There is one way of reading, by position from the store. Memory only says how far one can read:
-//! the heads of the lanes, asked again after commits of this process and, for those of others, every
-//! few milliseconds while somebody reads. So nothing can be lost between catching up and being live,
-//! and a slow reader costs what it holds in its hands.
+//! Events are always read from the store, by position. Memory only has the heads of the lanes, up
+//! to which events can be read. Heads are polled after commits of this process and, for commits of
+//! other instances, every few milliseconds while there are subscribers. So no event is lost between
+//! catching up and live reading, and a slow subscriber costs no more than the events it is being
+//! sent.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -39,60 +40,60 @@ pub use self::{
 mod memory;
 mod subscription;
 
-/// Why a subscription does not begin, or does not go on.
+/// Why a subscription cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store was restored to a state before the subscription's place.
+    /// The database was restored to a state before the subscription's position.
     #[error("the cursor {}", token::Error::Restored)]
     Restored,
-    /// There are too many subscriptions already.
+    /// The subscriber limit is reached.
     #[error("subscriber limit reached")]
     TooMany(Full),
-    /// The store does not answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Where a subscription begins.
+/// Where a subscription starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
-    /// With the first event that is stored.
+    /// At the first stored event.
     Beginning,
-    /// With the next event that will be stored.
+    /// At the next event to be stored.
     End,
-    /// Where a reader left off.
+    /// After a cursor.
     Cursor(Cursor),
 }
 
-/// How far one can read.
+/// How far the feed can be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Heads {
     /// The last event of each lane.
     marks: Vec<Mark>,
-    /// How often the store was found to be restored to an earlier state.
+    /// How often the database was found to be restored to an earlier state.
     restored: u64,
 }
 
-/// A handle to the feed. Clones are handles to the same one.
+/// A handle to the feed. Clones share it.
 #[derive(Clone)]
 pub struct Feed {
     store: Arc<dyn Store>,
     heads: Arc<watch::Sender<Heads>>,
-    /// How often the heads have been asked for, and the last time that was answered.
+    /// Number of polls of the heads that were started, and of the last one that succeeded.
     asks: Arc<AtomicU64>,
     asking: Arc<Mutex<u64>>,
-    /// Told when somebody begins to read.
+    /// Notified when a subscription starts.
     joined: Arc<Notify>,
-    /// How many may read at once, so that other reads find a connection. One caller never has all of them.
+    /// Limits concurrent reads, in total and per caller, so that other reads find a connection.
     reads: Bound,
     load: Load,
     closing: CancellationToken,
-    /// Whoever holds the store.
+    /// Tracks the users of the store.
     open: TaskTracker,
 }
 
 impl Feed {
-    /// A feed of what is in the store. `committed` is told when this process has committed.
+    /// The feed of a store. `committed` is notified after each commit of this process.
     pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>, load: Load) -> Self {
         let feed = Self {
             store: Arc::clone(store),
@@ -116,25 +117,25 @@ impl Feed {
         feed
     }
 
-    /// How many subscriptions there are.
+    /// Number of subscriptions.
     pub fn subscribers(&self) -> usize {
         self.heads.receiver_count()
     }
 
-    /// Lets go of the store, once the last subscription has ended.
+    /// Releases the store after the last subscription has ended.
     pub async fn close(&self) {
         self.closing.cancel();
         self.open.wait().await;
     }
 
-    /// Keeps asking for the heads while somebody reads.
+    /// Polls the heads while there are subscribers.
     async fn follow(self, committed: Arc<Notify>) {
         let mut is_following = true;
         loop {
             if self.heads.is_closed() {
                 self.joined.notified().await;
             }
-            // A panic is a fault of the program, and stops the feed no more than an outage does.
+            // A panic must not stop the feed any more than an outage does.
             let asked = AssertUnwindSafe(self.ask()).catch_unwind().await;
             let asked =
                 asked.unwrap_or_else(|_| Err(store::Error::Unavailable("poll panicked".into())));
@@ -157,14 +158,14 @@ impl Feed {
         }
     }
 
-    /// Asks for the heads, and wakes readers if there is more to read. One after the other, so that
-    /// what is known never goes back unless the store does. In the same snapshot the heads that were known
-    /// are looked at again: if other events are there now, the store was restored to an earlier state.
+    /// Polls the heads, and wakes subscribers if there is more to read. Polls are serialized, so
+    /// that heads only go back if the store does. The previous heads are checked in the same
+    /// snapshot: if they have other events now, the database was restored to an earlier state.
     async fn ask(&self) -> Result<Heads, store::Error> {
         let before = self.asks.load(Ordering::SeqCst);
         let mut answered = self.asking.lock().await;
         if *answered > before {
-            // Another task has asked since this was called.
+            // Another task has polled since this was called.
             return Ok(self.heads.borrow().clone());
         }
         let number = self.asks.fetch_add(1, Ordering::SeqCst) + 1;
@@ -186,7 +187,7 @@ impl Feed {
         Ok(heads)
     }
 
-    /// Fails if the store does not have the events any more at which marks were made.
+    /// Fails if the store no longer has the events of these marks.
     async fn check(&self, marks: &[Mark]) -> Result<(), Error> {
         let lanes = self.store.heads(store::numbers(marks)).await?;
         if store::holds(&lanes, marks) { Ok(()) } else { Err(Error::Restored) }
@@ -200,14 +201,14 @@ impl Feed {
         Ok(lanes.get(usize::from(lane)).is_some_and(|lane| lane.holds(&mark)))
     }
 
-    /// The mark of a number in a lane that was passed without being read.
+    /// The mark of a number in a lane, whose event was not read.
     async fn mark_at(&self, Position { lane, seq }: Position) -> Result<Mark, store::Error> {
         let mut at = vec![0; usize::from(self.store.lanes())];
         at[usize::from(lane)] = seq;
         Ok(self.marks_at(at).await?[usize::from(lane)])
     }
 
-    /// The marks of some numbers, one for each lane.
+    /// The marks of these numbers, one per lane.
     async fn marks_at(&self, at: Vec<i64>) -> Result<Vec<Mark>, store::Error> {
         let lanes = self.store.heads(at.clone()).await?;
         let mark = |(seq, lane): (i64, LaneState)| Mark {
@@ -217,7 +218,7 @@ impl Feed {
         Ok(at.into_iter().zip(lanes).map(mark).collect())
     }
 
-    /// Begins to read events of these topics, or of all, for a caller.
+    /// Starts a subscription of a caller to these topics, or to all if there are none.
     pub async fn subscribe(
         &self,
         caller: &CallerKey,
@@ -239,7 +240,7 @@ impl Feed {
         Ok(Subscription::begin(self, receiver, heads.restored, topics, positions, caller, permit))
     }
 
-    /// Where a cursor is in each lane.
+    /// The position of a cursor in each lane.
     async fn positions(&self, cursor: Cursor) -> Result<Vec<Mark>, store::Error> {
         let (place, heads) = match cursor {
             Cursor::Feed(positions) => return Ok(positions),

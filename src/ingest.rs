@@ -1,9 +1,8 @@
-//! The write path from admission to acknowledgement: events wait in the queue of their lane, each
-//! lane commits one batch after the other, and everyone who waits learns what became of their own
-//! events.
+//! The write path from admission to acknowledgement. Events wait in the queue of their lane, each
+//! lane commits one batch after another, and each request gets the outcomes of its events.
 //!
-//! Callers only wait here. The lane tasks own the writing, so a caller that goes away changes
-//! nothing about what is stored and counted.
+//! Callers only wait. The lane tasks write, so a disconnected caller does not affect what is stored
+//! and counted.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -29,30 +28,30 @@ mod costly;
 mod lane;
 mod settle;
 
-/// Why events were not stored. None of these says anything about the events themselves.
+/// Why events were not stored. The events themselves are never the reason.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The queue is full; nothing was done.
+    /// The queue is full; nothing was stored.
     #[error("{}", .0.queue())]
     QueueFull(Full),
-    /// The store did not commit in time. Perhaps it did and could not say so.
+    /// The store did not confirm the commit in time. It may have committed.
     #[error("the database is unavailable")]
     Unavailable(#[source] Arc<store::Error>),
-    /// The service is stopping; nothing was done.
+    /// The service is shutting down; nothing was stored.
     #[error("the service is shutting down")]
     Stopping,
 }
 
-/// What to do with events that the queue has no room for.
+/// What to do when the queue is full.
 #[derive(Debug, Clone, Copy)]
 pub enum Admission<'a> {
-    /// Refuse them at once.
+    /// Reject the events.
     Refuse,
-    /// Wait for room, in the queue and in the producer's own share of it.
+    /// Wait for capacity, in the queue and in the producer's share of it.
     Wait(&'a Share),
 }
 
-/// How much of the queue one producer takes at most, so that there is room for the others.
+/// The part of the queue that one producer may use, so that it cannot block others.
 #[derive(Debug)]
 pub struct Share(Arc<Semaphore>);
 
@@ -62,16 +61,16 @@ impl Default for Share {
     }
 }
 
-/// Counters of this process.
+/// Counters since the start of the process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessCounters {
-    /// Judged events, counted when their batch is committed.
+    /// Events with an outcome, counted when their batch is committed.
     pub judged: Counters,
     /// Invalid events.
     pub rejected: i64,
 }
 
-/// A handle to the write path. Clones are handles to the same one.
+/// A handle to the write path. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Ingest {
     lanes: Arc<[mpsc::Sender<Submission>]>,
@@ -80,40 +79,40 @@ pub struct Ingest {
     tasks: TaskTracker,
 }
 
-/// What the lane tasks and all handles have in common.
+/// State shared by the lane tasks and all handles.
 #[derive(Debug, Default)]
 struct Shared {
     counters: Mutex<ProcessCounters>,
-    /// Lanes whose batch the store has not taken yet although it was tried.
+    /// Number of lanes that are retrying a batch.
     stuck: AtomicUsize,
-    /// Told of every commit.
+    /// Notified after each commit.
     committed: Arc<Notify>,
-    /// Cancelled when nothing more will be taken in.
+    /// Cancelled when no more events are accepted.
     closing: CancellationToken,
-    /// Cancelled when a lane task is gone although it was not closed: it panicked.
+    /// Cancelled when a lane task panicked.
     broken: CancellationToken,
 }
 
-/// What a lane answers: one outcome per event. None: the store refuses the event although it is valid,
-/// which is a fault of the service.
+/// Reply of a lane: one outcome per event. `None` if the store cannot store a valid event, which is
+/// an internal error.
 type Reply = Result<Vec<Option<Outcome>>, Error>;
 
-/// The part of a request that goes to one lane.
+/// The events of a request that belong to one lane.
 #[derive(Debug)]
 struct Submission {
     events: Vec<NewEvent>,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
-    /// Whose events they are.
+    /// Who is charged for the events.
     account: Account,
-    /// That of the call.
+    /// Span of the call.
     span: Span,
-    /// Given back when the reply is sent.
+    /// Released when the reply is sent.
     _room: Arc<Room>,
 }
 
 impl Submission {
-    /// Charges for what events with these outcomes were compared with.
+    /// Charges the comparisons that these outcomes needed.
     fn charge(&self, outcomes: &[Option<Outcome>]) {
         let outcomes = outcomes.iter().flatten();
         self.account.charge(outcomes.map(|outcome| outcome.compared_bytes).sum());
@@ -123,12 +122,12 @@ impl Submission {
         if let Ok(outcomes) = &reply {
             self.charge(outcomes);
         }
-        // Whoever waited may have gone away.
+        // The caller may have disconnected.
         let _ = self.reply.send(reply);
     }
 }
 
-/// Room in the queue that a request takes.
+/// Capacity of the queue that a request occupies.
 #[derive(Debug)]
 struct Room {
     _of_stream: Option<OwnedSemaphorePermit>,
@@ -158,10 +157,10 @@ impl Ingest {
         Self { lanes, room, shared, tasks }
     }
 
-    /// Puts the events of one request into the queues of their lanes. Once this has returned they
-    /// will be stored whatever becomes of the caller, unless the store fails. Dropped before, nothing
-    /// was done. `message` is how many bytes the events keep in memory if their texts are slices of a
-    /// message, which may hold more than them. `account` says whose events they are.
+    /// Queues the events of one request. Once this returns, they will be stored even if the caller
+    /// disconnects, unless the store fails. If the future is dropped before, none of them will be.
+    /// `message` is the size in bytes of the message that the events keep in memory, if they are
+    /// slices of one. `account` is charged for the events.
     pub async fn submit(
         &self,
         events: Vec<NewEvent>,
@@ -179,7 +178,8 @@ impl Ingest {
 
         let mut pending = Pending { events: events.len(), parts: Vec::new() };
         let parts = self.split(events);
-        // All slots are taken before anything is sent: a request is admitted whole or not at all.
+        // All slots are reserved before anything is sent, so that a request is admitted whole or
+        // not at all.
         let mut sending = Vec::new();
         for (lane, part) in self.lanes.iter().zip(parts) {
             if part.events.is_empty() {
@@ -204,7 +204,7 @@ impl Ingest {
         Ok(pending)
     }
 
-    /// The part of each lane.
+    /// Splits events by lane.
     fn split(&self, events: Vec<NewEvent>) -> Vec<Part> {
         let lanes = self.lanes.len();
         let lane = |event: &NewEvent| usize::from(lane_of(&event.key.topic, lanes as u16));
@@ -230,7 +230,7 @@ impl Ingest {
     ) -> Result<Room, Error> {
         Ok(match admission {
             Admission::Wait(Share(bound)) => {
-                // A request that is larger than all of it takes all of it.
+                // A request that exceeds the share takes all of it.
                 let bytes = u32::try_from(cost.min(STREAM_QUEUE_BYTES)).unwrap_or(u32::MAX);
                 let of_stream = Arc::clone(bound).acquire_many_owned(bytes).await;
                 let of_stream = of_stream.map_err(|_| Error::Stopping)?;
@@ -244,42 +244,42 @@ impl Ingest {
         })
     }
 
-    /// Counts events that were found invalid and never submitted.
+    /// Counts invalid events, which are never submitted.
     pub fn count_rejected(&self, events: usize) {
         self.shared.counters().rejected += events as i64;
     }
 
-    /// What this process has counted since it started.
+    /// Counters since the start of the process.
     pub fn counters(&self) -> ProcessCounters {
         *self.shared.counters()
     }
 
-    /// Whether the store takes what is committed, or last did.
+    /// Whether no lane is retrying a batch.
     pub fn is_flowing(&self) -> bool {
         self.shared.stuck.load(Ordering::Relaxed) == 0 && !self.shared.broken.is_cancelled()
     }
 
-    /// Waits until a lane task panics, after which nothing of its topics is stored any more.
+    /// Waits until a lane task panics. Events of its topics are no longer stored then.
     pub async fn broken(&self) {
         self.shared.broken.cancelled().await;
     }
 
-    /// How many requests wait in each lane.
+    /// Number of requests waiting in each lane.
     pub fn waiting(&self) -> impl Iterator<Item = usize> {
         self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity())
     }
 
-    /// How much of [`QUEUE_BYTES`] is taken.
+    /// Bytes of [`QUEUE_BYTES`] in use.
     pub fn waiting_bytes(&self) -> usize {
         self.room.used()
     }
 
-    /// What is told of every commit of this process.
+    /// Notified after each commit of this process.
     pub fn committed(&self) -> Arc<Notify> {
         Arc::clone(&self.shared.committed)
     }
 
-    /// Takes nothing more in, and waits until everything that was submitted is stored.
+    /// Accepts no more events, and waits until all submitted ones are stored.
     pub async fn drain(&self) {
         self.shared.closing.cancel();
         self.tasks.wait().await;
@@ -292,7 +292,7 @@ impl Shared {
     }
 }
 
-/// What of a request goes to one lane.
+/// One lane's part of a request.
 struct Part {
     indexes: Vec<usize>,
     events: Vec<NewEvent>,
@@ -310,7 +310,7 @@ impl Part {
 #[derive(Debug)]
 pub struct Pending {
     events: usize,
-    /// For each lane, which events went there, and its reply to come.
+    /// For each lane, the indexes of its events and the receiver of its reply.
     parts: Vec<(Vec<usize>, oneshot::Receiver<Reply>)>,
 }
 
@@ -323,15 +323,15 @@ impl Pending {
         Self { events, parts: vec![((0..events).collect(), answer)] }
     }
 
-    /// Waits for the commits. One outcome per event, in the order of submission; none if the store
-    /// refuses the event although it is valid.
+    /// Waits for the commits. Returns one outcome per event, in the order of submission; `None` if
+    /// the store cannot store a valid event.
     pub async fn outcomes(self) -> Result<Vec<Option<Outcome>>, Error> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.events];
         for (indexes, reply) in self.parts {
             #[cfg(feature = "planted-bugs")]
             let reply = crate::planted::in_time(reply);
-            // The lane task answers everything it takes; it is only gone if it panicked, and then
-            // nobody knows how far it got.
+            // A lane task replies to everything it accepts, unless it panicked. How far it got is
+            // then unknown.
             let gone = |_| {
                 Error::Unavailable(Arc::new(store::Error::Unknown("writer task panicked".into())))
             };
@@ -344,7 +344,7 @@ impl Pending {
     }
 }
 
-/// A submission, and where it is answered.
+/// A submission, and the receiver of its reply.
 #[cfg(test)]
 fn submission(events: Vec<NewEvent>, bytes: usize) -> (Submission, oneshot::Receiver<Reply>) {
     let caller = CallerKey::new(None, None);

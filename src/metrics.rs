@@ -1,6 +1,6 @@
-//! Every metric that `GET /metrics` answers with. Whoever does the work counts it in here, or is asked when
-//! it is told; nothing here knows what the work is. Label values are bounded: none comes from an event or a
-//! caller; names of identities come from the operator.
+//! All metrics of `GET /metrics`. Other modules count in here, or are read when metrics are
+//! scraped. Label values are bounded: none comes from an event or a caller, and the names of
+//! identities come from the operator.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -23,30 +23,30 @@ pub use calls::{Calls, Method};
 mod calls;
 mod panics;
 
-/// The metrics of one service. Clones are handles to the same ones.
+/// The metrics of one service. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Calls by gRPC.
+    /// Metrics of gRPC calls.
     pub calls: Calls,
-    /// Events of a committed batch.
+    /// Events per committed batch.
     pub batch_size: Histogram,
-    /// How long the store took to commit a batch, once it did.
+    /// Duration of successful commits, in seconds.
     pub commit_seconds: Histogram,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: Gauge,
-    /// Connections that there was no room for.
+    /// Connections rejected by the connection limit.
     pub connections_refused: Counter,
-    /// How many follow the feed.
+    /// Active subscriptions.
     pub subscribers: Gauge,
     /// Calls in progress.
     pub calls_in_progress: Gauge,
-    /// Bytes of large requests that are being read.
+    /// Bytes of large requests while they are received.
     pub reading_bytes: Gauge,
-    /// Bytes of large answers that are not taken yet.
+    /// Bytes of large responses until they are sent.
     pub answer_bytes: Gauge,
-    /// Bytes of events that subscribers have not taken yet.
+    /// Bytes of events until they are sent to subscribers.
     pub subscription_bytes: Gauge,
-    /// Bytes of events that wait for their commit.
+    /// Bytes of events waiting to be committed.
     pub queue_bytes: Gauge,
     events: Family<Outcome, Counter>,
     rate_exceeded: Family<Identity, Counter>,
@@ -55,14 +55,14 @@ pub struct Metrics {
     registry: Arc<Registry>,
 }
 
-/// How often each thing became of an event since this process started.
+/// Events by outcome, since the start of the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Events {
-    /// Stored.
+    /// New, and stored.
     pub accepted: i64,
-    /// Repeated, with the same content.
+    /// Already stored, with the same content.
     pub duplicate: i64,
-    /// Repeated, with other content.
+    /// Already stored, with different content.
     pub conflict: i64,
     /// Invalid.
     pub rejected: i64,
@@ -73,7 +73,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Its name comes from the operator's access file.
+/// Label with an identity, named by the operator's access file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Identity {
     identity: String,
@@ -168,7 +168,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Sets the counters of events.
+    /// Sets the event counters.
     pub fn set_events(&self, events: Events) {
         let outcomes = [
             ("accepted", events.accepted),
@@ -178,32 +178,32 @@ impl Metrics {
         ];
         for (outcome, count) in outcomes {
             let counter = self.events.get_or_create_owned(&Outcome { outcome });
-            // Another answer may be on its way with later counts.
+            // A concurrent scrape may have set later counts.
             counter.inner().fetch_max(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
         }
     }
 
-    /// Counts events that were refused because this identity sent too many.
+    /// Counts events rejected by the rate limit of an identity.
     pub fn rate_exceeded(&self, identity: &str, events: usize) {
         let identity = Identity { identity: identity.to_owned() };
         self.rate_exceeded.get_or_create_owned(&identity).inc_by(events as u64);
     }
 
-    /// Sets how many requests wait in a lane.
+    /// Sets the number of requests waiting in a lane.
     pub fn set_queue_depth(&self, lane: u16, requests: usize) {
         self.queue_depth.get_or_create_owned(&Lane { lane }).set(requests as i64);
     }
 
-    /// The counter of a call of the store that fails in one way. It is there from now on: a rate cannot
-    /// be told of one that begins at 1.
+    /// Counter of failed operations of the store. It starts at 0, because no rate can be computed
+    /// for a counter that appears with 1.
     pub fn store_errors(&self, call: &'static str, kind: &'static str) -> Counter {
         self.store_errors.get_or_create_owned(&StoreError { call, kind })
     }
 
-    /// All of it, in the text format of OpenMetrics.
+    /// All metrics, in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         let _ = text::encode(&mut text, &self.registry);
         text
     }

@@ -1,13 +1,12 @@
-//! The code generated from the contract. Inside the program only the gRPC edge and the clients of
-//! the command line see it.
+//! Code generated from the API definition. Only the gRPC server and the CLI's clients use it.
 
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {
     tonic::include_proto!("event_aggregator.v1");
 }
 
-/// The service of the contract, and the messages that bring events in, as it reads them: an event's
-/// texts and its structure are the bytes that they came in, not looked at yet.
+/// The gRPC service, and the requests that contain events as the server decodes them: text fields
+/// and structs remain undecoded bytes of the message.
 #[allow(missing_docs, clippy::all)]
 pub mod incoming {
     include!(concat!(env!("OUT_DIR"), "/incoming/event_aggregator.v1.rs"));
@@ -22,14 +21,13 @@ pub mod incoming {
 
 mod incoming_event;
 
-/// The messages that give events back, as the service writes them: the structure of an event is the bytes
-/// that it has on the wire.
+/// The responses that contain events as the server encodes them: structs are bytes in wire format.
 #[allow(missing_docs, clippy::all)]
 pub mod outgoing {
     include!(concat!(env!("OUT_DIR"), "/outgoing/event_aggregator.v1.rs"));
 }
 
-/// A time for the wire.
+/// A time as a Protobuf timestamp.
 pub fn timestamp(time: crate::event::Timestamp) -> prost_types::Timestamp {
     let micros = time.as_micros();
     prost_types::Timestamp {
@@ -38,5 +36,5 @@ pub fn timestamp(time: crate::event::Timestamp) -> prost_types::Timestamp {
     }
 }
 
-/// The contract with its comments, as reflection serves it.
+/// The API definition with its comments, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.bin"));

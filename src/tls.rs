@@ -1,5 +1,5 @@
-//! TLS of the service: its certificate, whom it asks for one, and taking new files while it runs. Which
-//! files these are is said in `config`.
+//! TLS of the service: server certificate, client authentication, and reload of the files. Their
+//! paths are defined in `config`.
 
 use std::{
     fs, io,
@@ -33,63 +33,63 @@ pub(crate) use self::{client::ClientChain, names::names};
 mod client;
 mod names;
 
-/// What is spoken behind TLS, the better one first.
+/// ALPN protocols, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Why TLS cannot be spoken. Each reads as one line.
+/// Why TLS cannot be set up. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not all flags were given.
+    /// A required flag is missing.
     #[error("{given} requires {missing}")]
     Incomplete {
         /// The flag that was given.
         given: &'static str,
-        /// What was not.
+        /// The flags that are missing.
         missing: &'static str,
     },
     /// A file cannot be read.
     #[error("cannot read {path}: {reason}; {flag} expects a PEM file")]
     File {
-        /// The flag that names it.
+        /// The flag that names the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The files do not go together.
+    /// The certificate and the key cannot be used together.
     #[error("cannot use {path} as --tls-cert: {reason}")]
     Certificate {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: rustls::Error,
     },
-    /// The authorities of clients cannot be used.
+    /// The client CA certificates cannot be used.
     #[error("cannot use {path} as --tls-client-ca: {reason}")]
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// SIGHUP cannot be listened for.
+    /// The SIGHUP handler cannot be installed.
     #[error("cannot handle SIGHUP: {0}")]
     Signal(io::Error),
 }
 
-/// The TLS of a service. Clones are handles to the same one.
+/// TLS of a service. Clones share one configuration.
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<Files>,
     present: Arc<watch::Sender<Present>>,
 }
 
-/// What the files make now.
+/// The configuration from the current files.
 #[derive(Clone)]
 struct Present {
     acceptor: TlsAcceptor,
-    /// Verifies the certificates of clients, if they are asked for one.
+    /// Verifies client certificates, if they are required.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -100,8 +100,8 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the files that are named. None if none is. Goes on looking at them; must be called inside
-    /// the runtime.
+    /// Loads the configured files and keeps watching them. Returns `None` if none are configured.
+    /// Must be called within the runtime.
     pub fn start(args: &TlsArgs) -> Result<Option<Self>, Error> {
         let Some(files) = Files::named(args)? else { return Ok(None) };
         let contents = files.read()?;
@@ -111,7 +111,7 @@ impl Tls {
         let mut follower = Follower { files: Arc::clone(&tls.files), known: contents, said: None };
         let present = Arc::downgrade(&tls.present);
         tokio::spawn(async move {
-            // For as long as there is a service.
+            // Runs as long as the service has a handle.
             while present.strong_count() > 0 {
                 let is_asked = tokio::select! {
                     asked = hang_up.recv() => asked.is_some(),
@@ -128,14 +128,14 @@ impl Tls {
         Ok(Some(tls))
     }
 
-    /// Shakes hands, with the certificate of now.
+    /// Performs a handshake with the current certificate.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.present.borrow().acceptor.clone();
         acceptor.accept(stream).await
     }
 }
 
-/// The files, by what they are for.
+/// Paths of the files.
 #[derive(Debug, Clone)]
 struct Files {
     certificate: PathBuf,
@@ -143,7 +143,7 @@ struct Files {
     client_ca: Option<PathBuf>,
 }
 
-/// What is in them.
+/// Contents of the files.
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
@@ -224,7 +224,7 @@ fn certificates(
     found.map_err(|error| unreadable(flag, path, said(&error, "certificate")))
 }
 
-/// What is wrong with a PEM file, without what is in it.
+/// Describes an error in a PEM file, without its contents.
 fn said(error: &pem::Error, wanted: &str) -> String {
     match error {
         pem::Error::NoItemsFound => format!("no {wanted} found"),
@@ -236,17 +236,17 @@ fn unreadable(flag: &'static str, path: &Path, reason: String) -> Error {
     Error::File { flag, path: path.to_owned(), reason }
 }
 
-/// Looks at the files again and again.
+/// Watches the files for changes.
 struct Follower {
     files: Arc<Files>,
-    /// What was in them when they were looked at last, good or bad.
+    /// Contents at the last look, valid or not.
     known: Contents,
-    /// What was wrong with them then.
+    /// Error at the last look, if any.
     said: Option<String>,
 }
 
 impl Follower {
-    /// What they make now, if that is new and can be used. What cannot be used is told once.
+    /// The new configuration, if the files changed and are valid. Each error is logged once.
     fn look(&mut self, is_asked: bool) -> Option<Present> {
         let read = self.files.read();
         if !is_asked && read.as_ref().is_ok_and(|contents| *contents == self.known) {

@@ -1,5 +1,5 @@
-//! Spans of calls and commits, for whoever collects traces by OTLP. They are made under a target of
-//! their own, which the log leaves out: without a collector a span costs a look at a flag.
+//! Spans of calls and commits, exported with OpenTelemetry (OTLP). They have a target of their own,
+//! which the log filters out; without a collector a span costs one check of a flag.
 
 use axum::http::HeaderMap;
 use opentelemetry::{
@@ -16,18 +16,18 @@ use opentelemetry_sdk::{
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The target of all spans.
+/// Target of all spans.
 pub const TARGET: &str = "event_aggregator::trace";
 
-/// Where traces are sent, by the names that OpenTelemetry gives to it. Anything unset means nowhere.
+/// Environment variables with the address of the collector. Tracing is off if none is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// Sends spans to the collector that the environment names.
+/// Exports spans to the configured collector.
 #[derive(Debug)]
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// None if the environment names no collector. Must be called inside the runtime.
+    /// Returns `None` if no collector is configured. Must be called within the runtime.
     pub fn from_env() -> Result<Option<Self>, ExporterBuildError> {
         let is_set = |name| std::env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
         if !ENDPOINTS.into_iter().any(is_set) {
@@ -46,12 +46,12 @@ impl Exporter {
         Ok(Some(Self(provider)))
     }
 
-    /// What turns spans into those that are sent.
+    /// The tracer that exports spans.
     pub fn tracer(&self) -> Tracer {
         self.0.tracer("event-aggregator")
     }
 
-    /// Sends what is left. Blocks for some seconds if the collector does not answer.
+    /// Exports the remaining spans. Blocks for some seconds if the collector does not respond.
     pub fn close(self) {
         if let Err(error) = self.0.shutdown() {
             tracing::warn!(%error, "failed to export the last spans");
@@ -59,8 +59,8 @@ impl Exporter {
     }
 }
 
-/// The span of a call that somebody made, who may have said which trace it belongs to. Whoever answers
-/// records the code.
+/// The span of a call, as part of the trace in its headers, if there is one. Its status code is
+/// recorded when the call ends.
 pub fn call(name: &str, headers: &HeaderMap) -> Span {
     let span = info_span!(
         target: TARGET,
@@ -71,7 +71,7 @@ pub fn call(name: &str, headers: &HeaderMap) -> Span {
         http.response.status_code = Empty,
     );
     if !span.is_disabled() {
-        // Fails only for a span that has begun.
+        // Fails only for a span that was entered.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&Headers(headers)));
     }
     span

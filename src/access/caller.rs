@@ -1,4 +1,4 @@
-//! For whom a bound is counted.
+//! The caller that limits are counted for.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -8,22 +8,22 @@ use std::{
 use super::Identity;
 use crate::peer::{Peer, origin};
 
-/// The caller that a bound is counted for: an identity of the access file wherever it calls from, or,
-/// where callers do not authenticate, the address that the call came from. Calls that need no credentials
-/// count for their connection.
+/// The caller that limits are counted for: an identity of the access file, from any address, or the
+/// peer's address if callers are not authenticated. Calls that need no credentials are counted by
+/// connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CallerKey {
     /// An identity, by its name in the access file.
     Identity(Arc<str>),
-    /// An address as [`origin`] gives it.
+    /// An address, as returned by [`origin`].
     Address(IpAddr),
-    /// A connection, by the address and port of its other end.
+    /// A connection, by the peer's address and port.
     Connection(SocketAddr),
 }
 
 impl CallerKey {
-    /// The key of a call: of its identity if it has one, and otherwise of its peer's address. Calls
-    /// that came over no connection, as in tests, share one key.
+    /// The key of a call: its identity, or else the address of its peer. Calls without a
+    /// connection, as in tests, share one key.
     pub fn new(identity: Option<&Identity>, peer: Option<&Peer>) -> Self {
         match identity.and_then(Identity::name) {
             Some(name) => Self::Identity(name.into()),
@@ -33,7 +33,7 @@ impl CallerKey {
         }
     }
 
-    /// The key of a call whose caller has not authenticated.
+    /// The key of a call that is not authenticated.
     pub fn connection(peer: Option<&Peer>) -> Self {
         Self::Connection(peer.map_or((Ipv4Addr::UNSPECIFIED, 0).into(), |peer| peer.address))
     }

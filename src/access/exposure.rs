@@ -1,9 +1,9 @@
-//! Whether a service may listen where it was told to: beyond its machine only if it knows who calls and
-//! nobody on the way can listen, or if its operator says that this does not matter.
+//! Whether a listen address is safe. A non-loopback address requires TLS and authentication, or the
+//! operator's consent.
 
 use std::net::IpAddr;
 
-/// A service that anybody who reaches it could use, or whose tokens anybody on the way could read.
+/// A non-loopback address without both TLS and authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a non-loopback address requires TLS and authentication: pass --tls-cert and --tls-key with --access \
@@ -11,14 +11,14 @@ use std::net::IpAddr;
 )]
 pub struct Exposed;
 
-/// Whether only this machine gets to an address.
+/// Whether an address can only be reached from this machine.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether others could use a service that listens there, or read along.
+/// Whether other machines can reach a listener without both TLS and authentication.
 pub fn is_exposed(address: IpAddr, tls: bool, authenticated: bool) -> bool {
-    // Tokens that everybody on the way can read prove nothing.
+    // Without TLS, tokens can be intercepted.
     !(is_loopback(address) || (tls && authenticated))
 }
 

@@ -1,5 +1,5 @@
-//! The access file on the disk: read when the service starts, and again whenever it changes. A file with
-//! faults changes nothing while the service runs.
+//! The access file: read at startup and reloaded when it changes. An invalid file never replaces a
+//! valid policy.
 
 use std::{
     fmt, io,
@@ -21,7 +21,7 @@ use crate::limits::{ACCESS_POLL_INTERVAL, MAX_ACCESS_FILE_BYTES};
 
 mod entry;
 
-/// Why an access file cannot be used.
+/// Why an access file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot load access file {}: {reason}", .path.display())]
 pub struct Error {
@@ -41,7 +41,7 @@ enum Reason {
     Faults(Vec<Fault>),
 }
 
-/// What is wrong in a line. Never repeats a value, which may be a token.
+/// An error in one line. Never contains a value, which may be a token.
 #[derive(Debug, PartialEq, Eq)]
 struct Fault {
     line: usize,
@@ -54,17 +54,17 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An access file that is followed.
+/// An access file that is watched for changes.
 #[derive(Debug)]
 pub struct AccessFile {
     path: PathBuf,
-    /// What was read last, whether it could be used or not.
+    /// Contents of the last valid file.
     bytes: Vec<u8>,
     policies: watch::Sender<Arc<Policy>>,
 }
 
 impl AccessFile {
-    /// Reads the file.
+    /// Loads the file.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let failed = |reason| Error { path: path.to_owned(), reason };
         let bytes = read(path).await.map_err(failed)?;
@@ -73,23 +73,23 @@ impl AccessFile {
         Ok(Self { path: path.to_owned(), bytes, policies })
     }
 
-    /// What it says, now and later.
+    /// The access control of the current and of later contents.
     pub fn access(&self) -> Access {
         Access(Rule::Named(self.policies.subscribe()))
     }
 
-    /// Whether anybody in it is known by a certificate.
+    /// Whether any identity has a certificate.
     pub fn names_certificates(&self) -> bool {
         self.policies.borrow().names_certificates()
     }
 
-    /// Reads it again every few seconds, and at once on SIGHUP.
+    /// Reloads the file every few seconds if it changed, and immediately on SIGHUP.
     pub async fn follow(mut self) {
         let mut hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
             warn!(%error, "cannot handle SIGHUP; still polling the access file");
         }
-        // Told once, not every time.
+        // Each error is logged once.
         let mut said = None;
         loop {
             tokio::select! {

@@ -1,12 +1,11 @@
-//! By which names this machine is called. A page from elsewhere can make its own name lead here
-//! (DNS rebinding), and a browser then takes the service for a part of that page; but the name stands in
-//! each of its calls.
+//! DNS-rebinding protection. A web page can make its own host name resolve to this machine, and a
+//! browser then treats the service as part of the page, but sends that name with each call.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Whether a call to this host, which may have a port, can come from no page out there: to an address, to
-/// localhost, or to a name without a dot, which is given on this machine or in its own network. What is
-/// no host and port as in RFC 3986 is not here, nor is a name with escapes.
+/// Whether a host with an optional port cannot be the name of a web page elsewhere: an IP address,
+/// localhost, or a name without a dot, which only this machine or its network defines. Anything
+/// else than a host and port as in RFC 3986 does not count, nor does a percent-encoded name.
 pub(super) fn is_here(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     if let Some(rest) = host.strip_prefix('[') {
@@ -19,12 +18,12 @@ pub(super) fn is_here(host: &[u8]) -> bool {
     if !name.bytes().all(is_host) || !(port.is_empty() || is_port(port)) {
         return false;
     }
-    // A dot at the end only says that the name is whole.
+    // A trailing dot only marks a fully qualified name.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name.parse::<Ipv4Addr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
 }
 
-/// Whether this is a colon and a port, which may be left out.
+/// Whether this is empty, or a colon with an optional port.
 fn is_port(text: &str) -> bool {
     let port = text.strip_prefix(':');
     port.is_some_and(|port| {

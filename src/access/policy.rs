@@ -1,4 +1,4 @@
-//! What an access file says, once it is read: who there is, how each proves it, and what each may do.
+//! The policy of an access file: identities, their credentials and their grants.
 
 use std::{fmt, sync::Arc};
 
@@ -7,19 +7,19 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use super::{Credential, rate::Rate, token::Digest};
 use crate::event::Name;
 
-/// What can be done to a topic.
+/// What can be granted on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Send events.
+    /// Publish events.
     Publish,
-    /// Get events and counters.
+    /// Read events and counters.
     Read,
-    /// See what the service tells of itself. Asked of all topics only.
+    /// Read the state of the service, such as its metrics. Granted on all topics only.
     Admin,
 }
 
 impl Verb {
-    /// All of them, by name.
+    /// All verbs by name.
     pub(super) const ALL: [(&str, Self); 3] =
         [("publish", Self::Publish), ("read", Self::Read), ("admin", Self::Admin)];
 }
@@ -34,7 +34,7 @@ impl fmt::Display for Verb {
     }
 }
 
-/// What is wrong with a pattern that no topic can match.
+/// Why a pattern without any valid topic is rejected.
 const NO_NAME: &str = "must match a valid topic: names have at most 255 bytes, no control characters, and \
                        no whitespace at either end";
 
@@ -42,7 +42,7 @@ fn is_name(text: &str) -> bool {
     Name::new("topic", text.to_owned()).is_ok()
 }
 
-/// Which topics are meant: one, or all that begin alike.
+/// A topic, or all topics with a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
     Topic(String),
@@ -50,12 +50,12 @@ pub(super) enum Pattern {
 }
 
 impl Pattern {
-    /// Reads `topic`, `prefix*` or `*`.
+    /// Parses `topic`, `prefix*` or `*`.
     pub(super) fn new(text: &str) -> Result<Self, &'static str> {
         match text.strip_suffix('*') {
             Some(prefix) if prefix.contains('*') => Err("may contain * only at the end"),
             Some("") => Ok(Self::Prefix(String::new())),
-            // It may be the whole name, or end where no name may.
+            // The prefix may be a complete name, or end in a character that must not end a name.
             Some(prefix) if !is_name(prefix) && !is_name(&format!("{prefix}.")) => Err(NO_NAME),
             Some(prefix) => Ok(Self::Prefix(prefix.to_owned())),
             None if text.contains('*') => Err("may contain * only at the end"),
@@ -77,14 +77,14 @@ impl Pattern {
     }
 }
 
-/// That something may be done to some topics.
+/// Verbs granted on topics.
 #[derive(Debug)]
 pub(super) struct Grant {
     pub(super) verbs: Vec<Verb>,
     pub(super) topics: Vec<Pattern>,
 }
 
-/// Who holds grants. By default nobody, who holds none.
+/// An identity with its grants. The default has none.
 #[derive(Debug, Default)]
 pub(super) struct Holder {
     pub(super) name: String,
@@ -117,12 +117,12 @@ impl Holder {
     }
 }
 
-/// Everybody who may do anything.
+/// All identities.
 #[derive(Debug)]
 pub(super) struct Policy(Vec<Arc<Holder>>);
 
 impl Policy {
-    /// Whoever had the same rate before goes on with what is left of it.
+    /// A policy. Identities whose rate limit did not change keep its state.
     pub(super) fn new(mut holders: Vec<Holder>, before: Option<&Self>) -> Self {
         for holder in &mut holders {
             let mut others = before.iter().flat_map(|before| &before.0);
@@ -134,12 +134,12 @@ impl Policy {
         Self(holders.into_iter().map(Arc::new).collect())
     }
 
-    /// Whether anybody is known by a certificate.
+    /// Whether any identity has a certificate.
     pub(super) fn names_certificates(&self) -> bool {
         self.0.iter().any(|holder| holder.certificate.is_some())
     }
 
-    /// Whose credential this is. Compares a token with those of all, in the same time whichever it is.
+    /// The identity with this credential. A token is compared with all digests in constant time.
     pub(super) fn holder(&self, credential: &Credential) -> Option<Arc<Holder>> {
         let is_of = match credential {
             Credential::Certificate(names) => {

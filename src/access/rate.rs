@@ -1,4 +1,4 @@
-//! How many events an identity may send per second.
+//! Rate limits of identities, in events per second.
 
 use std::{
     fmt,
@@ -14,17 +14,17 @@ use governor::{
 
 use crate::limits::{COMPARED_BYTES_PER_EVENT, MAX_RATE_EVENTS, MIN_RATE_BURST};
 
-/// A rate, and how much of it is left. Of one process: several instances count apart.
+/// A rate limit and its state. Each process counts separately.
 pub(super) struct Rate {
     per_second: u32,
     burst: u32,
     limiter: DefaultDirectRateLimiter,
-    /// Bytes that were compared and are not paid for yet.
+    /// Compared bytes that are not paid for yet.
     owed: Mutex<usize>,
 }
 
 impl Rate {
-    /// So many events per second, and so many at once. None if either is out of bounds.
+    /// A limit of events per second, with a burst. `None` if either is out of bounds.
     pub(super) fn new(per_second: u32, burst: u32) -> Option<Self> {
         let in_bounds =
             per_second <= MAX_RATE_EVENTS && (MIN_RATE_BURST..=MAX_RATE_EVENTS).contains(&burst);
@@ -33,13 +33,13 @@ impl Rate {
         in_bounds.then_some(Self { per_second, burst, limiter, owed: Mutex::default() })
     }
 
-    /// Charges for bytes of stored payloads that events were compared with. Later events wait for it.
+    /// Charges a comparison with stored payloads. Later events wait until it is paid.
     pub(super) fn charge(&self, bytes: usize) {
         let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         *owed = owed.saturating_add(bytes);
     }
 
-    /// Pays what is owed, as far as whole events; or says how long that takes.
+    /// Pays the debt in whole events, or returns how long that takes.
     fn pay(&self) -> Result<(), Duration> {
         let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         while *owed >= COMPARED_BYTES_PER_EVENT {
@@ -52,8 +52,8 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes so many events off, or says how long there will not be so many. What is more than can ever
-    /// be there counts as all of it: a request that is too large is refused elsewhere.
+    /// Takes events from the limit, or returns how long until they are available. A request larger
+    /// than the burst takes all of it: its size is limited elsewhere.
     pub(super) fn spend(&self, events: usize) -> Result<(), Duration> {
         self.pay()?;
         self.take(events)
@@ -70,7 +70,7 @@ impl Rate {
 }
 
 impl PartialEq for Rate {
-    /// Whether both allow the same, whatever is left.
+    /// Whether both have the same limits, regardless of their state.
     fn eq(&self, other: &Self) -> bool {
         (self.per_second, self.burst) == (other.per_second, other.burst)
     }

@@ -1,4 +1,4 @@
-//! Tokens, which callers keep secret, and their digests, which the access file holds.
+//! Access tokens, which are secret, and their digests, which are in the access file.
 
 use std::fmt;
 
@@ -8,27 +8,27 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::limits::TOKEN_BYTES;
 
-/// With what a token begins, so that people and programs that look for secrets know it for one.
+/// Prefix of all tokens, by which secret scanners recognize them.
 const PREFIX: &str = "ea_";
 
-/// A token. Is never printed by mistake.
+/// A token. `Debug` does not print it.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// A new one that nobody can guess. Fails if the system has no random numbers.
+    /// Generates a token. Fails if the system random number generator does.
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// The secret itself.
+    /// The secret text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What the access file holds of it, in hexadecimal digits.
+    /// The SHA-256 digest in hexadecimal, for the access file.
     pub fn digest(&self) -> String {
         Digest::of(self.0.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -46,7 +46,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The SHA-256 digest of a token. A token is random, so nothing slower is needed.
+/// The SHA-256 digest of a token. Tokens are random, so a slow hash is not needed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Digest([u8; 32]);
 
@@ -55,7 +55,7 @@ impl Digest {
         Self(Sha256::digest(token).into())
     }
 
-    /// That of the token in an `authorization` header, if there is one.
+    /// The digest of the bearer token in an `authorization` header.
     pub(super) fn of_bearer(header: &[u8]) -> Option<Self> {
         let (scheme, token) = header.split_at_checked("Bearer ".len())?;
         let token = token.trim_ascii();
@@ -63,7 +63,7 @@ impl Digest {
         is_bearer.then(|| Self::of(token))
     }
 
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
         let (digits, []) = text.as_bytes().as_chunks::<2>() else { return None };
         let digits: &[_; 32] = digits.try_into().ok()?;

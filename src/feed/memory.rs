@@ -1,6 +1,6 @@
-//! What subscriptions keep in memory: what was read for them, until their connections have taken it. A
-//! little is free. More takes permits of a budget, in bytes; while there are none, pages are cut to what
-//! is free, and only an event that is larger than that is waited for.
+//! Memory of subscriptions: events that were read and not sent yet. A little is free, and more
+//! takes permits from a budget in bytes. Without permits, pages are cut to the free amount, and
+//! only an event larger than that waits.
 
 use std::sync::Arc;
 
@@ -11,30 +11,30 @@ use crate::{
     load::{self, Bound},
 };
 
-/// Bytes of the largest event.
+/// Size of the largest event in bytes.
 const LARGEST: usize = MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD;
 
-/// Permits for a page. Dropped with the last frame that has events of it.
+/// Permits of a page, released with the last frame that has its events.
 pub(super) type Permit = Arc<load::Permit>;
 
-/// The bytes of all subscriptions, and whose share is counted.
+/// The budget of all subscriptions, and the caller whose share is counted.
 #[derive(Debug, Clone)]
 struct Budget {
     bound: Bound,
     caller: CallerKey,
 }
 
-/// What one subscription may keep.
+/// Memory of one subscription.
 #[derive(Debug)]
 pub(super) struct Memory {
     budget: Budget,
-    /// Lanes that it reads.
+    /// Number of lanes to read.
     lanes: usize,
-    /// For the largest event of each lane, while they are read.
+    /// Permits for the largest event of each lane, held while those are read.
     reserve: Option<load::Permit>,
 }
 
-/// What a frame holds of the budget until its connection has taken it.
+/// Permits that a frame holds until it is sent.
 #[derive(Debug)]
 pub struct Held {
     budget: Budget,
@@ -48,13 +48,13 @@ impl Memory {
         Self { budget, lanes, reserve: None }
     }
 
-    /// Whose share is counted.
+    /// The caller whose share is counted.
     pub(super) fn caller(&self) -> &CallerKey {
         &self.budget.caller
     }
 
-    /// How many events of a page can be kept, and their permits unless they are free. None if the first
-    /// one needs what [`Memory::reserve`] waits for.
+    /// The number of events of a page that fit, and their permits unless they are free. `None` if
+    /// the first one needs a [`Memory::reserve`].
     pub(super) fn keep(&mut self, page: &[Event]) -> Option<(usize, Option<Permit>)> {
         let free = SUBSCRIPTION_FREE_BYTES / self.lanes.max(1);
         let all = page.iter().map(bytes).sum();
@@ -77,7 +77,7 @@ impl Memory {
         }
         match &mut self.reserve {
             Some(reserve) => {
-                // One that is larger was not stored by this program.
+                // This program never stores a larger event.
                 let (events, kept) = if events == 0 { (1, LARGEST) } else { (events, kept) };
                 Some((events, reserve.split(kept).map(Arc::new)))
             }
@@ -85,28 +85,28 @@ impl Memory {
         }
     }
 
-    /// Waits for permits for the largest event of each lane. Whoever waits must hold none for pages that
-    /// are not sent: two who wait for each other would wait for ever.
+    /// Waits for permits for the largest event of each lane. The caller must hold no permits of
+    /// unsent pages, or two subscriptions could deadlock.
     pub(super) async fn reserve(&mut self) {
         self.reserve = None;
         let Budget { bound, caller } = &self.budget;
         self.reserve = bound.take(caller, LARGEST * self.lanes).await;
     }
 
-    /// Gives back what is left of a reserve.
+    /// Releases the rest of a reserve.
     pub(super) fn release(&mut self) {
         self.reserve = None;
     }
 
-    /// What a frame with events of these pages holds.
+    /// The permits of a frame with events of these pages.
     pub(super) fn held(&self, pages: Vec<Permit>) -> Held {
         Held { budget: self.budget.clone(), _pages: pages, more: None }
     }
 }
 
 impl Held {
-    /// Takes permits for bytes that the frame has in another form beyond those of its events. Returns for
-    /// how many there is memory.
+    /// Takes permits for bytes that the frame needs in another form, beyond those of its events.
+    /// Returns the number of bytes that are covered.
     pub fn grow(&mut self, bytes: usize) -> usize {
         if bytes <= SUBSCRIPTION_FREE_BYTES {
             return bytes;
@@ -115,7 +115,7 @@ impl Held {
         if self.more.is_some() { bytes } else { SUBSCRIPTION_FREE_BYTES }
     }
 
-    /// Gives back what was taken for more than so many bytes.
+    /// Releases the permits beyond this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         self.more = self.more.take().and_then(|mut more| more.split(bytes));
     }

@@ -1,5 +1,5 @@
-//! A subscription: one reader's place in the feed, lane by lane, and what it brings next. How far one
-//! can read is told by the feed.
+//! A subscription: a subscriber's position in each lane, and what to send next. The feed says how
+//! far it can read.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -25,57 +25,57 @@ use crate::{
     store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
 
-/// One reader's place in the feed.
+/// A subscriber's position in the feed.
 pub struct Subscription {
     feed: Feed,
     heads: watch::Receiver<Heads>,
-    /// How often the store had been restored when the place was found to be in it.
+    /// Restore count of the feed when the position was last checked.
     restored: u64,
     topics: Arc<[String]>,
     lanes: Vec<LaneReader>,
-    /// The cursor that the reader has.
+    /// The last cursor that was sent.
     told: Cursor,
-    /// Whether the reader was not yet told that it has everything.
+    /// Whether the subscriber has not been told yet that it caught up.
     is_behind: bool,
     memory: Memory,
     /// Whether the next event needs permits that must be waited for.
     is_short: bool,
     _permit: load::Permit,
-    /// Let go of last.
+    /// Must be dropped last.
     _open: TaskTrackerToken,
 }
 
-/// A subscription's place in one lane.
+/// A subscription's position in one lane.
 #[derive(Debug)]
 struct LaneReader {
-    /// Whether topics of the subscription are in this lane.
+    /// Whether the lane has topics of the subscription.
     is_in_scope: bool,
     /// The last event that was read.
     read: Mark,
-    /// What was read and not given out.
+    /// Events that were read and not sent.
     waiting: VecDeque<Event>,
-    /// Permits for what was read, unless it is little.
+    /// Permits for those events, unless they are free.
     permit: Option<Permit>,
-    /// The last event that was given out or passed.
+    /// The last event that was sent or skipped.
     passed: Mark,
-    /// Events to read at once.
+    /// Number of events per read.
     limit: usize,
 }
 
-/// What a subscription brings next.
+/// What to send next.
 #[derive(Debug)]
 pub enum Frame {
-    /// Events, each with the cursor behind it, the cursor behind all of them, and what is to be kept until
-    /// the connection has taken them.
+    /// Events, each with the cursor after it; the cursor after all of them; and the permits to hold
+    /// until they are sent.
     Events(Vec<(Event, Cursor)>, Cursor, Held),
-    /// Nothing but the place: it moved although nothing matched.
+    /// A position without events: nothing matched.
     Checkpoint(Cursor),
-    /// There is nothing more for now.
+    /// There are no more events for now.
     CaughtUp(Cursor),
 }
 
 impl Subscription {
-    /// A reader who has everything up to `positions`.
+    /// A subscription that starts after `positions`.
     pub(super) fn begin(
         feed: &Feed,
         heads: watch::Receiver<Heads>,
@@ -108,14 +108,14 @@ impl Subscription {
         }
     }
 
-    /// Whether permits for memory are waited for before the next event is read. Then
-    /// [`Subscription::next`] is to be called once the subscriber has taken all that it was sent: those that
-    /// do not read must not be in front of others.
+    /// Whether the next event needs permits that must be waited for. Then call
+    /// [`Subscription::next`] only after the subscriber has received everything: one that does not
+    /// read must not block others.
     pub fn is_short(&self) -> bool {
         self.is_short
     }
 
-    /// Waits for what comes next. May be dropped while waiting: nothing is lost.
+    /// Waits for the next frame. Cancel safe.
     pub async fn next(&mut self) -> Result<Frame, Error> {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         if self.is_short {
@@ -125,7 +125,7 @@ impl Subscription {
         loop {
             let Heads { marks: heads, restored } = self.heads.borrow_and_update().clone();
             if restored != self.restored {
-                // What was read before the events that are gone is still there.
+                // Events read before the ones that are missing are still valid.
                 let read: Vec<Mark> = self.lanes.iter().map(|lane| lane.read).collect();
                 self.feed.check(&read).await?;
                 self.restored = restored;
@@ -146,7 +146,7 @@ impl Subscription {
                 continue;
             }
             for (lane, head) in self.lanes.iter_mut().zip(heads) {
-                // Lanes out of scope are passed without being read.
+                // Lanes without topics of the subscription are skipped.
                 if lane.read.seq < head.seq {
                     lane.read = head;
                 }
@@ -161,7 +161,7 @@ impl Subscription {
                 return Ok(Frame::CaughtUp(self.tell()));
             }
             tokio::select! {
-                // The feed lives as long as its handle in here.
+                // The sender lives as long as its handle in `self`.
                 _ = self.heads.changed() => (),
                 () = sleep_until(checkpoint_due), if self.cursor() != self.told => {
                     return Ok(Frame::Checkpoint(self.tell()));
@@ -170,8 +170,8 @@ impl Subscription {
         }
     }
 
-    /// Reads on in each lane of which nothing waits. Says whether there was anything to read; None if there
-    /// are no permits for an event, and then nothing waits.
+    /// Reads from each lane without waiting events. Returns whether there was anything to read, or
+    /// `None` if an event has no permits, in which case no event is waiting.
     async fn fill(&mut self, heads: &[Mark]) -> Result<Option<bool>, store::Error> {
         let mut is_read = false;
         for (number, (lane, &head)) in (0..).zip(self.lanes.iter_mut().zip(heads)) {
@@ -179,7 +179,7 @@ impl Subscription {
                 continue;
             }
             is_read = true;
-            // Numbers have no gaps, so without topics this is how many events there are.
+            // Numbers have no gaps, so this is the number of events if all topics are read.
             let numbers = match self.topics.is_empty() {
                 true => lane.limit as i64,
                 false => FEED_SCAN_EVENTS,
@@ -208,14 +208,14 @@ impl Subscription {
             page.events.truncate(kept);
             let end = match page.events.last() {
                 Some(event) if page.more || event.position.seq == last => Mark::from(event),
-                // The last numbers have nothing to say, so they are looked at.
+                // The last numbers have no matching event, so their mark is looked up.
                 _ => {
                     let end = match last == head.seq {
                         true => head,
                         false => self.feed.mark_at(Position { lane: number, seq: last }).await?,
                     };
                     if !self.feed.holds(number, head).await? {
-                        // The store was restored since the heads were asked for.
+                        // The database was restored since the heads were polled.
                         self.feed.ask().await?;
                         return Ok(Some(true));
                     }
@@ -229,7 +229,8 @@ impl Subscription {
         Ok((!self.is_short).then_some(is_read))
     }
 
-    /// Gives out what waits in the order of time, as long as every lane has its say: a frame of it.
+    /// Merges the waiting events by time into one frame, while each lane has its next event in
+    /// memory.
     fn merge(&mut self, heads: &[Mark]) -> (Vec<(Event, Cursor)>, Held) {
         let mut events = Vec::new();
         let mut permits: Vec<Permit> = Vec::new();
@@ -254,7 +255,7 @@ impl Subscription {
         (events, self.memory.held(permits))
     }
 
-    /// The cursor behind what was passed.
+    /// The cursor after the events that were sent or skipped.
     fn cursor(&self) -> Cursor {
         #[cfg(feature = "planted-bugs")]
         if crate::planted::is(crate::planted::Bug::CursorAhead) {
@@ -263,7 +264,7 @@ impl Subscription {
         Cursor::Feed(self.lanes.iter().map(|lane| lane.passed).collect())
     }
 
-    /// The same, which the reader is about to have.
+    /// The same, recorded as sent.
     fn tell(&mut self) -> Cursor {
         self.told = self.cursor();
         self.told.clone()
@@ -277,10 +278,11 @@ impl LaneReader {
         Self { is_in_scope, read: position, waiting, permit, passed: position, limit }
     }
 
-    /// Takes what was read up to `end`, with permits for what was kept of it.
+    /// Adds a page that was read up to `end`, with the permits for it.
     fn take(&mut self, page: Page, end: Mark, permit: Option<Permit>) {
         let is_cut = page.more && page.events.len() < self.limit;
-        // What the store sends beyond the bytes asked for is wasted, so ask for few large events.
+        // What the store sends beyond the bytes asked for is wasted, so few large events are read
+        // at once.
         self.limit = match is_cut {
             true => page.events.len().max(1),
             false => (self.limit * 4).min(FEED_READ_EVENTS.1),
@@ -293,7 +295,7 @@ impl LaneReader {
         }
     }
 
-    /// Drops what waits, which is read again.
+    /// Drops the waiting events, to read them again.
     fn forget(&mut self) {
         if !self.waiting.is_empty() {
             self.waiting = VecDeque::new();
@@ -302,7 +304,7 @@ impl LaneReader {
         self.permit = None;
     }
 
-    /// Gives out the first of what waits, and passes what follows up to the next one.
+    /// Takes the first waiting event, and skips to the next one.
     fn give(&mut self) -> Option<Event> {
         let event = self.waiting.pop_front()?;
         self.passed = if self.waiting.is_empty() { self.read } else { Mark::from(&event) };

@@ -1,5 +1,5 @@
-//! When a batch is closed. Nothing here waits: a batch is whatever queued while the one before was
-//! committed, so it is small when little comes in and grows exactly when the store is what limits.
+//! Batching. A batch is what queued during the previous commit, so batches are small under light
+//! load and grow when the store is the bottleneck. Nothing here waits.
 
 use super::Submission;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
@@ -13,13 +13,13 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// A batch holds one submission at least, whatever its size.
+    /// A batch has at least one submission, whatever its size.
     pub(super) fn new(first: Submission) -> Self {
         let (events, bytes) = (first.events.len(), first.bytes);
         Self { submissions: vec![first], events, bytes }
     }
 
-    /// Takes one more submission, or gives it back if it would make the batch too large.
+    /// Adds a submission, or returns it if it would make the batch too large.
     pub(super) fn add(&mut self, next: Submission) -> Option<Submission> {
         let (events, bytes) = (self.events + next.events.len(), self.bytes + next.bytes);
         if events > MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES {

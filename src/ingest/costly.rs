@@ -1,6 +1,6 @@
-//! Submissions of callers whose events repeat too much for one batch: they are committed in parts, and
-//! others have their turn between them. The submissions of one caller keep their order, so all that come
-//! while some are set aside wait behind those.
+//! Submissions that need too many payload comparisons for one batch. They are set aside and
+//! committed in parts, between the batches of other callers. Submissions of one caller stay in
+//! order, so later ones wait behind those set aside.
 
 use std::collections::VecDeque;
 
@@ -15,23 +15,23 @@ use crate::{
     store::Store,
 };
 
-/// Callers with submissions that were set aside. They take turns.
+/// Callers whose submissions were set aside. They take turns.
 #[derive(Debug, Default)]
 pub(super) struct Costly(VecDeque<Caller>);
 
 #[derive(Debug)]
 struct Caller {
     key: CallerKey,
-    /// Its submissions, in their order.
+    /// Submissions of the caller, in order.
     waiting: VecDeque<Waiting>,
-    /// How many events are committed at once.
+    /// Number of events per part.
     part: usize,
 }
 
 #[derive(Debug)]
 struct Waiting {
     submission: Submission,
-    /// What became of its first events. The rest is still to be committed.
+    /// Outcomes of the first events. The rest is not committed yet.
     outcomes: Vec<Option<Outcome>>,
 }
 
@@ -48,7 +48,8 @@ impl Costly {
         self.0.push_back(Caller { key, waiting, part: 1 });
     }
 
-    /// Gives a submission back unless others of its caller are set aside. Then it waits behind them.
+    /// Returns the submission, unless others of its caller are set aside: then it queues behind
+    /// them.
     pub(super) fn pass(&mut self, submission: Submission) -> Option<Submission> {
         let caller = submission.account.caller();
         match self.0.iter_mut().find(|aside| aside.key == *caller) {
@@ -60,14 +61,14 @@ impl Costly {
         }
     }
 
-    /// Commits a part of what the caller whose turn it is has waiting, and answers what that completes.
+    /// Commits a part for the next caller, and answers the submissions that this completes.
     pub(super) async fn commit_part(&mut self, lane: u16, store: &dyn Store, shared: &Shared) {
         let Some(mut caller) = self.0.pop_front() else { return };
         let (submissions, part) = caller.next_part();
         match settle::settle(lane, store, part, shared).await {
             Ok(outcomes) => caller.settled(outcomes),
             Err(Failure::TooMuch { .. }) => caller.part = 1,
-            // Nobody knows which of them are stored.
+            // It is unknown which of them were stored.
             Err(Failure::Error(error)) => {
                 (0..submissions).for_each(|_| caller.answer_first(Err(error.clone())));
             }
@@ -79,8 +80,8 @@ impl Costly {
 }
 
 impl Caller {
-    /// The events that are committed next, and of how many submissions they are: some of the first one, or
-    /// all that is left of it and whole ones behind it.
+    /// The events to commit next and the number of submissions they belong to: either some of the
+    /// first submission, or the rest of it with complete ones behind it.
     fn next_part(&self) -> (usize, Vec<NewEvent>) {
         let mut part: Vec<NewEvent> = Vec::new();
         let (mut submissions, mut bytes) = (0, 0);
@@ -97,8 +98,8 @@ impl Caller {
         (submissions, part)
     }
 
-    /// Takes the outcomes of a part, and answers the submissions that it completes. The next part is larger
-    /// unless it might be too much.
+    /// Records the outcomes of a part and answers the submissions that it completes. The next part
+    /// is larger, unless it might need too many comparisons.
     fn settled(&mut self, outcomes: Vec<Option<Outcome>>) {
         let compared = outcomes.iter().flatten().map(|outcome| outcome.compared_bytes);
         if compared.sum::<usize>() <= MAX_COMPARED_BYTES / 4 {
@@ -143,7 +144,7 @@ mod tests {
         (0..count).map(event).collect()
     }
 
-    /// Outcomes of events that were each compared with so many bytes.
+    /// Outcomes of events that each needed a comparison with this many bytes.
     fn outcomes(count: usize, compared_bytes: usize) -> Vec<Option<Outcome>> {
         let first_received_at = Timestamp::from_micros(0).expect("valid");
         let verdict = Verdict::Duplicate;
@@ -173,7 +174,7 @@ mod tests {
         };
         assert_eq!(step(MAX_COMPARED_BYTES), (1, 1, vec![]));
         assert_eq!(step(0), (1, 1, vec![]));
-        // The last one of the first submission, and a whole one.
+        // The last event of the first submission, and a complete submission.
         assert_eq!(step(0), (2, 2, vec![3, 1]));
         assert_eq!(step(0), (2, 2, vec![1, 1]));
         assert_eq!(step(0), (1, 8, vec![]));

@@ -1,6 +1,6 @@
-//! A lane: a serial commit queue. Its task takes what has queued, commits it as one batch, answers
-//! everyone who waits for it, and begins again. The submissions of callers that repeat too much for one
-//! batch are set aside and committed in parts, one between two batches of others.
+//! A lane: a serial commit queue. Its task commits what has queued as one batch, answers the
+//! requests in it, and repeats. Submissions that need too many comparisons for one batch are set
+//! aside and committed in parts, between the batches of other callers.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use tracing::{Instrument, info_span};
 use super::{Shared, Submission, batch::Gathering, costly::Costly, settle};
 use crate::{access::CallerKey, store::Store, trace};
 
-/// Works until the queue is closed and empty.
+/// Runs until the queue is closed and empty.
 pub(super) async fn run(
     lane: u16,
     store: Arc<dyn Store>,
@@ -51,8 +51,8 @@ pub(super) async fn run(
     }
 }
 
-/// Commits submissions as one batch and answers them. Callers whose events repeat too much for that have
-/// their submissions set aside, one caller after the other.
+/// Commits submissions as one batch and answers them. If they need too many comparisons, the
+/// submissions of the costliest callers are set aside, one caller after another.
 async fn commit(
     lane: u16,
     store: &dyn Store,
@@ -100,7 +100,7 @@ async fn commit(
     }
 }
 
-/// The caller whose events are compared with the most. Their indexes count over all submissions.
+/// The caller whose events need the most comparisons. `excess` has indexes over all submissions.
 fn costliest(submissions: &[Submission], excess: &[(usize, usize)]) -> Option<CallerKey> {
     let callers: Vec<&CallerKey> = submissions
         .iter()

@@ -1,5 +1,5 @@
-//! Committing events until it is certain what became of each: again while the store is away, and in parts
-//! if the store refuses data or fails over it.
+//! Commits events until the outcome of each is certain: retries while the store is unavailable, and
+//! splits batches that the store cannot commit.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,10 +21,10 @@ use crate::{
 /// Why events were not committed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// They repeat too much for one batch; nothing was done. Several, and all of them, with the bytes of
-    /// stored payloads that some of them would be compared with, by index.
+    /// They need too many comparisons for one batch, and nothing was stored. Has all events, more
+    /// than one, and for some of them the bytes to compare, by index.
     TooMuch { events: Vec<NewEvent>, excess: Vec<(usize, usize)> },
-    /// See there.
+    /// The store failed.
     Error(Error),
 }
 
@@ -34,7 +34,7 @@ impl From<store::Error> for Failure {
     }
 }
 
-/// Commits events as one batch. None is the outcome of an event that the store refuses or fails over.
+/// Commits events as one batch. The outcome of an event that the store cannot store is `None`.
 pub(super) async fn settle(
     lane: u16,
     store: &dyn Store,
@@ -57,9 +57,9 @@ struct Settling<'a> {
     lane: u16,
     store: &'a dyn Store,
     shared: &'a Shared,
-    /// Tries after which the fault may be in the events.
+    /// Number of attempts after which the events themselves may be at fault.
     fault_tries: u32,
-    /// Events over which the store failed.
+    /// Number of events that the store could not store.
     faulty: usize,
 }
 
@@ -69,8 +69,8 @@ impl Settling<'_> {
         Arc::new(Batch { id: received_at.new_uuid(), lane: self.lane, received_at, events })
     }
 
-    /// What became of a batch. If the store refuses it, fails over it, or finds it too much, halves of it are
-    /// committed apart, down to the one event at fault.
+    /// Commits a batch. If the store rejects it, fails on it, or finds too much to compare, its
+    /// halves are committed separately, down to the event at fault.
     async fn judge(
         &mut self,
         batch: &Batch,
@@ -87,7 +87,7 @@ impl Settling<'_> {
         };
         match (error, &*batch.events) {
             (error @ (store::Error::Refused(_) | store::Error::Fault(_)), [event]) => {
-                // Names are checked; escaped, they stay on one line whatever they are.
+                // Debug formatting escapes the names, so that they stay on one line.
                 let (topic, event_id) = (&*event.key.topic, &*event.key.event_id);
                 let (lane, cause) = (self.lane, store::chain(&error));
                 error!(
@@ -128,8 +128,8 @@ impl Settling<'_> {
         })
     }
 
-    /// Commits one batch, trying again while the store is away: a batch is applied once however often
-    /// it is tried.
+    /// Commits one batch, and retries while the store is unavailable: a batch is applied at most
+    /// once, however often it is committed.
     async fn commit(&self, batch: &Arc<Batch>) -> Result<Vec<Outcome>, store::Error> {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(COMMIT_BACKOFF.0)
@@ -156,8 +156,8 @@ impl Settling<'_> {
             }
             let pause = pauses.next().filter(|_| Instant::now() < deadline);
             let Some(pause) = pause.filter(|_| error.is_retryable()) else {
-                // Of a try whose end is not known, or with a fault that is not in the events, the parts
-                // would know nothing.
+                // Splitting is unsafe after an unknown outcome, because the parts are other
+                // batches, and useless if the fault is not in the events.
                 break Err(match error {
                     store::Error::Fault(cause) => store::Error::Unavailable(cause),
                     store::Error::TooMuch { .. } if is_unknown => {
@@ -201,7 +201,7 @@ impl Settling<'_> {
         result
     }
 
-    /// Whether the store commits a batch without events. If it does not, its fault is in no event.
+    /// Whether the store commits an empty batch. If it does not, the events are not at fault.
     async fn takes_nothing(&self) -> bool {
         self.store.commit(self.batch(Vec::new())).await.is_ok()
     }

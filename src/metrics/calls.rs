@@ -1,6 +1,6 @@
-//! Metrics of gRPC calls, under the names and labels of
-//! [go-grpc-middleware](https://github.com/grpc-ecosystem/go-grpc-middleware), which dashboards and
-//! alerts made for any gRPC server know.
+//! Metrics of gRPC calls, with the names and labels of
+//! [go-grpc-middleware](https://github.com/grpc-ecosystem/go-grpc-middleware), so that existing
+//! dashboards and alerts for gRPC servers work.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use crate::limits::CALL_BUCKETS;
 
-/// Every gRPC code as Go spells it, by its number.
+/// Names of the gRPC status codes in Go's spelling, by number.
 const CODES: [&str; 17] = [
     "OK",
     "Canceled",
@@ -31,7 +31,7 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-/// Metrics of all calls. Clones are handles to the same ones.
+/// Metrics of all calls. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Calls {
     started: Family<Labels, Counter>,
@@ -44,13 +44,13 @@ pub struct Calls {
 /// Metrics of the calls of one method.
 #[derive(Debug, Clone)]
 pub struct Method {
-    /// Calls that began.
+    /// Started calls.
     pub started: Counter,
-    /// Messages that came in.
+    /// Received messages.
     pub received: Counter,
-    /// Messages that were sent.
+    /// Sent messages.
     pub sent: Counter,
-    /// How long calls took.
+    /// Duration of calls, in seconds.
     pub seconds: Histogram,
     handled: Vec<Counter>,
 }
@@ -97,7 +97,7 @@ impl Calls {
         calls
     }
 
-    /// Those of one method, which are there from now on. `kind` is `unary`, `client_stream`,
+    /// The metrics of one method, exported from now on. `kind` is `unary`, `client_stream`,
     /// `server_stream` or `bidi_stream`.
     pub fn method(&self, kind: &'static str, service: &str, method: &str) -> Method {
         let (grpc_service, grpc_method) = (service.to_owned(), method.to_owned());
@@ -121,7 +121,7 @@ impl Calls {
 }
 
 impl Method {
-    /// Counts a call that ended with a code, by its number, and tells the code's name.
+    /// Counts a call that ended with a status code, and returns the name of the code.
     pub fn handled(&self, code: usize) -> &'static str {
         const UNKNOWN: usize = 2;
         let code = if code < CODES.len() { code } else { UNKNOWN };

@@ -1,10 +1,10 @@
-//! Counting panics, wherever in the program they happen. Each is a fault of the program.
+//! Counts panics anywhere in the process.
 
 use std::{panic, sync::LazyLock};
 
 use prometheus_client::metrics::counter::Counter;
 
-/// Those of this process. Whoever was told of panics before is told as well.
+/// Panics of this process. The previous panic hook still runs.
 static PANICS: LazyLock<Counter> = LazyLock::new(|| {
     let panics = Counter::default();
     let (counted, told) = (panics.clone(), panic::take_hook());
@@ -15,7 +15,7 @@ static PANICS: LazyLock<Counter> = LazyLock::new(|| {
     panics
 });
 
-/// The counter, which counts from now on.
+/// The counter. The first call installs the panic hook.
 pub(super) fn counter() -> Counter {
     PANICS.clone()
 }

@@ -1,5 +1,5 @@
-//! Reading one event. A payload that comes twice in its message is noticed, because Protobuf would put
-//! the two together, and the last one alone is not what was sent.
+//! Decodes one event and detects a repeated payload. Protobuf would merge the payloads, and the
+//! last one alone is not what was sent.
 
 use prost::{
     DecodeError, Message,
@@ -9,12 +9,12 @@ use prost::{
 
 use super::incoming::Fields;
 
-/// An event that came in.
+/// A received event.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Event {
-    /// Its fields; of several payloads the last one.
+    /// Its fields, with the last payload if there are several.
     pub fields: Fields,
-    /// The field with which a payload came again, if one did.
+    /// The field of a repeated payload, if there is one.
     pub repeated_content: Option<&'static str>,
 }
 

@@ -1,5 +1,5 @@
-//! The certificate of a connected client: verified again as long as the connection is open, since the
-//! authorities may change and certificates expire.
+//! Client certificates of open connections. They are verified again, because certificates expire
+//! and CA certificates change.
 
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{
@@ -13,11 +13,11 @@ use tokio_rustls::{
 use super::{Present, Tls};
 use crate::limits::CLIENT_CERTIFICATE_INTERVAL;
 
-/// The certificates that a client showed in its handshake, its own first. Empty if it was not asked.
+/// The certificate chain of a client, its own certificate first. Empty if none was requested.
 pub(crate) struct ClientChain(Vec<CertificateDer<'static>>);
 
 impl ClientChain {
-    /// That of a connection whose handshake is done.
+    /// The chain of a connection after its handshake.
     pub(crate) fn of(stream: &TlsStream<TcpStream>) -> Self {
         let (_, connection) = stream.get_ref();
         let shown = connection.peer_certificates().unwrap_or_default();
@@ -36,8 +36,8 @@ impl ClientChain {
 }
 
 impl Tls {
-    /// Waits until the certificate of a client is not valid any more, and says why: the authorities were
-    /// replaced, or it has expired.
+    /// Waits until the certificate of a client becomes invalid and returns why: it expired, or the
+    /// CA certificates changed.
     pub(crate) async fn expired(&self, chain: ClientChain) -> rustls::Error {
         let mut present = self.present.subscribe();
         loop {
@@ -45,7 +45,7 @@ impl Tls {
             if let Err(error) = verified {
                 return error;
             }
-            // The sender lives as long as its handle in here.
+            // The sender lives as long as its handle in `self`.
             let _ = timeout(CLIENT_CERTIFICATE_INTERVAL, present.changed()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Who a client is by its certificate, once that was verified.
+//! Names in a verified client certificate.
 
 use std::sync::Arc;
 
@@ -6,9 +6,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
-/// The DNS names in the certificate of a client, in lower case. None if it has sent no certificate, or one
-/// without such names: the common name counts for nothing, because authorities that may vouch for some
-/// names only are not bound there.
+/// The DNS names in the certificate of a client, in lower case. Empty if there is no certificate or
+/// no such name. The common name is ignored, because name constraints of CAs do not apply to it.
 pub(crate) fn names(stream: &TlsStream<TcpStream>) -> Arc<[String]> {
     let (_, connection) = stream.get_ref();
     let sent = connection.peer_certificates().and_then(|chain| chain.first());

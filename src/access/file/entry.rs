@@ -1,5 +1,5 @@
-//! The entries of an access file: TOML → who holds what. All faults are found, not only the first, and
-//! each says what to do.
+//! Parses the entries of an access file. Reports all errors, not only the first, each with its
+//! cure.
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// Reads the text of a file.
+/// Parses the text of a file.
 pub(super) fn read(text: &str) -> Result<Vec<Holder>, Vec<Fault>> {
     let mut reader = Reader { text, faults: Vec::new() };
     let holders = match DeTable::parse(text) {
@@ -172,7 +172,7 @@ impl Reader<'_> {
         grants
     }
 
-    /// Reads each text of a list that a grant must have.
+    /// Parses each item of a required list of a grant.
     fn each<T>(
         &mut self,
         grant: &Value<'_>,
@@ -248,7 +248,7 @@ impl Reader<'_> {
     }
 }
 
-/// What must not stand in two entries.
+/// Values that must be unique.
 #[derive(Default)]
 struct Seen {
     names: HashSet<String>,
