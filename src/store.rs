@@ -1,6 +1,6 @@
-//! The seam between the service and its database: a [`Store`] keeps events exactly once and counts
-//! them in the same transaction. Backends live in sibling modules, each with its own SQL and
-//! migrations; what they share is how a batch is judged (`judge`).
+//! The interface to the database. A [`Store`] stores each event exactly once and counts it in the
+//! same transaction. The backends are submodules, each with its own SQL and migrations; they share
+//! the deduplication of a batch (`judge`).
 
 use std::{error::Error as StdError, sync::Arc};
 
@@ -23,104 +23,107 @@ pub mod postgres;
 pub mod sqlite;
 pub mod verify;
 
-/// A database of events. Implementations are shared by all tasks of the service.
+/// A database of events, shared by all tasks of the service.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Which database this is, over all its restarts and all instances of the service.
+    /// Identity of the database, the same for all instances of the service and after a restart.
     fn id(&self) -> Uuid;
 
-    /// Where it is, for people, without secrets.
+    /// Location for people, without secrets.
     fn location(&self) -> &str;
 
-    /// How many lanes it has: serial commit queues, fixed when the database was created.
+    /// Number of lanes: serial commit queues, fixed when the database is created.
     fn lanes(&self) -> u16;
 
-    /// Stores what is new in `batch`, counts all of it, and returns one outcome per event once that
-    /// is durable. All of it happens in one transaction, or none.
+    /// Stores the new events of `batch`, counts all of them, and returns one outcome per event once
+    /// the transaction is durable. All or nothing is done.
     ///
-    /// A batch is applied once however often it is committed: after [`Error::Unavailable`] or
-    /// [`Error::Unknown`], committing the *same* batch again finds out what happened.
+    /// A batch is applied at most once, however often it is committed: after [`Error::Unavailable`]
+    /// or [`Error::Unknown`], committing the *same* batch again determines its outcomes.
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error>;
 
     /// One page of events.
     async fn list(&self, query: ListQuery) -> Result<Page, Error>;
 
-    /// The stored events among `keys`. Cut when the payloads exceed `max_bytes`, after one event at
-    /// least.
+    /// The stored events among `keys`, cut when their payloads exceed `max_bytes`, but with at
+    /// least one event.
     async fn get(&self, keys: Vec<EventKey>, max_bytes: usize) -> Result<Found, Error>;
 
-    /// The counters, in one snapshot: of one topic or of all, with the `max_topics` largest topics.
+    /// The counters of one topic or of all, in one snapshot, with those of the `max_topics` largest
+    /// topics.
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error>;
 
-    /// Each lane, all in one snapshot: how far it goes, and what is stored at the numbers `at`, one for
-    /// each lane. Nothing is looked for if `at` is empty.
+    /// The head of each lane, and the last event up to its number in `at`, in one snapshot. `at`
+    /// has one number per lane, or is empty to look up no events.
     async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error>;
 
-    /// A part of the feed.
+    /// One page of the feed.
     async fn read(&self, query: FeedQuery) -> Result<Page, Error>;
 
-    /// For each lane, the number of its last event that a listing, oldest first, has up to `place`.
+    /// For each lane, the number of its last event that is not behind `place` in a listing, oldest
+    /// first.
     async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error>;
 
-    /// Whether the database answers.
+    /// Fails if the database does not respond.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Closes the database. Nothing may be called afterwards.
+    /// Closes the database. It must not be used afterwards.
     async fn close(&self);
 }
 
-/// What is asked of a database that a crash may rob of what was acknowledged.
+/// What to do with a database that can lose acknowledged events in a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It is refused.
+    /// Refuse it.
     Demanded,
-    /// It is used, with a warning.
+    /// Use it, with a warning.
     Waived,
 }
 
-/// Events that are committed together. All their topics belong to one lane.
+/// Events that are committed together. Their topics are all in one lane.
 #[derive(Debug)]
 pub struct Batch {
-    /// Tells tries of this batch from other batches. Version 7, so that new ones lie together in an index.
+    /// Identifies all attempts to commit this batch. A UUID of version 7, so that index entries are
+    /// local.
     pub id: Uuid,
     /// The lane.
     pub lane: u16,
-    /// When the events arrived. They count as received then, or when the latest event of the lane was
-    /// if that is later: within a lane time never runs backwards, whatever clocks do.
+    /// When the events arrived. They are received at this time or at that of the lane's latest
+    /// event, whichever is later: time is monotonic within a lane, even if clocks are not.
     pub received_at: Timestamp,
     /// The events, in order of arrival.
     pub events: Vec<NewEvent>,
 }
 
-/// What to list.
+/// A query for one page of a listing.
 #[derive(Debug, Clone)]
 pub struct ListQuery {
-    /// Which events.
+    /// Which events, and their order.
     pub filter: Filter,
-    /// Only events up to these numbers, one for each lane.
+    /// Only events up to these numbers, one per lane.
     pub heads: Vec<i64>,
-    /// Only events behind this place in the listing's order.
+    /// Only events after this place in the order of the listing.
     pub after: Option<Place>,
-    /// Events at most.
+    /// Maximum number of events.
     pub limit: usize,
-    /// Bytes of payload at most, except that the first event is always listed.
+    /// Maximum bytes of payload. The first event is always included.
     pub max_bytes: usize,
 }
 
-/// Which part of the feed to read: committed events of one lane, in its order.
+/// A query for committed events of one lane, in its order.
 #[derive(Debug, Clone)]
 pub struct FeedQuery {
     /// The lane.
     pub lane: u16,
-    /// The event before the first one. If the lane has another event there, nothing is read.
+    /// The event before the first one. If the lane has another event there, the page is empty.
     pub after: Mark,
-    /// The number of the last one.
+    /// Number of the last event.
     pub last: i64,
-    /// Only events of these topics; of all if there are none.
+    /// Only events of these topics, or of all if it is empty.
     pub topics: Arc<[String]>,
-    /// Events at most.
+    /// Maximum number of events.
     pub limit: usize,
-    /// Bytes of payload at most, except that the first event is always given.
+    /// Maximum bytes of payload. The first event is always included.
     pub max_bytes: usize,
 }
 
@@ -131,20 +134,20 @@ pub struct Filter {
     pub topic: Option<String>,
     /// Only this source.
     pub source: Option<String>,
-    /// Only received at this time or later.
+    /// Only events received at this time or later.
     pub start_time: Option<Timestamp>,
-    /// Only received before this time.
+    /// Only events received before this time.
     pub end_time: Option<Timestamp>,
     /// Oldest first instead of newest first.
     pub oldest_first: bool,
 }
 
-/// The place of an event in a listing, which is ordered by it.
+/// The place of an event in the order of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// When it was received.
     pub received_at: Timestamp,
-    /// Where it stands among events received at the same time.
+    /// Order among events received at the same time.
     pub position: Position,
 }
 
@@ -154,105 +157,105 @@ impl From<&Event> for Place {
     }
 }
 
-/// One page of a listing.
+/// One page of events.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Its events, in order.
+    /// The events, in order.
     pub events: Vec<Event>,
     /// Whether more events follow.
     pub more: bool,
 }
 
-/// The answer to a look-up by key.
+/// The result of a look-up by key.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The events, each with the index of its key, in the order of the keys.
+    /// The events in the order of their keys, each with the index of its key.
     pub events: Vec<(usize, Event)>,
-    /// How many keys were looked up before the answer was cut.
+    /// Number of keys that were looked up before the result was cut.
     pub reached: usize,
 }
 
-/// Exact counters: `received = unique_processed + duplicate_dropped`, and `conflicts` is a part of
-/// `duplicate_dropped`.
+/// Exact counters. `received = unique_processed + duplicate_dropped`, and `duplicate_dropped`
+/// includes `conflicts`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Events that were judged.
+    /// All events with an outcome.
     pub received: i64,
-    /// Events that were new.
+    /// New events.
     pub unique_processed: i64,
-    /// Events that were repeated.
+    /// Events that were already stored.
     pub duplicate_dropped: i64,
-    /// Repeated events that differed from the stored one.
+    /// Events that were already stored with different content.
     pub conflicts: i64,
 }
 
-/// What a store has counted.
+/// Counters of the stored topics.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
-    /// Over all topics asked for.
+    /// Totals of the selected topics.
     pub totals: Counters,
-    /// How many topics those are.
+    /// Number of selected topics.
     pub topics_active: i64,
     /// The largest of them, most received first.
     pub topics: Vec<TopicStats>,
 }
 
-/// What a store has counted for one topic.
+/// Counters of one topic.
 #[derive(Debug, Clone)]
 pub struct TopicStats {
     /// The topic.
     pub topic: String,
     /// Its counters.
     pub counters: Counters,
-    /// When its latest event arrived, new or repeated.
+    /// When its latest event arrived, new or duplicate.
     pub last_received_at: Timestamp,
 }
 
-/// Why a store did not do what it was asked. The causes are for the log; they may hold data and are
-/// never shown to a caller.
+/// Why an operation failed. The causes are for the log: they may contain data and are never shown
+/// to a caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It certainly was not done.
+    /// Nothing was done.
     #[error("database unavailable")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// It may have been done: the connection was lost on the way.
+    /// It is unknown whether it was done: the connection was lost.
     #[error("commit outcome unknown")]
     Unknown(#[source] Box<dyn StdError + Send + Sync>),
-    /// It would have taken too long. Nothing was changed.
+    /// The time limit was exceeded. Nothing was changed.
     #[error("statement timed out after {} s", crate::limits::STATEMENT_TIMEOUT.as_secs())]
     Timeout(#[source] Box<dyn StdError + Send + Sync>),
-    /// It was not done, and never will be: the database refuses this very data.
+    /// Nothing was done, and a retry will fail again: the database rejects this data.
     #[error("the database rejected the data")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// It was not done, and not for a reason that passes by itself: it may be the fault of one event, as when
-    /// what is stored under its key is damaged.
+    /// Nothing was done, for a reason that is not transient. One event may be at fault, for example
+    /// because the row of its key is corrupt.
     #[error("database error")]
     Fault(#[source] Box<dyn StdError + Send + Sync>),
-    /// It was not done, and nothing can be until the right database is back: the tables at the configured
-    /// place are gone, or belong to another store. The store logs this itself, once.
+    /// Nothing was done, because the tables are missing or belong to another store. The store logs
+    /// this itself, once.
     #[error("the database is not the one opened at startup")]
     WrongStore(#[source] Box<dyn StdError + Send + Sync>),
-    /// It was not done: comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would keep the lane
-    /// waiting. Parts of the batch can be committed.
+    /// Nothing was done, because comparing more than [`crate::limits::MAX_COMPARED_BYTES`] would
+    /// block the lane. Parts of the batch can be committed.
     #[error("too many payload bytes to compare in one batch")]
     TooMuch {
-        /// Bytes by event, as its index in the batch, of those looked at.
+        /// Bytes to compare by event index, for the events that were examined.
         excess: Vec<(usize, usize)>,
     },
 }
 
-/// Why a store could not be opened. Each reads as one line that says what to do.
+/// Why a store cannot be opened. Each message is one line, with the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The database cannot be reached, or does not let us in.
+    /// The database cannot be reached, or denies access.
     #[error("cannot open the database {database}: {reason}")]
     Unreachable {
         /// The database, without secrets.
         database: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A crash may rob it of what was acknowledged.
+    /// The database can lose acknowledged events in a crash.
     #[error(
         "the database {database} can lose acknowledged events in a crash: {reason}; pass \
          --allow-data-loss to accept that"
@@ -260,44 +263,43 @@ pub enum OpenError {
     NotDurable {
         /// The database, without secrets.
         database: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A later version of the program has migrated the database.
+    /// The database was migrated by a later version of the program.
     #[error(
         "the database has schema version {found}, but this version supports at most {known}: upgrade \
          event-aggregator"
     )]
     SchemaTooNew {
-        /// What the database has.
+        /// Schema version of the database.
         found: i64,
-        /// What this program knows.
+        /// Latest schema version of this program.
         known: i64,
     },
-    /// The database cannot be brought to the schema that this program needs.
+    /// The database cannot be migrated to the schema of this program.
     #[error("cannot migrate the database {database}: {reason}")]
     Migration {
         /// The database, without secrets.
         database: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether doing the same again may succeed.
+    /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::TooMuch { .. })
     }
 
-    /// Whether the store has logged it, so that callers need not.
+    /// Whether the store has logged the error.
     pub fn is_logged(&self) -> bool {
         matches!(self, Self::WrongStore(_))
     }
 }
 
-/// The message of an error with those of its causes, on one line, without the values that a database
-/// quotes.
+/// The message of an error and of its causes, on one line, without values that a database quotes.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -311,13 +313,13 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     text
 }
 
-/// The lane of a topic, in a database with so many. Part of what a database means: it must give the
-/// same answer in all versions of the program.
+/// The lane of a topic in a database with this many lanes. Must never change: it is part of the
+/// data.
 pub fn lane_of(topic: &str, lanes: u16) -> u16 {
     (xxh3_64(topic.as_bytes()) % u64::from(lanes)) as u16
 }
 
-/// How many lanes a database has, by their numbers in order. The error says what is wrong with them.
+/// Checks the numbers of all lanes, in order, and returns how many there are.
 fn check_lanes(numbers: impl Iterator<Item = i64>) -> Result<u16, String> {
     let numbers: Vec<i64> = numbers.collect();
     match numbers.len() {
@@ -329,8 +331,8 @@ fn check_lanes(numbers: impl Iterator<Item = i64>) -> Result<u16, String> {
     }
 }
 
-/// Warns of a latest event that was received in the future: all events to come get its time until that
-/// has come, because time never runs backwards within a lane.
+/// Warns if the latest event was received in the future. All events get its time until that is
+/// reached, because time is monotonic within a lane.
 fn warn_of_future(latest: Timestamp) {
     if latest.as_micros() > Timestamp::now().as_micros() + FUTURE_TOLERANCE.as_micros() as i64 {
         tracing::warn!(
@@ -341,7 +343,7 @@ fn warn_of_future(latest: Timestamp) {
     }
 }
 
-/// Makes an [`OpenError`] of a migration that failed.
+/// Converts the error of a failed migration.
 fn migration_failed(
     error: &refinery::Error,
     known: &[refinery::Migration],

@@ -1,4 +1,4 @@
-//! Which database a service has opened, and the one log line when that changes beneath it.
+//! The identity of the opened database, and the log lines when another one takes its place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use super::{Error, chain};
 
-/// The identity of the store that was opened.
+/// The identity of the opened store.
 #[derive(Debug)]
 pub(super) struct Identity {
     id: Uuid,
-    /// The database, without secrets.
+    /// Location of the database, without secrets.
     location: String,
-    /// Whether something else was found in its place, and nothing has shown since that it is back.
+    /// Whether another store was found, and the original has not been seen since.
     is_wrong: AtomicBool,
 }
 
@@ -34,7 +34,7 @@ impl Identity {
         self.is_wrong.load(Ordering::Relaxed)
     }
 
-    /// Compares it with what the database says that it is.
+    /// Compares the identity with the one found in the database.
     pub(super) fn check(&self, found: Option<Uuid>) -> Result<(), Error> {
         match found {
             Some(id) if id == self.id => Ok(()),
@@ -43,8 +43,8 @@ impl Identity {
         }
     }
 
-    /// Logs the first error that says that the store is another one. For calls whose success proves
-    /// nothing about other sessions.
+    /// Logs the first error about a wrong store. For operations whose success proves nothing about
+    /// other sessions.
     pub(super) fn logged<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::WrongStore(_)) = &result
             && !self.is_wrong.swap(true, Ordering::Relaxed)
@@ -59,8 +59,8 @@ impl Identity {
         result
     }
 
-    /// The same for calls whose success shows that the right store is back, which is logged, too. That is
-    /// so if it was wrong when they began: others may have been answered before the change.
+    /// Also logs that the right store is back, for operations whose success proves it. `was_wrong`
+    /// is the state before the operation, which may have read the store before it was replaced.
     pub(super) fn confirmed<T>(
         &self,
         was_wrong: bool,
@@ -73,7 +73,7 @@ impl Identity {
     }
 }
 
-/// The error of a database in whose place another store was found.
+/// The error if another store was found.
 pub(super) fn other_store() -> Error {
     Error::WrongStore("store_identity has another id".into())
 }

@@ -1,5 +1,5 @@
-//! How a batch is judged, the same for every backend: repeats inside the batch are folded onto
-//! their first occurrence, and what the backend finds stored is compared with what was sent.
+//! Deduplication of a batch, for all backends: an event is compared with earlier events of the
+//! batch and with the stored event of its key.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -12,22 +12,20 @@ use crate::{
     limits::MAX_COMPARED_BYTES,
 };
 
-/// The state of judging one batch. An event that nothing is [`found`](Self::found) for is new.
+/// Deduplication of one batch. Events are new unless an original is [`found`](Self::found).
 pub(super) struct Judgement<'a> {
     batch: &'a Batch,
-    /// All events, as indexes into the batch: those of a topic together, by id, and those of one key
-    /// by arrival.
+    /// Indexes of all events: grouped by topic, sorted by event id, and by arrival within a key.
     by_key: Vec<usize>,
-    /// Of each event, by arrival: its verdict, and what it was judged by if that is a stored event.
+    /// For each event by arrival: its verdict, and the stored event with its key, if there is one.
     verdicts: Vec<(Verdict, Option<Found>)>,
-    /// Bytes of stored payloads beyond what was sent with the same keys.
+    /// Bytes of stored payloads to compare, beyond those sent with the same keys.
     compared: usize,
-    /// The same by event, the first one of each key.
+    /// The same for each key, with the index of its first event.
     excess: Vec<(usize, usize)>,
 }
 
-/// An event while it is sorted, with marks of its key that are cheap to compare and decide nearly
-/// always.
+/// Sort key of an event: hashes and prefixes that are cheap to compare and almost always decide.
 struct Place {
     topic: u64,
     event_id: u64,
@@ -43,15 +41,15 @@ impl Place {
     }
 }
 
-/// The stored event that an event was judged by.
+/// The stored event that an event was compared with.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     received_at: Timestamp,
-    /// Bytes of its payload beyond that of the event, if reading it is that one's doing.
+    /// Bytes of its payload beyond those sent, if they are charged to this event.
     compared: usize,
 }
 
-/// What is stored under a key, as far as it matters for judging.
+/// The stored event of a key, as far as it is compared.
 pub(super) struct Original {
     pub(super) timestamp: Option<Timestamp>,
     pub(super) source: String,
@@ -64,7 +62,7 @@ impl<'a> Judgement<'a> {
         let events = &batch.events;
         let key = |place: &Place| &events[place.index].key;
         let mut places: Vec<Place> = (0..).zip(events).map(Place::of).collect();
-        // Sorting finds repeats, and rows that lie together in an index are best asked for together.
+        // Sorting brings duplicates together, and rows that are near each other in the index.
         places.sort_unstable_by(|a, b| {
             let marks = (a.topic, a.event_id).cmp(&(b.topic, b.event_id));
             marks.then_with(|| key(a).cmp(key(b))).then(a.index.cmp(&b.index))
@@ -81,18 +79,18 @@ impl<'a> Judgement<'a> {
         Self { batch, by_key, verdicts, compared: 0, excess: Vec::new() }
     }
 
-    /// Places in [`Self::by_key`] of the first event of each key that counts as new.
+    /// Places in [`Self::by_key`] of the first event of each new key.
     pub(super) fn new_places(&self) -> impl Iterator<Item = usize> {
         (0..self.by_key.len())
             .filter(|&place| matches!(self.verdicts[self.by_key[place]].0, Verdict::Accepted))
     }
 
-    /// The events that count as new, as indexes into the batch, by key.
+    /// Batch indexes of the new events, by key.
     pub(super) fn new_events(&self) -> impl Iterator<Item = usize> {
         self.new_places().map(|place| self.by_key[place])
     }
 
-    /// The same places, in order of arrival of their events.
+    /// Places of the new events, by arrival.
     pub(super) fn new_places_by_arrival(&self) -> Vec<usize> {
         let mut places: Vec<usize> = self.new_places().collect();
         places.sort_unstable_by_key(|&place| self.by_key[place]);
@@ -104,13 +102,13 @@ impl<'a> Judgement<'a> {
         &self.batch.events[self.by_key[place]]
     }
 
-    /// Bytes that judging the new event at `place`, and those with its key, by `original` reads.
+    /// Bytes to read in order to compare `original` with the events at `place` and of the same key.
     pub(super) fn compared_bytes(&self, place: usize, original: &Original) -> usize {
         original.payload.len() + self.sent(self.same_key(place))
     }
 
-    /// Judges the new event at `place`, and those with its key, by `original`, which is stored under it.
-    /// Fails when that is too much for one batch.
+    /// Compares the new event at `place`, and those with its key, with `original`. Fails if that
+    /// exceeds the limit of a batch.
     pub(super) fn judge(&mut self, place: usize, original: &Original) -> Result<(), Error> {
         let same = self.same_key(place);
         let excess = self.add_excess(same.clone(), original)?;
@@ -123,7 +121,7 @@ impl<'a> Judgement<'a> {
         Ok(())
     }
 
-    /// The same in two steps, between which payloads are compared elsewhere.
+    /// The first of two steps, between which payloads can be compared on another thread.
     pub(super) fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
         let same = self.same_key(place);
         let excess = self.add_excess(same.clone(), &original)?;
@@ -132,7 +130,7 @@ impl<'a> Judgement<'a> {
         Ok(Repeated { original, repeats, excess })
     }
 
-    /// Takes note of the verdicts on events that were stored before.
+    /// The second step: records the verdicts.
     pub(super) fn found(&mut self, verdicts: Verdicts) {
         let Verdicts { of_each, received_at, mut excess } = verdicts;
         for (index, verdict) in of_each {
@@ -141,7 +139,7 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    /// The places of all events with the key of the one at `place`, which is the first.
+    /// Places of all events with the key of the first one, at `place`.
     fn same_key(&self, place: usize) -> Range<usize> {
         let key = &self.event(place).key;
         let same = self.by_key[place..].iter();
@@ -168,7 +166,7 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    /// What the batch adds to the counters of its topics, sorted by topic.
+    /// What the batch adds to the counters, by topic.
     pub(super) fn counters(&self) -> BTreeMap<&'a str, Counters> {
         let topic = |index: usize| &*self.batch.events[index].key.topic;
         let mut topics: BTreeMap<&str, Counters> = BTreeMap::new();
@@ -179,7 +177,7 @@ impl<'a> Judgement<'a> {
         topics
     }
 
-    /// The outcomes, by arrival, of a batch that was received at this time.
+    /// The outcomes, by arrival, for new events received at this time.
     pub(super) fn into_outcomes(self, received_at: Timestamp) -> Vec<Outcome> {
         self.verdicts
             .into_iter()
@@ -192,8 +190,8 @@ impl<'a> Judgement<'a> {
     }
 }
 
-/// A stored event with those of a batch that have its key, by arrival. Apart from the batch, so that it can
-/// be compared elsewhere.
+/// A stored event with the events of its key, by arrival. Owned, so that it can be compared on
+/// another thread.
 pub(super) struct Repeated {
     original: Original,
     repeats: Vec<(usize, NewEvent)>,
@@ -204,12 +202,12 @@ pub(super) struct Repeated {
 pub(super) struct Verdicts {
     of_each: Vec<(usize, Verdict)>,
     received_at: Timestamp,
-    /// Bytes of the stored payload beyond what was sent.
+    /// Bytes of the stored payload beyond those sent.
     excess: usize,
 }
 
 impl Repeated {
-    /// Compares them.
+    /// Compares the payloads.
     pub(super) fn verdicts(self) -> Verdicts {
         let comparison = Comparison::with_stored(&self.original);
         let of_each = self.repeats.iter();
@@ -219,7 +217,7 @@ impl Repeated {
 }
 
 impl Counters {
-    /// Counts one judged event.
+    /// Counts one event.
     pub fn add(&mut self, verdict: Verdict) {
         self.received += 1;
         match verdict {
@@ -233,7 +231,7 @@ impl Counters {
     }
 }
 
-/// What repeats of one key are compared with.
+/// The event that the events of one key are compared with.
 struct Comparison<'a> {
     timestamp: Option<Timestamp>,
     source: &'a str,
@@ -320,7 +318,7 @@ mod tests {
             outcomes.iter().map(|outcome| outcome.first_received_at).collect::<Vec<_>>(),
             [at(1), at(10), at(10), at(1), at(1)]
         );
-        // The first one of a key is charged with what was not sent.
+        // The first event of a key is charged for the bytes that were not sent.
         assert_eq!(
             outcomes.iter().map(|outcome| outcome.compared_bytes).collect::<Vec<_>>(),
             [96, 0, 0, 0, 0]

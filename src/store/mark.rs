@@ -1,14 +1,14 @@
-//! Marks: what tells whether a lane still has the events that somebody has passed.
+//! Marks, which tell whether a lane still has the events that a cursor has passed.
 
 use crate::event::{Event, Timestamp};
 
-/// A number of a lane, and when the event with it was received. A store that was restored to an earlier
-/// state gives the number to another event, which was received at another time.
+/// A number in a lane, and the time when its event was received. After a restore to an earlier
+/// state, the number belongs to another event with another time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// The number. Zero is before the first event.
+    /// The number; 0 is before the first event.
     pub seq: i64,
-    /// The time of receipt; nothing if there is no event, or if the time is not known.
+    /// When the event was received; `None` if there is no event, or if the time is not known.
     pub received_at: Option<Timestamp>,
 }
 
@@ -18,18 +18,18 @@ impl From<&Event> for Mark {
     }
 }
 
-/// One lane at one instant.
+/// The state of a lane at one instant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneState {
-    /// The last number given out. All events up to there are committed.
+    /// The last number that was assigned. All events up to it are committed.
     pub head: Mark,
-    /// The last event that is stored up to the number that was asked for, if any is.
+    /// The last stored event up to the requested number.
     pub found: Option<Mark>,
 }
 
 impl LaneState {
-    /// Whether the lane still is the one in which `mark` was made; `mark.seq` is what was asked for. An
-    /// event that was deleted since is made up for by the one before it, which cannot be later.
+    /// Whether the lane still has the event of `mark`, whose number was requested. If that event
+    /// was deleted, the one before it counts, which cannot be later.
     pub fn holds(&self, mark: &Mark) -> bool {
         let is_same = match (mark.received_at, self.found) {
             (Some(then), Some(found)) if found.seq == mark.seq => found.received_at == Some(then),
@@ -40,7 +40,7 @@ impl LaneState {
     }
 }
 
-/// Whether each lane still is the one in which its mark was made: if not, the store was restored to an
+/// Whether each lane still has the event of its mark. If not, the database was restored to an
 /// earlier state.
 pub fn holds(lanes: &[LaneState], marks: &[Mark]) -> bool {
     lanes.len() == marks.len() && lanes.iter().zip(marks).all(|(lane, mark)| lane.holds(mark))
@@ -66,7 +66,7 @@ mod tests {
         // The event itself was deleted.
         assert!(is_held(lane(9, Some(mark(3, 30)))) && is_held(lane(9, None)));
         assert!(!is_held(lane(9, Some(mark(3, 51)))));
-        // Nothing is known of the time.
+        // The time is not known.
         assert!(lane(9, Some(mark(5, 50))).holds(&Mark { seq: 5, received_at: None }));
         assert!(!lane(4, None).holds(&Mark { seq: 5, received_at: None }));
     }

@@ -1,4 +1,4 @@
-//! A store whose work is measured: how long commits take, how large batches are, what fails.
+//! A store with metrics: duration and size of commits, and failed operations.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,21 +11,21 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What can fail.
+/// Operations that can fail.
 const CALLS: [&str; 8] =
     ["commit", "list", "get", "stats", "heads", "read", "positions_at", "ping"];
 
-/// In which way.
+/// Kinds of failures.
 const KINDS: [&str; 5] = ["unavailable", "unknown", "timeout", "refused", "wrong_store"];
 
-/// Another store, and where its work is counted.
+/// Wraps a store and records its metrics.
 pub struct MeasuredStore {
     store: Arc<dyn Store>,
     metrics: Metrics,
 }
 
 impl MeasuredStore {
-    /// The same store, measured.
+    /// Wraps a store.
     pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         for call in CALLS {
             KINDS.iter().for_each(|kind| drop(metrics.store_errors(call, kind)));
@@ -42,7 +42,7 @@ impl MeasuredStore {
                 Error::Timeout(_) => timeout,
                 Error::Refused(_) => refused,
                 Error::WrongStore(_) => wrong_store,
-                // Not a failure: it is done in parts.
+                // Not a failure: the batch is committed in parts.
                 Error::TooMuch { .. } => return,
             };
             self.metrics.store_errors(call, kind).inc();

@@ -1,4 +1,4 @@
-//! The PostgreSQL store: one dedicated connection per lane for commits, a pool for reads.
+//! The PostgreSQL store: one connection per lane for commits, and a pool for reads.
 
 use std::{error::Error as StdError, sync::Arc};
 
@@ -43,20 +43,20 @@ mod session;
 mod tls;
 mod verify;
 
-/// A store in a PostgreSQL database, versions 15 to 18.
+/// A store in a PostgreSQL database of version 15 to 18.
 #[derive(Debug)]
 pub struct PostgresStore {
     identity: Arc<Identity>,
     lanes: Vec<Mutex<lane::Lane>>,
     readers: Pool,
-    /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
+    /// A separate connection for [`Store::ping`], so that slow reads do not look like an outage.
     prober: Pool,
     pruning: JoinHandle<()>,
 }
 
 impl PostgresStore {
-    /// Connects to the database at `url` and brings its schema up to date. Waits a while for a
-    /// database that does not answer yet.
+    /// Connects to the database at `url` and migrates its schema. Waits a while for a database that
+    /// does not respond.
     pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
         let target = Target::of(url)?;
         let opened = open::prepare(&target, durability).await?;
@@ -84,21 +84,21 @@ impl PostgresStore {
     }
 }
 
-/// Settings of lane sessions. Their statements are planned once, perhaps while the tables are empty,
-/// and must look keys up by index all the same when there are millions. Compiling them would take far
-/// longer than they do.
+/// Options of lane sessions. Their statements are planned once, possibly while the tables are
+/// empty, and must use the key indexes when they have millions of rows. JIT compilation would take
+/// far longer than the statements.
 const LANE_OPTIONS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
                             -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
-/// How many statements a read takes.
+/// Number of statements of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Statements {
     One,
     Several,
 }
 
-/// A connection that is given up, with what it is doing, if a read is abandoned half-way: the next
-/// one who borrowed it would have to wait for that.
+/// A pooled connection. It is closed if the read is cancelled: the next user would have to wait for
+/// the statement to end.
 struct Reader {
     connection: Option<deadpool_postgres::Object>,
 }
@@ -108,8 +108,8 @@ impl Reader {
         Self { connection: Some(connection) }
     }
 
-    /// Reads, and asks before and after it whose tables these are: names lead to another schema from one
-    /// moment to the next, also within a statement that calls a function.
+    /// Reads, and checks the store id before and after, because table names can resolve to another
+    /// schema at any time, even within a statement that calls a function.
     async fn run<T>(
         mut self,
         identity: &Identity,
@@ -120,7 +120,8 @@ impl Reader {
             return Err(Error::Unavailable("connection lost".into()));
         };
         let reading = async {
-            // Sent in one go, and carried out in this order if the read is one statement that is prepared.
+            // Pipelined, and executed in this order if the read is one statement that is already
+            // prepared.
             let prepared = connection.statement_cache.size();
             let (before, result, mut after) = tokio::join!(
                 biased;
@@ -135,7 +136,7 @@ impl Reader {
         };
         let reading = tokio::time::timeout(READ_TIMEOUT, reading).await;
         let (before, result, after) = reading.map_err(|late| Error::Timeout(late.into()))?;
-        // Done, so it goes back to the pool.
+        // Finished, so the connection returns to the pool.
         self.connection = None;
         identity.check(before.map_err(read_error)?)?;
         identity.check(after.map_err(read_error)?)?;
@@ -161,7 +162,7 @@ async fn run<T>(
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(abandoned) = self.connection.take() {
-            // That cuts it, which the server notices.
+            // Closes the connection, which the server notices.
             drop(deadpool_postgres::Object::take(abandoned));
         }
     }
@@ -180,8 +181,9 @@ fn pool(target: &Target, connections: usize) -> Result<Pool, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Deletes entries that are old by the database's clock, except the last ones of each lane: that clock may
-/// jump. Their order is that of the lane's numbers; batches without new events take none.
+/// Deletes ledger entries that are old by the database's clock, but keeps the last ones of each
+/// lane, because the clock may jump. Their order is that of the lane's numbers; batches without new
+/// events have none.
 const PRUNE: &str = "
     WITH kept AS MATERIALIZED (
         SELECT l.lane, oldest.* FROM lanes l CROSS JOIN LATERAL (
@@ -195,7 +197,7 @@ const PRUNE: &str = "
     WHERE b.lane = k.lane AND b.entered_at < now() - make_interval(secs => $1)
     AND (b.first_seq, b.committed_at, b.batch_id) < (k.first_seq, k.committed_at, k.batch_id)";
 
-/// Keeps the ledger short, for ever.
+/// Prunes the ledger periodically.
 async fn prune(pool: Pool, identity: Arc<Identity>) {
     let mut interval = tokio::time::interval(LEDGER_PRUNE_INTERVAL);
     loop {
@@ -217,13 +219,13 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
     }
 }
 
-/// What an error of a statement that writes says about it: an ERROR reply means that it was rolled
-/// back; a lost connection, or a server that went down over it, means nothing.
+/// The error of a statement that writes. An ERROR reply means that it was rolled back. After a lost
+/// connection or a server crash, the outcome is unknown.
 fn write_error(error: tokio_postgres::Error) -> Error {
     let Some(reply) = error.as_db_error() else { return Error::Unknown(error.into()) };
     let class = reply.code().code().get(..2);
     match (reply.parsed_severity(), class) {
-        // Data exceptions, violated constraints, exceeded limits.
+        // Data exceptions, constraint violations, exceeded limits.
         (Some(Severity::Error), Some("22" | "23" | "54")) => Error::Refused(error.into()),
         (Some(Severity::Error), _) if is_passing(reply.code()) => Error::Unavailable(error.into()),
         (Some(Severity::Error), _) => Error::Fault(error.into()),
@@ -231,7 +233,7 @@ fn write_error(error: tokio_postgres::Error) -> Error {
     }
 }
 
-/// What an error before anything was written says: nothing was done.
+/// An error before anything was written: nothing was done.
 fn certain(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(reply)
@@ -239,19 +241,19 @@ fn certain(error: tokio_postgres::Error) -> Error {
         {
             Error::Fault(error.into())
         }
-        // A row that was received and cannot be decoded.
+        // A received row that cannot be decoded.
         None if !error.is_closed() && !is_of_connection(&error) => Error::Fault(error.into()),
         _ => Error::Unavailable(error.into()),
     }
 }
 
-/// Whether the cause of an error that is no reply lies in the connection.
+/// Whether an error without a reply was caused by the connection.
 fn is_of_connection(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_none_or(|cause| cause.is::<std::io::Error>())
 }
 
-/// Whether an error is about the connection, the transaction, locks, resources or a server that stops or
-/// takes no writes, none of which is the fault of data: prepared statements that are gone included.
+/// Whether an error is not caused by data, but by the connection, the transaction, locks,
+/// resources, a missing prepared statement, or a server that shuts down or is read-only.
 fn is_passing(code: &SqlState) -> bool {
     matches!(
         code.code().get(..2),
@@ -259,7 +261,7 @@ fn is_passing(code: &SqlState) -> bool {
     )
 }
 
-/// Makes an error of a database that has not the tables, or is not there any more, one of another store.
+/// Converts the error if the tables or the database are missing, since the store is wrong then.
 fn without_tables(error: Error) -> Error {
     match error {
         Error::Unavailable(cause) | Error::Fault(cause) if has_no_tables(&*cause) => {
@@ -284,7 +286,7 @@ fn has_no_tables(cause: &(dyn StdError + 'static)) -> bool {
 const WITHOUT_TABLES: [SqlState; 3] =
     [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::INVALID_CATALOG_NAME];
 
-/// Whether a commit failed because the server takes no writes any more.
+/// Whether a commit failed because the server became read-only.
 fn is_demoted(error: &Error) -> bool {
     let Error::Unavailable(cause) = error else { return false };
     let reply = cause.downcast_ref::<tokio_postgres::Error>();
@@ -321,7 +323,7 @@ impl Store for PostgresStore {
             Err(Error::Unknown(late.into()))
         });
         if result.as_ref().is_err_and(is_demoted) {
-            // What it shows from now on is the past. New sessions are opened where writes are taken.
+            // Its data is outdated from now on. New sessions connect to the primary.
             self.readers.retain(|_, _| false);
             self.prober.retain(|_, _| false);
         }

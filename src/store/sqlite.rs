@@ -1,5 +1,5 @@
-//! The embedded store: one SQLite file, one writer thread, some readers beside it. What it does not
-//! have is concurrency between writers; SQLite has none.
+//! The SQLite store: one file, one writer thread and some read connections. SQLite has no
+//! concurrent writers.
 
 use std::{path::Path, sync::Arc};
 
@@ -41,11 +41,11 @@ pub struct SqliteStore {
     source: Arc<Source>,
     writer: write::Writer,
     readers: Arc<read::Readers>,
-    /// A connection apart for [`Store::ping`], so that slow reads do not look like an outage.
+    /// A separate connection for [`Store::ping`], so that slow reads do not look like an outage.
     prober: Arc<read::Readers>,
 }
 
-/// What connections are opened to: a file, and the store that must be in it.
+/// The file that connections are opened to, and the store that must be in it.
 #[derive(Debug)]
 struct Source {
     identity: Identity,
@@ -53,7 +53,7 @@ struct Source {
 }
 
 impl Source {
-    /// Fails if the path does not lead to the opened file any more.
+    /// Fails if the path no longer leads to the opened file.
     fn check(&self) -> Result<(), Error> {
         self.file.check().map_err(|reason| Error::WrongStore(reason.into()))
     }
@@ -69,7 +69,7 @@ impl Source {
 const STORE_ID: &str = "SELECT store_id FROM store_identity";
 
 impl SqliteStore {
-    /// Opens the file at `path`, making it and its folder if they are not there.
+    /// Opens the file at `path`. Creates it and its directory if they do not exist.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let location = store_location(path);
         let unreachable =
@@ -103,30 +103,29 @@ impl SqliteStore {
     }
 }
 
-/// The lanes, with the time of the latest event of each.
+/// The lanes, with the time of their latest events.
 fn lanes(connection: &Connection) -> rusqlite::Result<Vec<(i64, write::Micros)>> {
     let mut lanes = connection.prepare("SELECT lane, last_received_at FROM lanes ORDER BY lane")?;
     lanes.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// The database for people.
+/// Location for people.
 fn store_location(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
 /// Opens the file for writing.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    // The file is there. If it is gone meanwhile, a new one would hold nothing.
+    // The file exists. If it disappears meanwhile, a new one must not be created.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    // FULL: the log is flushed before a commit returns, so what was acknowledged survives a power
-    // cut.
+    // FULL flushes the WAL before a commit returns, so acknowledged events survive a power failure.
     let journal: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     if (journal.as_str(), synchronous) != ("wal", 2) {
-        // Some file systems cannot share the log's index, and SQLite takes another way without a word.
+        // On some file systems the WAL index cannot be shared, and SQLite silently falls back.
         let reason =
             format!("WAL mode is not available (journal_mode is {journal}); use a local disk");
         let unfit = ffi::Error::new(ffi::SQLITE_CANTOPEN);
@@ -134,8 +133,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
-    // What is found in the log may never have reached the disk, if flushing it failed: it is only
-    // trusted once it was written into the file itself and flushed there.
+    // If flushing it failed, the WAL may not be on disk. It is only trusted after a checkpoint,
+    // which flushes the file.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(connection)
 }
@@ -197,8 +196,8 @@ impl Store for SqliteStore {
         let was_wrong = self.source.identity.is_wrong();
         let result = self.writer.commit(batch).await;
         if let Err(Error::Unknown(_)) = result {
-            // With all connections closed the next one reads what the file really holds, and the
-            // ledger in it says whether the batch was committed.
+            // With all connections closed, the next one reads what is really in the file, and its
+            // ledger tells whether the batch was committed.
             warn!("reopening the SQLite file");
             let closed = tokio::try_join!(self.readers.suspend(), self.prober.suspend());
             let _nobody_reads = closed.map_err(|closed| Error::Unavailable(closed.into()))?;
@@ -228,7 +227,7 @@ impl Store for SqliteStore {
     }
 
     async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
-        // One lane, so the order of commits is that of listings.
+        // There is one lane, so commit order is listing order.
         Ok(vec![place.position.seq])
     }
 
@@ -240,7 +239,7 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
-        // The last connection to close tidies the log away, and that must be the writer's.
+        // The last connection to close removes the WAL, and must be the writer's.
         self.readers.close();
         self.prober.close();
         self.writer.close().await;

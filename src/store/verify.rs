@@ -1,72 +1,73 @@
-//! What a verification of a database finds: whether its counters say what its rows say.
+//! The result of a verification: whether the counters of a database match its rows.
 
 use super::{Counters, OpenError};
 
-/// The counters of a database beside what its rows add up to, at one instant.
+/// The counters of a database and the numbers of its rows, in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Where the database is, without secrets.
+    /// Location of the database, without secrets.
     pub database: String,
-    /// The counters, over all topics.
+    /// The counters, summed over all topics.
     pub totals: Counters,
-    /// Events that are stored.
+    /// Number of stored events.
     pub events: i64,
-    /// Topics that have counters.
+    /// Number of topics with counters.
     pub topics: i64,
-    /// How many differences there are.
+    /// Number of differences.
     pub difference_count: i64,
     /// The first of them.
     pub differences: Vec<Difference>,
 }
 
-/// Two numbers that must be equal and are not.
+/// Two numbers that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// What was compared, by the column that was checked.
+    /// What was compared, usually a column.
     pub check: String,
     /// The topic, or the number of the lane.
     pub of: String,
-    /// What the database says; nothing if the row is missing.
+    /// The recorded number; `None` if the row is missing.
     pub recorded: Option<i64>,
-    /// What it must say; nothing if there is no such event.
+    /// The expected number; `None` if there is no such event.
     pub actual: Option<i64>,
 }
 
 impl Report {
-    /// Whether nothing differs.
+    /// Whether there are no differences.
     pub fn is_exact(&self) -> bool {
         self.difference_count == 0
     }
 }
 
-/// Why a command that works on a database itself failed.
+/// Why a command that opens a database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// It cannot be opened.
+    /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It was opened, and reading it failed.
+    /// The database cannot be read.
     #[error("cannot read the database {database}: {reason}")]
     Read {
-        /// The database, without secrets.
+        /// Location of the database, without secrets.
         database: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Changing it failed. Nothing was changed.
+    /// The database cannot be changed. Nothing was changed.
     #[error("cannot change the database {database}: {reason}")]
     Change {
-        /// The database, without secrets.
+        /// Location of the database, without secrets.
         database: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A fault of the program.
+    /// A panic.
     #[error("internal error: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 
-/// Sees to it that a database has exactly the schema that is read. `found` is nothing if it has none.
+/// Checks that a database has exactly the schema of this program. `found` is `None` without a
+/// schema.
 pub(super) fn check_schema(
     found: Option<i64>,
     known: &[refinery::Migration],

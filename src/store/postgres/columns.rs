@@ -1,5 +1,4 @@
-//! A batch as the arrays that the lane's statement takes, written straight into the message to the
-//! database.
+//! A batch as array parameters of the lane's statement, encoded directly into the message.
 
 use std::{collections::BTreeMap, error::Error};
 
@@ -13,7 +12,7 @@ use crate::{event::NewEvent, store::Counters};
 
 type ToSqlResult = Result<IsNull, Box<dyn Error + Sync + Send>>;
 
-/// The new events of a batch, by key, each with its number by arrival, from 0.
+/// The new events of a batch by key, each with its number by arrival, from 0.
 pub(super) struct Rows<'a>(Vec<Row<'a>>);
 
 #[derive(Debug)]
@@ -27,7 +26,7 @@ impl<'a> Rows<'a> {
         let new: Vec<usize> = judgement.new_events().collect();
         let mut numbers = vec![0; batch.events.len()];
         new.iter().for_each(|&index| numbers[index] = 1);
-        // Each new event gets the number of new ones before it.
+        // The number of a new event is the number of new ones before it.
         let mut before = 0;
         for number in &mut numbers {
             before += std::mem::replace(number, before);
@@ -69,7 +68,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// One value of each row, as an array.
+/// One column of all rows, as an array.
 #[derive(Debug)]
 pub(super) struct Column<'r, 'a, T> {
     rows: &'r [Row<'a>],
@@ -97,7 +96,7 @@ impl<'a, T: ToSql> ToSql for Column<'_, 'a, T> {
     postgres_types::to_sql_checked!();
 }
 
-/// A payload on its way into a `json` column, whose binary form is its text.
+/// A payload for a `json` column, whose binary format is its text.
 #[derive(Debug)]
 pub struct JsonText<'a>(pub &'a str);
 
@@ -111,7 +110,7 @@ impl ToSql for JsonText<'_> {
     postgres_types::to_sql_checked!();
 }
 
-/// What is added to the counters, by topic.
+/// Increments of the counters, by topic.
 pub(super) struct Tallies<'a> {
     pub(super) topics: Vec<&'a str>,
     pub(super) received: Vec<i64>,

@@ -1,4 +1,4 @@
-//! Whether a database keeps what was acknowledged: what is looked at before a service uses it.
+//! Checks at startup that the database does not lose acknowledged events.
 
 use tokio_postgres::Client;
 use tracing::warn;
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::store::Durability;
 
-/// What to do about a pooler.
+/// Advice if a connection pooler is in use.
 pub(super) const NO_POOLER: &str =
     "connect to the database server directly, not through a connection pooler";
 
-/// Sees to it that sessions have the settings that they were opened with. A pooler may ignore them, and
-/// then neither the durability nor the bounds of statements are what the service relies on.
+/// Checks that sessions have the settings they were opened with. A pooler may drop them, but
+/// durability and timeouts rely on them.
 pub(super) async fn check_session(client: &Client, target: &Target) -> Result<(), OpenError> {
     let database = target.describe();
     let wanted = session::settings();
@@ -43,7 +43,7 @@ pub(super) async fn check_session(client: &Client, target: &Target) -> Result<()
     Ok(())
 }
 
-/// Refuses a database that a crash may rob of what was acknowledged, or only warns of it.
+/// Refuses a database that can lose acknowledged events in a crash, or only warns about it.
 pub(super) async fn check(
     client: &Client,
     database: &str,
@@ -60,7 +60,7 @@ pub(super) async fn check(
         reason: session::advice(&error),
     })?;
     if !row.get::<_, bool>(1) {
-        // Right on a file system that never tears a page, which cannot be known from here.
+        // Safe on a file system with atomic page writes, which cannot be detected here.
         warn!(
             database,
             "full_page_writes is off: a power failure may corrupt the database, unless its file system \

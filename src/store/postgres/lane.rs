@@ -1,14 +1,14 @@
-//! Committing: what one lane does with a batch, on a connection of its own.
+//! Commits of one lane, on a connection of its own.
 //!
-//! A batch is first tried as one plain statement, which succeeds when all of it is new. If something
-//! in it was there before, the statement fails as a whole, and the batch is judged: with the lane's
-//! row locked nobody else can store a key of the lane, so what a look finds then is the truth until
-//! the commit.
+//! A batch is first tried as a single statement, which succeeds if all its events are new. If one
+//! is not, the statement fails as a whole, and the batch is deduplicated under the lock of the
+//! lane's row. No other session can store a key of the lane then, so the originals that a query
+//! finds remain correct until the commit.
 //!
-//! Every effect depends on the row that the batch adds to the ledger. After a lost connection the
-//! same batch is judged again: its locked look comes after whatever became of the earlier try,
-//! because that one too needs the lane's row, and if it is still to come, the ledger's key will
-//! refuse it.
+//! All effects depend on the row that the batch adds to the ledger. After a lost connection the
+//! same batch is deduplicated again. Its locked query runs after the earlier attempt, which needs
+//! the lane's row too; and if that attempt is still to come, the unique key of the ledger rejects
+//! it.
 
 use std::pin::{Pin, pin};
 
@@ -31,10 +31,9 @@ use crate::{
     store::identity::other_store,
 };
 
-/// The statement that stores events that are new, and counts. Gives the events the next numbers of
-/// the lane, and the time, which never runs backwards within a lane and never far ahead of the database's
-/// clock. Does nothing, and gives no row, if the store is another one. Public so that a benchmark can
-/// drive it without the service.
+/// Stores new events and counts them. Assigns the next numbers of the lane and the time of receipt,
+/// which is monotonic within the lane and never far ahead of the database's clock. Does nothing and
+/// returns no row if the store id differs. Public for a benchmark without the service.
 pub const STORE: &str = "
     WITH lane AS (
         UPDATE lanes SET head = head + $3,
@@ -52,7 +51,7 @@ pub const STORE: &str = "
         SELECT e.topic, e.event_id, $2, fence.first_seq + e.number, e.occurred_at, e.source,
                e.payload, fence.received_at
         FROM fence, (
-            -- Faster than unnest in FROM, which writes each array down before it reads it.
+            -- Faster than unnest in FROM, which materializes each array first.
             SELECT unnest($5::text[]) AS topic, unnest($6::text[]) AS event_id,
                    unnest($7::bigint[]) AS number, unnest($8::timestamptz[]) AS occurred_at,
                    unnest($9::text[]) AS source, unnest($10::json[]) AS payload
@@ -73,28 +72,28 @@ pub const STORE: &str = "
     )
     SELECT received_at FROM fence";
 
-/// Gives no row if the store is another one.
+/// Returns no row if the store id differs.
 const LOCK: &str = "
     SELECT head FROM lanes WHERE lane = $1 AND (SELECT store_id FROM store_identity WHERE singleton) = $2
     FOR UPDATE";
 
 const LEDGER: &str = "SELECT first_seq, events, committed_at FROM batch_ledger WHERE batch_id = $1";
 
-/// Changes nothing, and is in the log behind everything that can be seen.
+/// Changes nothing, but its WAL record follows everything that is visible.
 const TOUCH: &str = "UPDATE batch_ledger SET committed_at = committed_at WHERE batch_id = $1";
 
-/// One lane's way to the database.
+/// One lane's connection to the database.
 #[derive(Debug)]
 pub(super) struct Lane {
     target: Target,
-    /// The store that was opened.
+    /// Id of the opened store.
     store_id: Uuid,
     session: Option<Prepared>,
-    /// Whether the last batch was all new, so that the next one probably is.
+    /// Whether all events of the last batch were new, so that those of the next one probably are.
     all_new: bool,
 }
 
-/// A session with the statements of a commit.
+/// A session with prepared statements.
 #[derive(Debug)]
 struct Prepared {
     session: Session,
@@ -110,7 +109,7 @@ impl Lane {
         Self { target, store_id, session: None, all_new: true }
     }
 
-    /// Gives the connection up, whatever it is doing.
+    /// Closes the connection, even if a statement is running.
     pub(super) fn disconnect(&mut self) {
         self.session = None;
     }
@@ -120,13 +119,13 @@ impl Lane {
         let prepared = match self.session.take() {
             Some(prepared) if !prepared.session.is_closed() => prepared,
             _ => {
-                // An earlier try may have got through before the connection broke.
+                // An earlier attempt may have committed before the connection was lost.
                 self.all_new = false;
                 Prepared::open(&self.target, self.store_id).await?
             }
         };
-        // An error, or a dropped future, leaves the session behind: the database rolls back what
-        // was open in it.
+        // An error or a cancellation drops the session, and the database rolls back its
+        // transaction.
         let mut judgement = Judgement::new(batch);
         let stored = match self.all_new {
             true => prepared.store_all(batch, &judgement).await?,
@@ -166,12 +165,12 @@ impl Prepared {
                 session,
             })
         };
-        // Nothing was written yet, whatever went wrong.
+        // Nothing was written yet, whatever the error is.
         open.await.map_err(|error: ConnectError| Error::Unavailable(error.into()))
     }
 
-    /// Stores the batch as if nothing in it had been there before, and says when it was received.
-    /// If that was not so, nothing was done.
+    /// Stores the batch on the assumption that all its events are new, and returns the time of
+    /// receipt. Returns `None`, with nothing done, if one is not.
     async fn store_all(
         &self,
         batch: &Batch,
@@ -185,8 +184,9 @@ impl Prepared {
         }
     }
 
-    /// Looks at what is there before storing the rest, all under the lane's lock. Says when the rest
-    /// was received, or why nothing was done although the session is as it was.
+    /// Queries the originals of the batch and stores the events without one, under the lane's lock.
+    /// Returns the time of receipt, or the error if nothing was done and the session is still
+    /// usable.
     async fn store_judged(
         &self,
         batch: &Batch,
@@ -200,8 +200,8 @@ impl Prepared {
             .map(|key| (&*key.topic, &*key.event_id))
             .unzip();
 
-        // Sent in one go. Each statement takes its snapshot when it runs, the later ones with the
-        // lock already held.
+        // Pipelined. Each statement takes its snapshot when it runs, the later ones with the lock
+        // held.
         let lane: [&(dyn ToSql + Sync); 2] = [&lane, &self.store_id];
         let batch_id: [&(dyn ToSql + Sync); 1] = [&batch.id];
         let keys: [&(dyn ToSql + Sync); 2] = [&topics, &ids];
@@ -223,8 +223,8 @@ impl Prepared {
         }
 
         if let Some(applied) = applied {
-            // That it can be seen means that it is on this server's disk. It is on a synchronous standby
-            // as well when something that comes after it is.
+            // A visible row is on the disk of this server. It is also on a synchronous standby once
+            // a later WAL record is.
             if self.session.execute(TOUCH, &batch_id).await.map_err(write_error)? != 1 {
                 return Err(Error::Unavailable("the ledger entry of the batch is missing".into()));
             }
@@ -236,26 +236,26 @@ impl Prepared {
             self.store(batch, judgement),
             self.session.batch_execute("COMMIT"),
         };
-        // COMMIT of a failed transaction is answered without an error, so its own answer counts
-        // only after the statement's.
+        // COMMIT of a failed transaction returns no error, so the statement's result is checked
+        // first.
         let received_at = written.map_err(write_error)?.ok_or_else(other_store)?;
         committed.map_err(write_error)?;
         Ok(Ok(received_at))
     }
 
-    /// Ends a look before its last row, which may be far away, and rolls back. Fails if the session must be
-    /// left behind.
+    /// Cancels a query for originals, which may have many rows left, and rolls back. Returns false
+    /// if the session must be closed.
     async fn stop(&self, rows: Pin<&mut RowStream>) -> bool {
         let stopping = async {
             self.session.cancel().await
-                // Unless it hit the look, the request to cancel may still be on its way to a later statement.
+                // Unless it ended the query, the cancel request may still hit a later statement.
                 && is_cancelled(rows).await
                 && self.session.batch_execute("ROLLBACK").await.is_ok()
         };
         timeout(CANCEL_TIMEOUT, stopping).await.unwrap_or(false)
     }
 
-    /// Nothing if the store is another one.
+    /// Returns `None` if the store id differs.
     async fn store(
         &self,
         batch: &Batch,
@@ -291,7 +291,7 @@ impl Prepared {
     }
 }
 
-/// A statement that takes the tables of any store.
+/// Removes the check of the store id from a statement.
 #[cfg(feature = "planted-bugs")]
 fn unchecked(sql: &str) -> String {
     match crate::planted::is(crate::planted::Bug::IdentityUnchecked) {

@@ -1,4 +1,4 @@
-//! Looking for the originals of a batch, and judging its events by them, one row after the other.
+//! Queries the stored events of a batch's keys and compares them, one row at a time.
 
 use std::{ops::Range, panic::resume_unwind, pin::Pin};
 
@@ -10,14 +10,14 @@ use tokio_stream::StreamExt;
 use super::{Error, Judgement, Original, certain};
 use crate::{event::Timestamp, limits::INLINE_COMPARED_BYTES};
 
-/// Finds what is stored under some keys, with the number of each in the arrays, from 1.
+/// Returns the stored events of some keys, each with the key's number in the arrays, from 1.
 pub(super) const LOOK: &str = "
     SELECT k.number, e.seq, e.occurred_at, e.source, e.payload::text, e.received_at
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, number)
     JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id";
 
-/// Judges the new events at `places` by the rows that were found for them, one row in memory at a
-/// time: originals may be far larger than what was sent.
+/// Compares the new events at `places` with the rows of their keys. Only one row is in memory at a
+/// time, because stored payloads may be much larger than those that were sent.
 pub(super) async fn find(
     mut rows: Pin<&mut RowStream>,
     places: &[usize],
@@ -39,10 +39,10 @@ pub(super) async fn find(
     Ok(())
 }
 
-/// Passes the rows that are left, and says whether the statement ended because it was cancelled.
+/// Skips the remaining rows, and returns whether the statement was cancelled.
 pub(super) async fn is_cancelled(mut rows: Pin<&mut RowStream>) -> bool {
     while let Some(row) = rows.next().await {
-        // After an error nothing more comes, or the same error for ever if the connection is gone.
+        // A closed connection would return the same error forever.
         if let Err(error) = row {
             return error.code() == Some(&SqlState::QUERY_CANCELED);
         }
@@ -50,8 +50,8 @@ pub(super) async fn is_cancelled(mut rows: Pin<&mut RowStream>) -> bool {
     false
 }
 
-/// Compares payloads that would keep a worker of the runtime for too long. Whoever drops this leaves a
-/// thread behind that compares to its end and changes nothing.
+/// Compares payloads on a thread for blocking work, since that would block a runtime worker too
+/// long. If the future is dropped, the comparison still runs to its end, without effect.
 async fn on_another_thread<T: Send + 'static>(
     compare: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
@@ -62,7 +62,7 @@ async fn on_another_thread<T: Send + 'static>(
     }
 }
 
-/// What was found for the key with a number, and its own number in the lane.
+/// The number of the key, the event's number in its lane, and the event.
 fn original(row: &Row) -> Result<(i64, i64, Original), tokio_postgres::Error> {
     let original = Original {
         timestamp: row.try_get::<_, Option<OffsetDateTime>>(2)?.map(Into::into),
@@ -73,9 +73,9 @@ fn original(row: &Row) -> Result<(i64, i64, Original), tokio_postgres::Error> {
     Ok((row.try_get(0)?, row.try_get(1)?, original))
 }
 
-/// What an earlier try of a batch did.
+/// What an earlier attempt to commit the batch did.
 pub(super) struct Applied {
-    /// The numbers of the events that it stored.
+    /// Numbers of the events that it stored.
     pub(super) seqs: Range<i64>,
     pub(super) received_at: Timestamp,
 }

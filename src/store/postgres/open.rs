@@ -1,5 +1,4 @@
-//! Getting to a database that is ready: waiting for it, checking and migrating it, reading its
-//! identity.
+//! Opens a database: waits for it, checks and migrates it, and reads its identity.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ mod migrations {
     refinery::embed_migrations!("src/store/postgres/migrations");
 }
 
-/// The migrations that this program knows.
+/// All migrations of this program.
 pub(super) fn migrations() -> Vec<refinery::Migration> {
     migrations::migrations::runner().get_migrations().clone()
 }
@@ -33,11 +32,11 @@ pub(super) fn migrations() -> Vec<refinery::Migration> {
 pub(super) struct Opened {
     pub(super) store_id: Uuid,
     pub(super) lanes: u16,
-    /// Where its tables are.
+    /// Schema with the tables.
     pub(super) schema: String,
 }
 
-/// Waits for the database, checks and migrates it, and says what it is.
+/// Waits for the database, checks and migrates it, and reads its identity.
 pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Opened, OpenError> {
     let database = target.describe();
     let unreachable = |reason| OpenError::Unreachable { database: database.clone(), reason };
@@ -89,8 +88,8 @@ pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), 
     Ok(())
 }
 
-/// Finds the tables, sees whether they are safe there, and applies the migrations, one instance at a time.
-/// Says in which schema they are, to which the session is kept from then on.
+/// Finds the schema, checks its durability, and applies the migrations, one instance at a time.
+/// Returns the schema, which the session is pinned to.
 async fn migrate(
     client: &mut Client,
     database: &str,
@@ -112,7 +111,7 @@ async fn migrate(
     };
     schema::pin(client, &schema).await.map_err(sql)?;
     durability::check(client, database, demanded).await?;
-    // A migration of a large table takes as long as it takes.
+    // A migration of a large table may take long.
     client.batch_execute("SET statement_timeout = 0").await.map_err(sql)?;
     let runner = migrations::migrations::runner();
     let result = runner.run_async(client).await;
@@ -132,11 +131,11 @@ async fn migrate(
     }
 }
 
-/// An arbitrary number that everyone who migrates this schema agrees on.
+/// Arbitrary id of the advisory lock for migrations.
 const MIGRATION_LOCK: i64 = 0x4576_656e_7441_6767;
 
-/// Takes the lock for migrations, by polling: a session that blocks on it would hold a snapshot,
-/// which deadlocks with whoever builds an index concurrently. Says whether it got it in time.
+/// Polls for the migration lock. A session that blocks on it would hold a snapshot, which deadlocks
+/// with CREATE INDEX CONCURRENTLY. Returns false after a timeout.
 async fn lock(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let deadline = Instant::now() + MIGRATION_WAIT;
     let mut told = false;

@@ -1,5 +1,5 @@
-//! Reading: listings, look-ups and counters. Counters are one statement, hence one snapshot. Events may
-//! take several, which see the same: none of them ever changes, and new ones have other places.
+//! Reads: listings, look-ups and counters. Counters are one statement, hence one snapshot. Events
+//! may take several, because stored events never change and new ones have other places.
 
 use deadpool_postgres::Object;
 use postgres_types::ToSql;
@@ -14,7 +14,7 @@ use crate::{
     store::{Counters, LaneState, Mark, Place, TopicStats, lane_of},
 };
 
-/// A statement's text and its values, made piece by piece. Only fixed text goes into the former.
+/// The text and parameters of a statement. The text consists of constants only.
 #[derive(Default)]
 struct Sql<'a> {
     text: String,
@@ -34,11 +34,11 @@ impl<'a> Sql<'a> {
     }
 }
 
-/// Events that are looked at first for a page, and keys that are looked up at once. To cut an answer of
-/// large payloads the database must unpack all that it looks at.
+/// Events fetched first for a page, and keys per look-up. To cut a page of large payloads, the
+/// database must decompress all that it examines.
 const FIRST_EVENTS: usize = 64;
 
-/// Lists a page: a few events first, and the rest if those were small.
+/// Reads a page: a few events first, and the rest if those were small.
 pub(super) async fn list(
     connection: &Object,
     lanes: u16,
@@ -54,7 +54,7 @@ pub(super) async fn list(
         let after = Some(Place::from(last));
         let rest = ListQuery { after, limit: wanted, max_bytes: room, ..query.clone() };
         let rest = list_at_once(connection, lanes, &rest).await?;
-        // The first one is always there.
+        // The first event is always included.
         let fits = rest.events.first().is_some_and(|event| event.payload.as_str().len() <= room);
         if fits {
             page.events.extend(rest.events);
@@ -64,10 +64,10 @@ pub(super) async fn list(
     Ok(page)
 }
 
-/// Lists a page with one statement. Within a lane, events lie in order of time: each lane gives its
-/// first events between two places, and the page is the first of those. The database cuts it to its
-/// bytes, so that large payloads are not carried over to be thrown away, and unpacks none that would not
-/// fit if it were as short as it is packed: four bytes of that may be a header.
+/// Reads a page with one statement. Events of a lane are ordered by time: each lane yields its
+/// first events between two places, and the page is the first of those. The database cuts the page
+/// to its bytes, so that no large payload is transferred in vain, and decompresses none whose
+/// compressed size, less a header of four bytes, is already too large.
 async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Result<Page, Error> {
     let filter = &query.filter;
     let (order, within_lane) = match filter.oldest_first {
@@ -150,14 +150,14 @@ async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Res
     })
 }
 
-/// Which store this is.
+/// The id of the store.
 pub(super) async fn store_id(connection: &Object) -> Result<Option<Uuid>, Error> {
     let statement = connection.prepare_cached("SELECT store_id FROM store_identity").await?;
     let row = connection.query_opt(&statement, &[]).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// See [`super::Store::heads`]. Times are those of the events, whatever the rows of the lanes say.
+/// See [`super::Store::heads`]. Times are those of the events, not of the lane rows.
 pub(super) async fn heads(connection: &Object, at: &[i64]) -> Result<Vec<LaneState>, Error> {
     let sql = "
         SELECT head, last.received_at, found.seq, found.received_at
@@ -186,8 +186,8 @@ pub(super) async fn heads(connection: &Object, at: &[i64]) -> Result<Vec<LaneSta
     rows.iter().map(lane).collect()
 }
 
-/// A part of the feed. Rows are taken one by one, so that no more is held than was asked for. What
-/// the database has sent beyond that is thrown away as it comes.
+/// Reads a page of the feed, row by row, so that no more is in memory than was asked for. Rows
+/// beyond the limit are discarded.
 pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
     let lane = query.lane as i16;
     let after_time = query.after.received_at.map(OffsetDateTime::from);
@@ -235,12 +235,12 @@ pub(super) async fn positions_at(connection: &Object, place: Place) -> Result<Ve
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// The place behind which a page begins, as values.
+/// The place after which a page begins, as parameters.
 struct After {
     lane: i16,
     seq: i64,
     received_at: OffsetDateTime,
-    /// The next time that there is: times are kept to the microsecond.
+    /// The next possible time: times have a resolution of one microsecond.
     next_time: OffsetDateTime,
 }
 
@@ -253,8 +253,8 @@ impl From<Place> for After {
 }
 
 impl<'a> Sql<'a> {
-    /// The seq, in each lane, of the first event behind a place, or of the first one not before it.
-    /// Events received at the same time are ordered by their lanes.
+    /// The number, in each lane, of the first event behind a place, or of the first one not before
+    /// it. Events received at the same time are ordered by lane.
     fn place_in_lane(&mut self, at: &'a After, behind: bool) -> &mut Self {
         self.text("CASE WHEN lane = ").value(&at.lane).text(" THEN ").value(&at.seq);
         self.text(if behind { "::bigint + 1" } else { "::bigint" });
@@ -264,13 +264,13 @@ impl<'a> Sql<'a> {
     }
 }
 
-/// Looks keys up, some at once, until the answer has `max_bytes`.
+/// Looks up keys in chunks, until the result has `max_bytes`.
 pub(super) async fn get(
     connection: &Object,
     keys: &[EventKey],
     max_bytes: usize,
 ) -> Result<Found, Error> {
-    // Up to the event with which it is too much.
+    // Up to and including the event that exceeds the limit.
     let sql = "
         WITH measured AS (
             SELECT e.*, k.place, sum(octet_length(e.payload::text)) OVER (
@@ -329,7 +329,7 @@ pub(super) async fn stats(
     topic: Option<&str>,
     max_topics: usize,
 ) -> Result<Stats, Error> {
-    // The sums are on every row, so that one snapshot holds both. One row at least is asked for.
+    // The totals are repeated in each row, for one snapshot. At least one row is requested.
     let sql = "
         SELECT topic, received, unique_processed, duplicate_dropped, conflicts, last_received_at,
                sum(received) OVER ()::bigint, sum(unique_processed) OVER ()::bigint,
@@ -355,7 +355,7 @@ fn topic_stats(row: &Row) -> Result<TopicStats, Error> {
     })
 }
 
-/// Four counters from four columns, beginning at `first`.
+/// Four counters from four columns, starting at `first`.
 fn counters(row: &Row, first: usize) -> Result<Counters, Error> {
     Ok(Counters {
         received: row.try_get(first)?,

@@ -1,17 +1,17 @@
-//! What of the server's error replies may be told. They quote the values at fault, which are keys and
-//! payloads, in their details and for some errors in their message.
+//! Redaction of server errors. Their details, and for some errors their messages, quote values,
+//! which are keys and payloads.
 
 use std::error::Error as StdError;
 
 use tokio_postgres::error::DbError;
 
-/// Classes of errors that are about the server, the connection or the transaction, and so quote no values.
+/// Error classes about the server, the connection or the transaction, which quote no values.
 const WITHOUT_VALUES: [&str; 9] = ["08", "25", "28", "3D", "40", "53", "55", "57", "58"];
 
-/// Errors of another class that only name a table, and say what an operator must do.
+/// Errors of other classes that only name a table and tell an operator what to do.
 const OF_TABLES: [&str; 2] = ["42501", "42P01"];
 
-/// What may be told of an error, if it is a reply.
+/// The redacted message of an error, if it is a server reply.
 pub(in crate::store) fn told(error: &(dyn StdError + 'static)) -> Option<String> {
     let reply: &DbError = error.downcast_ref()?;
     let code = reply.code().code();

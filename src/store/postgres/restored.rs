@@ -1,12 +1,12 @@
-//! Giving a restored database an identity of its own.
+//! Assigns a new identity to a restored database.
 
 use uuid::Uuid;
 
 use super::{chain, session::Target, verify::existing};
 use crate::{store::verify::Failed, token};
 
-/// Gives the database at `url` another id, so that cursors and page tokens made before are refused. Says
-/// where the database is.
+/// Assigns a new id to the database at `url`, so that existing cursors and page tokens are
+/// rejected. Returns the location of the database.
 pub async fn restored(url: &str) -> Result<String, Failed> {
     let target = Target::of(url)?;
     let mut session = existing(&target).await?;

@@ -1,12 +1,12 @@
-//! In which schema of the database the tables are. Every session is kept to that one schema: with a
-//! search path of several, a schema that is made later would hide the tables behind empty ones.
+//! Finds the schema with the tables. All sessions are pinned to it: with a search path of several
+//! schemas, one that is created later could hide the tables behind empty ones.
 
 use tokio_postgres::Client;
 
 use super::{OpenError, session};
 
-/// Schemas with tables of a store: those that the search path names, and others. Whether the URL sets
-/// the search path, and where tables would be created.
+/// Schemas with tables of a store, in the search path and elsewhere; whether the URL sets the
+/// search path; and where tables would be created.
 const FIND: &str = "
     WITH stores AS (
         SELECT n.nspname, array_position(current_schemas(false), n.nspname) AS place,
@@ -26,11 +26,11 @@ const FIND: &str = "
            has_schema_privilege(current_schema(), 'CREATE'),
            current_user::text";
 
-/// What a session sees of the schemas of its database.
+/// The schemas that a session sees in its database.
 pub(super) struct Schemas {
     in_path: Vec<String>,
     elsewhere: Vec<String>,
-    /// How many of the latter the role may not use.
+    /// Number of those elsewhere that the role may not use.
     forbidden: i64,
     is_path_of_url: bool,
     current: Option<String>,
@@ -53,8 +53,8 @@ impl Schemas {
         })
     }
 
-    /// The schema that has the tables, if one has. The search path decides; one that the URL does not
-    /// set may have been changed for other reasons, so then a store outside of it counts, too.
+    /// The schema with the tables, if there is one. The search path decides. If the URL does not
+    /// set it, it may have been changed for other reasons, so schemas outside of it count too.
     pub(super) fn existing(&self, database: &str) -> Result<Option<&str>, OpenError> {
         let found = match (&*self.in_path, self.is_path_of_url) {
             ([], false) => &self.elsewhere,
@@ -108,21 +108,21 @@ impl Schemas {
     }
 }
 
-/// How a URL names a schema.
+/// How to choose a schema in the URL.
 const IN_URL: &str = "?options=-c%20search_path%3DNAME";
 
 fn refused(database: &str, reason: String) -> OpenError {
     OpenError::Unreachable { database: database.to_owned(), reason }
 }
 
-/// Keeps a session that is open to one schema.
+/// Pins an open session to one schema.
 pub(super) async fn pin(client: &Client, schema: &str) -> Result<(), tokio_postgres::Error> {
     let sql = "SELECT set_config('search_path', $1, false)";
     client.execute(sql, &[&quote(schema)]).await.map(drop)
 }
 
-/// The option that keeps new sessions to one schema. Options are separated by white space unless a
-/// backslash precedes it.
+/// The option that pins new sessions to one schema. Whitespace separates options, unless it is
+/// escaped with a backslash.
 pub(super) fn option(schema: &str) -> String {
     let escaped = quote(schema).chars().fold(String::new(), |mut escaped, character| {
         if character == '\\' || character.is_whitespace() {
@@ -134,7 +134,7 @@ pub(super) fn option(schema: &str) -> String {
     format!("-c search_path={escaped}")
 }
 
-/// A name as an SQL identifier.
+/// A quoted SQL identifier.
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

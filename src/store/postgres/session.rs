@@ -1,5 +1,5 @@
-//! Sessions: what a URL says about them, what the service adds to that, and how one is opened. What is
-//! asked of the database in one does not live here.
+//! Sessions: the database URL, the settings that the service adds, and how a session is opened.
+//! Queries are in other modules.
 
 use std::{fmt, future::poll_fn, ops::Deref, time::Duration};
 
@@ -23,9 +23,8 @@ use crate::limits::{
 
 type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// The settings that the service relies on, as the database shows them. They are set per session, so
-/// that no default of a role or a database weakens the promise that what was acknowledged is on disk, or
-/// how commits see each other.
+/// Settings that the service relies on, as the database reports them. They are set per session, so
+/// that defaults of a role or database cannot weaken durability or isolation.
 pub(super) fn settings() -> [(&'static str, String); 7] {
     let millis = |time: Duration| time.as_millis().to_string();
     [
@@ -44,21 +43,21 @@ pub(super) fn settings() -> [(&'static str, String); 7] {
 pub(super) struct Target {
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
-    /// The value of [`MARK`] in its sessions.
+    /// Value of [`MARK`] in the sessions.
     pub(super) mark: String,
 }
 
-/// A setting of sessions that has a random value, so that a pooler that ignores settings cannot have it.
+/// A setting with a random value, which a pooler that drops settings cannot have.
 pub(super) const MARK: &str = "event_aggregator.session";
 
 impl Target {
-    /// Reads a database URL and adds the settings that the service relies on.
+    /// Parses a database URL and adds the settings of the service.
     pub(super) fn of(url: &str) -> Result<Self, OpenError> {
         let (known, trusted) = tls::split(url);
-        // What is wrong with a URL is not told in detail: it may hold a password anywhere.
+        // The error does not quote the URL, which may contain a password anywhere.
         let mut config: Config = Some(known)
             .filter(|url| url.starts_with("postgres://") || url.starts_with("postgresql://"))
-            // A second one stands in a password that is not encoded, and would be printed as a host.
+            // A second @ is part of an unencoded password, which would be printed as a host.
             .filter(|url| url.split('?').next().is_some_and(|url| url.matches('@').count() <= 1))
             .and_then(|url| url.parse().ok())
             .filter(|config: &Config| {
@@ -79,9 +78,9 @@ impl Target {
         let mode = tls::mode(&config);
         config
             .ssl_mode(mode)
-            // Of several servers, the one that takes writes; a standby is none of ours.
+            // Of several servers, the primary.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            // A dead peer must be noticed while producers wait.
+            // A dead server must be noticed while producers wait.
             .keepalives_idle(Duration::from_secs(15))
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(3)
@@ -95,7 +94,7 @@ impl Target {
         Ok(Self { config, tls, mark }.with_options(&options))
     }
 
-    /// The same with more session settings. Those named last count.
+    /// Adds session options, which override earlier ones.
     pub(super) fn with_options(&self, options: &str) -> Self {
         let mut target = self.clone();
         target.config.options(match self.config.get_options() {
@@ -105,13 +104,13 @@ impl Target {
         target
     }
 
-    /// The same for whoever only reads, and may do so on a standby.
+    /// For read-only use, also on a standby.
     pub(super) fn for_reading(mut self) -> Self {
         self.config.target_session_attrs(TargetSessionAttrs::Any);
         self
     }
 
-    /// The database for people: where it is, without secrets.
+    /// Location for people, without secrets.
     pub(super) fn describe(&self) -> String {
         describe(&self.config)
     }
@@ -146,8 +145,8 @@ fn describe(config: &Config) -> String {
     format!("postgres://{}/{name}", hosts.join(","))
 }
 
-/// A session. When it is dropped its connection is cut at once, also while the server is busy for it:
-/// the server notices, and gives up what it has not begun to commit.
+/// A session. Dropping it closes the connection at once, even if a statement is running: the server
+/// notices, and abandons what it has not started to commit.
 pub(super) struct Session {
     client: Client,
     tls: MakeRustlsConnect,
@@ -155,7 +154,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Asks the server to end the statement that it works on. Whether it got that far.
+    /// Cancels the running statement. Returns whether the request was sent.
     pub(super) async fn cancel(&self) -> bool {
         self.client.cancel_token().cancel_query(self.tls.clone()).await.is_ok()
     }
@@ -181,7 +180,7 @@ impl AsMut<Client> for Session {
     }
 }
 
-/// Works for a session until its connection ends.
+/// Drives the connection of a session until it ends.
 async fn attend(mut connection: Connection<Socket, TlsStream>) {
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         match message {
@@ -192,7 +191,7 @@ async fn attend(mut connection: Connection<Socket, TlsStream>) {
                 return;
             }
             Ok(_) => (),
-            // Whoever uses the session gets an error of its own.
+            // The user of the session gets an error too.
             Err(error) => {
                 debug!(error = chain(&error), "database connection ended");
                 return;
@@ -201,25 +200,26 @@ async fn attend(mut connection: Connection<Socket, TlsStream>) {
     }
 }
 
-/// Whether the server is about to call something committed that its synchronous standby may not have:
-/// it does so when somebody cancels the wait. Without that answer, what became of it is asked again.
+/// Whether the server is about to confirm a commit that its synchronous standby may not have,
+/// because the wait was cancelled. The session is closed before, so that the commit is checked
+/// again.
 fn is_doubt(notice: &DbError) -> bool {
     notice.routine() == Some("SyncRepWaitForLSN")
 }
 
-/// Why there is no session.
+/// Why a session cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// The server said so, or does not answer.
+    /// The server refused it, or cannot be reached.
     #[error(transparent)]
     Failed(#[from] tokio_postgres::Error),
-    /// The server took the connection and then fell silent.
+    /// The server accepted the connection and then did not respond.
     #[error("it accepted the connection but did not respond within {} s", SESSION_TIMEOUT.as_secs())]
     Silent(#[from] Elapsed),
 }
 
 impl ConnectError {
-    /// Whether a server that answers like this may answer better in a moment.
+    /// Whether a retry may succeed.
     pub(super) fn may_pass(&self) -> bool {
         let Self::Failed(error) = self else { return true };
         match error.code() {
@@ -230,7 +230,7 @@ impl ConnectError {
         }
     }
 
-    /// The reason, with what to do about the usual ones.
+    /// The reason, with the cure for common ones.
     pub(super) fn advice(&self) -> String {
         match self {
             Self::Failed(error) => advice(error),
@@ -239,7 +239,7 @@ impl ConnectError {
     }
 }
 
-/// The reason of an error before the service runs, with what to do about the usual ones.
+/// The reason of an error at startup, with the cure for common ones.
 pub(super) fn advice(error: &tokio_postgres::Error) -> String {
     if let Some(refusal) = tls::refusal(error) {
         return refusal;

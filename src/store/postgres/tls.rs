@@ -1,6 +1,5 @@
-//! Which connections to a database are encrypted, and whom they trust. Where there is TLS, the
-//! server's certificate and the name in it are always verified, whatever the mode is called: without
-//! that, whoever stands in between can read along.
+//! TLS of database connections. The server's certificate and its name are always verified:
+//! otherwise an attacker in the network could intercept the connection.
 
 use std::{error::Error as StdError, io, net::IpAddr, path::Path, sync::Arc};
 
@@ -15,10 +14,10 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Takes out of a database URL what tokio-postgres does not know: the modes that say that they verify,
-/// as all do here, and the file of the certificates to trust.
+/// Removes from a database URL what tokio-postgres does not support: the verifying SSL modes, since
+/// all modes verify here, and the file of CA certificates, which is returned.
 pub(super) fn split(url: &str) -> (String, Option<String>) {
-    // A question mark before the last @ belongs to a password.
+    // A question mark before the last @ is part of a password.
     let host = url.rfind('@').map_or(0, |at| at + 1);
     let Some(parameters) = url[host..].find('?').map(|at| host + at + 1) else {
         return (url.to_owned(), None);
@@ -29,9 +28,9 @@ pub(super) fn split(url: &str) -> (String, Option<String>) {
         match parameter.split_once('=') {
             Some(("sslmode", "verify-ca" | "verify-full")) => known.push("sslmode=require"),
             Some(("sslmode", "allow")) => known.push("sslmode=prefer"),
-            // As in libpq, that means those of this machine, which is what no file means.
+            // As in libpq, the system's CA certificates, which are the default here.
             Some(("sslrootcert", "system")) => (),
-            // A plus is a plus in the URL of a database.
+            // A plus sign is not a space in a database URL.
             Some(("sslrootcert", _)) => {
                 trusted = form_urlencoded::parse(parameter.replace('+', "%2B").as_bytes())
                     .next()
@@ -43,8 +42,8 @@ pub(super) fn split(url: &str) -> (String, Option<String>) {
     (format!("{}{}", &url[..parameters], known.join("&")), trusted)
 }
 
-/// Whether connections use TLS. The usual default, to prefer it, means none if anybody in between says
-/// so; here it means TLS, except to a server on this machine.
+/// Whether connections use TLS. The usual default, `prefer`, can be downgraded by an attacker. Here
+/// it requires TLS, except to a server on this machine.
 pub(super) fn mode(config: &Config) -> SslMode {
     let by_socket = |host: &Host| matches!(host, Host::Unix(_));
     let by_loopback = |host: &Host| match host {
@@ -56,7 +55,8 @@ pub(super) fn mode(config: &Config) -> SslMode {
     let here = hosts.iter().all(by_loopback)
         && config.get_hostaddrs().iter().all(|address| address.is_loopback());
     match config.get_ssl_mode() {
-        // Nobody is in between, and PostgreSQL has no TLS there. An address goes before a socket.
+        // Unix sockets are local, and PostgreSQL has no TLS on them. A host address overrides a
+        // socket.
         _ if hosts.iter().all(by_socket) && config.get_hostaddrs().is_empty() => SslMode::Disable,
         SslMode::Prefer if here => SslMode::Disable,
         SslMode::Prefer => SslMode::Require,
@@ -64,8 +64,8 @@ pub(super) fn mode(config: &Config) -> SslMode {
     }
 }
 
-/// What opens TLS connections. Trusts the certificates in a file, or else those that this machine
-/// trusts. The error says what is wrong with the file.
+/// The TLS connector. Trusts the CA certificates in a file, or else those of the system. The error
+/// describes the problem with the file.
 pub(super) fn connector(mode: SslMode, trusted: Option<&str>) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
     match trusted {
@@ -82,7 +82,7 @@ pub(super) fn connector(mode: SslMode, trusted: Option<&str>) -> Result<MakeRust
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // Demanded when TLS begins without asking, as sslnegotiation=direct wants it.
+    // Required if TLS starts without negotiation (sslnegotiation=direct).
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(MakeRustlsConnect::new(config))
 }
@@ -98,7 +98,7 @@ fn read(file: &Path, roots: &mut RootCertStore) -> Result<(), String> {
     }
 }
 
-/// Why there is no TLS connection and will be none, with what to do about it, if that is what failed.
+/// Why TLS failed for good, with the cure, if it did.
 pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
@@ -116,7 +116,7 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
                 "the server certificate does not match the host name: {reason}; connect by a name in the certificate"
             )
         }
-        // The latter if the signer was made anew under its old name.
+        // BadSignature if the CA was recreated under its old name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server certificate is not signed by a trusted CA; pass the CA certificate with \
              ?sslrootcert=FILE in the URL"

@@ -1,4 +1,4 @@
-//! Verifying the counters: one snapshot, in a transaction that can only read.
+//! Verifies the counters, in one snapshot of a read-only transaction.
 
 use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use tokio_stream::StreamExt;
@@ -16,17 +16,17 @@ use crate::{
     },
 };
 
-/// Settings of the session. Reading a large table takes as long as it takes.
+/// Session options. Reading a large table may take long.
 const OPTIONS: &str = "-c statement_timeout=0 -c default_transaction_read_only=on";
 
-// Sums of bigint are numeric, which is wider than anything that was counted.
+// A sum of bigint is numeric; the result fits bigint.
 const TOTALS: &str = "
     SELECT coalesce(sum(received), 0)::bigint, coalesce(sum(unique_processed), 0)::bigint,
            coalesce(sum(duplicate_dropped), 0)::bigint, coalesce(sum(conflicts), 0)::bigint,
            count(*), (SELECT count(*) FROM processed_events)
     FROM audit_stats";
 
-// Reads the events once: what follows is made of their sums.
+// Reads the events once; everything else is derived from these sums.
 const DIFFERENCES: &str = "
     WITH sums AS MATERIALIZED (
         SELECT topic, lane, count(*) AS events, min(seq) AS first, max(seq) AS last
@@ -65,15 +65,15 @@ const DIFFERENCES: &str = "
     SELECT kind, subject, recorded, actual, count(*) OVER () FROM differences
     ORDER BY kind, subject LIMIT $1";
 
-// Where a topic is, by one of its events: that the others are there too is compared above.
+// The lane of a topic, from one of its events: DIFFERENCES checks that all are in one lane.
 const LANES: &str = "
     SELECT a.topic, e.lane, (SELECT count(*) FROM lanes)
     FROM audit_stats a CROSS JOIN LATERAL (
         SELECT lane FROM processed_events WHERE topic = a.topic LIMIT 1
     ) e";
 
-/// Compares the counters in the database at `url` with its rows. Changes nothing; services may be
-/// writing to it.
+/// Compares the counters in the database at `url` with its rows. Read-only; services may be writing
+/// to the database.
 pub async fn verify(url: &str) -> Result<Report, Failed> {
     let target = Target::of(url)?.with_options(OPTIONS).for_reading();
     let database = target.describe();
@@ -82,7 +82,7 @@ pub async fn verify(url: &str) -> Result<Report, Failed> {
     compared.map_err(|error| unreadable(&database, &error))
 }
 
-/// A session on a database that has exactly the schema of this program, kept to where its tables are.
+/// A session on a database with exactly the schema of this program, pinned to its tables.
 pub(super) async fn existing(target: &Target) -> Result<Session, Failed> {
     let database = target.describe();
     let session = target.connect().await.map_err(|error| OpenError::Unreachable {
@@ -148,8 +148,8 @@ async fn compare(client: &mut Client, database: &str) -> Result<Report, tokio_po
     })
 }
 
-/// Adds the topics that are not where [`lane_of`] says, as far as there is room, and says how many there
-/// are.
+/// Adds the topics that are not in the lane that [`lane_of`] returns, up to the limit of
+/// differences. Returns how many there are.
 async fn misplaced(
     snapshot: &Transaction<'_>,
     differences: &mut Vec<Difference>,

@@ -1,5 +1,5 @@
-//! The clock of a process, which is the only one that a SQLite store has: a jump ahead that does not last
-//! must not become the time of all later events.
+//! Protection against clock jumps. A SQLite store only has the clock of its process, and a
+//! temporary jump ahead must not become the time of all later events.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::{
     limits::{CLOCK_JUMP, FUTURE_TOLERANCE},
 };
 
-/// Compares the machine's clock with how much time has passed since a time that was believed, and
-/// believes a jump ahead only once it has lasted.
+/// Compares the system clock with the monotonic time since a known time, and accepts a jump ahead
+/// only after it has lasted.
 #[derive(Debug)]
 pub(super) struct Clock {
-    /// A time that was believed, and when that was.
+    /// An accepted time, and the instant when it was read.
     known: (Timestamp, Instant),
-    /// Since when the clock has been ahead of what is expected.
+    /// Since when the clock has been ahead of the expected time.
     ahead_since: Option<Instant>,
 }
 
@@ -23,7 +23,7 @@ impl Clock {
         Self { known: (time, now), ahead_since: None }
     }
 
-    /// The time that counts of one that was read from the clock: it is less if that is far ahead.
+    /// The accepted time for a time read from the clock: less than that if it is far ahead.
     pub(super) fn bounded(&mut self, read: Timestamp, now: Instant) -> Timestamp {
         let (known, at) = self.known;
         let latest = after(known, now.saturating_duration_since(at) + FUTURE_TOLERANCE);

@@ -1,5 +1,4 @@
-//! The database file itself: which one it is, that no other service uses it, and whether its path still
-//! leads to it.
+//! The database file: its identity, its lock, and whether its path still leads to it.
 
 use std::{
     fs::{File, Metadata, OpenOptions, TryLockError},
@@ -11,8 +10,8 @@ use std::{
 use rustix::fs::fstatfs;
 use tracing::warn;
 
-/// A database file that is open and locked. It is opened before all connections to it and closed after
-/// them: closing any descriptor of a file takes the locks that SQLite has on it in this process.
+/// An open and locked database file. It is opened before and closed after all connections: closing
+/// any descriptor of a file releases the locks that SQLite has on it in this process.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
@@ -20,7 +19,7 @@ pub(super) struct DatabaseFile {
     id: FileId,
 }
 
-/// What tells a file from others, also after it was renamed.
+/// Identity of a file, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -40,9 +39,9 @@ impl FileId {
 }
 
 impl DatabaseFile {
-    /// Opens the file, making it if it is not there, and locks it. The error says what is wrong with it.
+    /// Opens the file, creates it if missing, and locks it. The error describes the problem.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        // An absolute one is no URI to SQLite, and the same after the working folder changes.
+        // An absolute path is not a URI for SQLite, and does not depend on the working directory.
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
         let cannot_open = |error: io::Error| format!("cannot open the file for writing: {error}");
         let mut options = OpenOptions::new();
@@ -51,7 +50,7 @@ impl DatabaseFile {
         match file.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
-                // Closed, it would take the locks of connections in this process, if those are the other.
+                // Closing it could release the locks of another connection in this process.
                 std::mem::forget(file);
                 return Err(
                     "another event-aggregator is using it; stop that process, or choose another file \
@@ -77,12 +76,12 @@ impl DatabaseFile {
         Ok(file)
     }
 
-    /// Where it was opened.
+    /// The path at which it was opened.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the path still leads to it. The error says what is there instead.
+    /// Fails if the path no longer leads to the file. The error says what is there instead.
     pub(super) fn check(&self) -> Result<(), String> {
         match FileId::at(&self.path) {
             Ok(id) if id == self.id => Ok(()),
@@ -94,8 +93,7 @@ impl DatabaseFile {
         }
     }
 
-    /// Gives up the lock, also for processes that are being started just now and have the file open for
-    /// a moment longer.
+    /// Releases the lock, even if a child process that is being started still has the descriptor.
     pub(super) fn unlock(&self) {
         if let Err(error) = self.file.unlock() {
             warn!(%error, "failed to unlock the SQLite file");
@@ -103,7 +101,7 @@ impl DatabaseFile {
     }
 }
 
-/// What `statfs` calls file systems in memory: tmpfs and ramfs.
+/// File system types of tmpfs and ramfs, as returned by `statfs`.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
 fn warn_of_memory(file: &File, path: &Path) {
@@ -118,14 +116,13 @@ fn warn_of_memory(file: &File, path: &Path) {
     }
 }
 
-/// The files that SQLite keeps beside a database while it is open: its log, which has what was committed
-/// last, and the index of that. Without their names, a crash loses the former, and other processes make
-/// new ones that know nothing of it.
+/// The WAL and its index, which SQLite keeps next to an open database. Without their names, a crash
+/// loses the latest commits, and other processes create new files.
 #[derive(Debug)]
 pub(super) struct LogFiles([(PathBuf, FileId); 2]);
 
 impl LogFiles {
-    /// Those of a connection that has read something.
+    /// The files of a connection that has read something.
     pub(super) fn of(connection: &rusqlite::Connection) -> io::Result<Self> {
         let database = connection.path().ok_or(io::ErrorKind::NotFound)?;
         let beside = |suffix: &str| {
@@ -135,7 +132,7 @@ impl LogFiles {
         Ok(Self([beside("-wal")?, beside("-shm")?]))
     }
 
-    /// Whether they are still there.
+    /// Whether both paths still lead to these files.
     pub(super) fn are_there(&self) -> bool {
         self.0.iter().all(|(path, id)| FileId::at(path).is_ok_and(|found| found == *id))
     }

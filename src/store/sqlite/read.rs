@@ -1,4 +1,4 @@
-//! Reading: a few connections beside the writer, each working in a blocking task.
+//! Reads, on separate connections in blocking tasks.
 
 use std::{
     panic::resume_unwind,
@@ -19,12 +19,12 @@ use crate::{
     store::{Counters, LaneState, Mark, TopicStats},
 };
 
-/// Connections that only read.
+/// Read-only connections.
 #[derive(Debug)]
 pub(super) struct Readers {
     source: Arc<Source>,
     idle: Mutex<Vec<Connection>>,
-    /// How many there may be.
+    /// Maximum number of connections.
     connections: usize,
     permits: Arc<Semaphore>,
 }
@@ -39,7 +39,7 @@ impl Readers {
         }
     }
 
-    /// Runs `read` on a connection of its own, for [`STATEMENT_TIMEOUT`] at most.
+    /// Runs `read` on a connection, for at most [`STATEMENT_TIMEOUT`].
     pub(super) async fn run<T: Send + 'static, E: Into<Error> + Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
@@ -66,13 +66,13 @@ impl Readers {
         });
         match task.await.map_err(JoinError::try_into_panic) {
             Ok(result) => self.source.identity.logged(result),
-            // A fault of the program, which is no outage.
+            // A panic is not an outage.
             Err(Ok(panic)) => resume_unwind(panic),
             Err(Err(cancelled)) => Err(Error::Unavailable(cancelled.into())),
         }
     }
 
-    /// Waits until nobody reads, closes the connections, and lets nobody read until the guard is
+    /// Waits for all reads to end and closes the connections. No read starts until the guard is
     /// dropped.
     pub(super) async fn suspend(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         let guard = self.permits.acquire_many(self.connections as u32).await?;
@@ -93,8 +93,8 @@ impl Readers {
     }
 }
 
-/// Topics with fewer events than this are looked up by key and sorted; larger ones are picked from
-/// all events in order of time. SQLite would always do the former, and sort millions.
+/// Topics with fewer events are looked up by key and sorted; larger ones are filtered from all
+/// events in order of time. SQLite would always do the former, and sort millions of events.
 const SMALL_TOPIC_EVENTS: i64 = 10_000;
 
 const EVENT_COLUMNS: &str = "seq, topic, event_id, occurred_at, source, payload, received_at";
@@ -111,7 +111,7 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Pag
     };
     if let Some(topic) = &filter.topic {
         let small = topic_events(&snapshot, topic)? < SMALL_TOPIC_EVENTS;
-        // The plus keeps SQLite from using the index on the key.
+        // The plus sign keeps SQLite from using the key index.
         narrow(if small { "topic = ?" } else { "+topic = ?" }, Box::new(topic.clone()));
     }
     if let Some(source) = &filter.source {
@@ -141,7 +141,7 @@ pub(super) fn list(connection: &mut Connection, query: &ListQuery) -> Result<Pag
     page(rows, query.limit, query.max_bytes)
 }
 
-/// A page of some rows, of which there is one more than the limit if more follow.
+/// A page of some rows. If more follow, there is one row more than the limit.
 fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> Result<Page> {
     let mut page = Page::default();
     let mut bytes = 0;
@@ -158,7 +158,7 @@ fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> Result<Page> {
     Ok(page)
 }
 
-/// See [`super::Store::heads`]. Times are those of the events, whatever the row of the lane says.
+/// See [`super::Store::heads`]. Times are those of the events, not of the lane row.
 pub(super) fn heads(connection: &Connection, at: &[i64]) -> Result<Vec<LaneState>> {
     let mut heads = connection.prepare_cached(
         "SELECT l.head, last.received_at, found.seq, found.received_at
@@ -179,10 +179,10 @@ pub(super) fn heads(connection: &Connection, at: &[i64]) -> Result<Vec<LaneState
     heads.query_map(params![at.first()], lane)?.collect()
 }
 
-/// A part of the feed. There is only one lane.
+/// Reads a page of the feed. There is only one lane.
 pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
     let topics = serde_json::to_string(&query.topics[..]).unwrap_or_default();
-    // The plus keeps SQLite from using the index on the key.
+    // The plus sign keeps SQLite from using the key index.
     let among = match query.topics.is_empty() {
         true => "?3 = '[]'",
         false => "+topic IN (SELECT value FROM json_each(?3))",
@@ -198,14 +198,14 @@ pub(super) fn read(connection: &Connection, query: &FeedQuery) -> Result<Page> {
     page(rows, query.limit, query.max_bytes)
 }
 
-/// The number of the first event that was received at `time` or later; behind the last one if there
-/// is none. Time never runs backwards, so it is found by halving.
+/// The number of the first event received at `time` or later, or of the next event if there is
+/// none. Time is monotonic, so this is a binary search.
 fn first_seq_at(connection: &Connection, time: Timestamp) -> Result<i64> {
     let mut probe = connection.prepare_cached(
         "SELECT seq, received_at FROM processed_events WHERE seq >= ?1 AND seq < ?2
          ORDER BY seq LIMIT 1",
     )?;
-    // Events up to `earlier` are earlier, those from `later` on are not.
+    // Events up to `earlier` are before the time, those from `later` on are not.
     let mut earlier = 0;
     let mut later: i64 = connection.query_row(
         "SELECT coalesce(max(seq), 0) + 1 FROM processed_events",
@@ -303,7 +303,7 @@ pub(super) fn stats(
     Ok(stats)
 }
 
-/// Four counters from four columns, beginning at `first`.
+/// Four counters from four columns, starting at `first`.
 fn counters(row: &Row<'_>, first: usize) -> Result<Counters> {
     Ok(Counters {
         received: row.get(first)?,

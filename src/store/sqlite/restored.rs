@@ -1,4 +1,4 @@
-//! Giving a restored file an identity of its own.
+//! Assigns a new identity to a restored file.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::{
     token,
 };
 
-/// Gives the file at `path` another id, so that cursors and page tokens made before are refused. Says
-/// where the file is. No service may have it open.
+/// Assigns a new id to the file at `path`, so that existing cursors and page tokens are rejected.
+/// Returns the location of the file. No service may have it open.
 pub fn restored(path: &Path) -> Result<String, Failed> {
     let database = store_location(path);
     let unreachable =

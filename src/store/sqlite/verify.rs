@@ -1,4 +1,4 @@
-//! Verifying the counters: one read transaction on a connection that can only read.
+//! Verifies the counters, in one read transaction of a read-only connection.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ pub fn verify(path: &Path) -> std::result::Result<Report, Failed> {
         database: database.clone(),
         reason: advice(&error),
     };
-    // An absolute path is no URI to SQLite.
+    // An absolute path is not a URI for SQLite.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut connection = connect(&absolute).map_err(unreadable)?;
     let found = schema_version(&connection).map_err(unreadable)?;
@@ -81,7 +81,7 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Whether the pages of the file hang together. It reads all of them, which is too slow for each start.
+/// Checks the integrity of the file. Reads all pages, which is too slow for each start.
 fn is_sound(connection: &Connection) -> Result<bool> {
     connection.query_row("PRAGMA quick_check(1)", [], |row| Ok(row.get_ref(0)?.as_str()? == "ok"))
 }
@@ -95,7 +95,7 @@ pub(super) fn advice(error: &rusqlite::Error) -> String {
             "SQLite cannot open it; readers need write permission on its directory".to_owned()
         }
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => DAMAGED.to_owned(),
-        // What else SQLite says may hold the text of a statement.
+        // Other messages of SQLite may quote a statement.
         Some(code) => format!("SQLite error: {code:?}"),
         None => "SQLite error".to_owned(),
     }

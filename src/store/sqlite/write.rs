@@ -1,4 +1,4 @@
-//! The writer thread: owns the one writing connection and commits batches one after the other.
+//! The writer thread, which owns the only writing connection and commits one batch after another.
 
 use std::{
     io,
@@ -43,7 +43,7 @@ enum Job {
 impl Writer {
     pub(super) fn spawn(source: Arc<Source>, connection: Connection) -> io::Result<Self> {
         let log = LogFiles::of(&connection)?;
-        // One job at a time: the queue is in front of the store, not in it.
+        // One job at a time: requests queue in the lane, not in the store.
         let (jobs, queue) = mpsc::channel(1);
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
@@ -60,8 +60,7 @@ impl Writer {
         }
     }
 
-    /// Closes the file and opens it again, after an error of the disk. If it does not open, commits
-    /// fail until it does.
+    /// Closes the file and reopens it after an I/O error. Commits fail until it can be opened.
     pub(super) async fn reopen(&self) -> Result<(), Error> {
         let (done, reopened) = oneshot::channel();
         self.send(Job::Reopen { done }).await?;
@@ -80,8 +79,8 @@ impl Writer {
         }
     }
 
-    /// Why the thread does not answer. If it panicked, so does this: whoever commits must not take for an
-    /// outage that passes what ends only with the process.
+    /// The error if the thread does not reply. If the thread panicked, so does this: a panic must
+    /// not look like a transient outage.
     async fn gone(&self) -> Error {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
@@ -92,7 +91,7 @@ impl Writer {
         stopped()
     }
 
-    /// Lets the thread finish what it has and waits for it.
+    /// Lets the thread finish its job and waits for it.
     pub(super) async fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -116,7 +115,7 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
     let mut clock = Clock::new(Timestamp::now(), Instant::now());
     let mut pruned: Option<Instant> = None;
     while let Some(job) = queue.blocking_recv() {
-        // Nobody waits any more if the lane task is gone; the work is done all the same.
+        // The receiver is gone if the lane task ended; the job is done anyway.
         match (job, &mut opened) {
             (Job::Commit { batch, reply }, Some((connection, log))) => {
                 let received_at = clock.bounded(batch.received_at, Instant::now());
@@ -154,11 +153,11 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
             }
         }
     }
-    // Leaves one tidy file behind: without readers, closing also removes the log.
+    // Without readers, closing the connection also removes the WAL.
     close(opened);
 }
 
-/// Opens the file again, if it is the same one.
+/// Reopens the file, if it is the same one.
 fn open(source: &Source) -> Result<(Connection, LogFiles), Error> {
     source.check()?;
     let connection = super::connect(source.file.path())?;
@@ -167,8 +166,8 @@ fn open(source: &Source) -> Result<(Connection, LogFiles), Error> {
     Ok((connection, log))
 }
 
-/// Counts the pages in the log instead of moving them when they are too many: SQLite would do that
-/// before it tells that a commit is done.
+/// Counts the pages of the WAL in place of automatic checkpoints, which SQLite would run before a
+/// commit returns.
 fn count_log(connection: &mut Connection, log_pages: &Arc<AtomicI32>) {
     let log_pages = Arc::clone(log_pages);
     let counting = connection.wal_hook(Some(move |_: &mut Wal, pages| {
@@ -180,7 +179,7 @@ fn count_log(connection: &mut Connection, log_pages: &Arc<AtomicI32>) {
     }
 }
 
-/// Moves the pages of the log into the file, as far as no reader needs them.
+/// Moves pages of the WAL into the file, as far as no reader needs them.
 fn checkpoint(connection: &Connection) {
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         warn!(%error, "SQLite checkpoint failed; will retry");
@@ -195,8 +194,8 @@ fn close(opened: Option<(Connection, LogFiles)>) {
     }
 }
 
-/// Commits a batch, and answers only if what was committed has its name: what is in a file or a log that
-/// was removed is lost with the process. The ledger tells of it if the file comes back.
+/// Commits a batch, and confirms it only if the database and WAL files still have their names:
+/// files without names are lost with the process. If they come back, the ledger has the batch.
 fn commit_in_place(
     source: &Source,
     log: &LogFiles,
@@ -210,8 +209,8 @@ fn commit_in_place(
     if log.are_there() {
         return Ok(outcomes);
     }
-    // It still has its files, without names. What is in the log is moved into the database file, and that
-    // is opened again, with new ones.
+    // The connection still has its files, without names. The WAL is moved into the database file,
+    // which is then reopened with new ones.
     let removed = "the WAL files of the SQLite database were removed";
     let checkpoint = "PRAGMA wal_checkpoint(FULL)";
     match connection.query_row(checkpoint, [], |row| row.get(0))? {
@@ -238,7 +237,7 @@ fn commit(
         }
         return Ok(judgement.into_outcomes(received_at));
     };
-    // An earlier try was committed although its answer was lost: what it stored counts as new.
+    // Events stored by an earlier attempt, whose reply was lost, count as new.
     let places: Vec<usize> = judgement.new_places().collect();
     for place in places {
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
@@ -250,8 +249,7 @@ fn commit(
     Ok(judgement.into_outcomes(received_at))
 }
 
-/// The sequence numbers that an earlier try of this batch gave to its events, and their time, if
-/// there was one.
+/// The numbers that an earlier attempt to commit this batch assigned, and its time of receipt.
 fn applied(
     transaction: &Transaction<'_>,
     batch: &Batch,
@@ -267,7 +265,7 @@ fn applied(
         .optional()
 }
 
-/// Stores what is new, counts all, and says when it was received: time never runs backwards.
+/// Stores the new events, counts all, and returns the time of receipt, which is monotonic.
 fn store(
     transaction: &Transaction<'_>,
     batch: &Batch,
@@ -321,7 +319,7 @@ fn store(
     Ok(received_at.0)
 }
 
-/// Adds what was judged to the counters.
+/// Adds the batch to the counters.
 fn count(connection: &Connection, judgement: &Judgement<'_>, received_at: Micros) -> Result<()> {
     let mut count = connection.prepare_cached(
         "INSERT INTO audit_stats AS s (topic, received, unique_processed, duplicate_dropped,
@@ -347,7 +345,7 @@ fn count(connection: &Connection, judgement: &Judgement<'_>, received_at: Micros
     Ok(())
 }
 
-/// What is stored under the event's key.
+/// The stored event with the event's key.
 fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i64, Original)>> {
     transaction
         .prepare_cached(
@@ -366,8 +364,8 @@ fn original(transaction: &Transaction<'_>, event: &NewEvent) -> Result<Option<(i
         .optional()
 }
 
-/// Deletes entries that are old, except the last ones: the clock may jump. Their order is that of the
-/// numbers; batches without new events take none.
+/// Deletes old ledger entries, but keeps the last ones, because the clock may jump. Their order is
+/// that of the numbers; batches without new events have none.
 fn prune(connection: &Connection) -> Result<()> {
     connection
         .prepare_cached(
