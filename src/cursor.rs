@@ -1,9 +1,9 @@
-//! Cursors: where a reader is in the feed.
+//! Cursors: positions in the feed.
 //!
-//! The feed is every lane in the order of its commits, so a place in it is one number per lane. A
-//! cursor never has to be compared with a clock or another lane, which is why it skips nothing. Beside
-//! each number it has the time of that event, which tells whether the store was restored to an earlier
-//! state meanwhile and has given the number to another event.
+//! A cursor has one number per lane, because each lane is ordered by its commits. It is never
+//! compared with a clock or with another lane, so it skips no event. Next to each number it has the
+//! time of that event, which tells whether the database was restored to an earlier state and has
+//! given the number to another event.
 
 use uuid::Uuid;
 
@@ -14,17 +14,17 @@ use crate::{
     token::{self, Kind, take},
 };
 
-/// Where to go on.
+/// A position in the feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cursor {
-    /// Behind the events up to these, one for each lane.
+    /// After the events up to these marks, one per lane.
     Feed(Vec<Mark>),
-    /// Behind one event as a listing orders them: by the time of receipt.
+    /// After one event in the order of a listing, which is by time of receipt.
     Event {
-        /// The event's place.
+        /// Place of the event.
         place: Place,
-        /// The heads of the lanes when the listing began. What is committed later is behind the event,
-        /// although it may have been received before.
+        /// Heads of the lanes when the listing began. Events committed later are after the cursor,
+        /// even if they were received before the event.
         heads: Vec<Mark>,
     },
 }
@@ -33,12 +33,12 @@ const FEED: u8 = 0;
 const EVENT: u8 = 1;
 
 impl Cursor {
-    /// The cursor behind an event that was looked at when the lanes had these heads.
+    /// The cursor after an event that was listed when the lanes had these heads.
     pub fn behind(event: &Event, heads: &[Mark]) -> Self {
         Self::Event { place: Place::from(event), heads: heads.to_vec() }
     }
 
-    /// As text that readers hand back unread.
+    /// Encodes the cursor as opaque text.
     pub fn encode(&self, store: Uuid) -> String {
         let body = match self {
             Self::Feed(positions) => [&[FEED], &*write_marks(positions)].concat(),
@@ -49,7 +49,7 @@ impl Cursor {
         token::seal(Kind::Cursor, store, &body)
     }
 
-    /// Reads a cursor that was given back to a store with so many lanes.
+    /// Decodes a cursor of a store with this many lanes.
     pub fn decode(text: &str, store: Uuid, lanes: u16) -> Result<Self, token::Error> {
         let token::Opened { version, body } = token::open(text, Kind::Cursor, store)?;
         let marks = |bytes| match version {
@@ -68,13 +68,13 @@ impl Cursor {
         .ok_or(token::Error::Garbage)
     }
 
-    /// What the store must still have for the cursor to be good.
+    /// The marks that the store must still have for the cursor to be valid.
     pub fn marks(&self) -> Vec<Mark> {
         match self {
             Self::Feed(positions) => positions.clone(),
             Self::Event { place, heads } => {
                 let mut marks = heads.clone();
-                // A forged cursor, or one of version 1, may have its event behind the head.
+                // The event of a forged cursor, or of one of version 1, may be after the head.
                 if let Some(mark) = marks.get_mut(usize::from(place.position.lane))
                     && mark.seq <= place.position.seq
                 {
@@ -87,16 +87,16 @@ impl Cursor {
     }
 }
 
-/// The time of a mark that has none, which is no time.
+/// Encoding of a mark without a time.
 const NO_TIME: i64 = i64::MIN;
 
-/// Marks as bytes.
+/// Encodes marks.
 pub(crate) fn write_marks(marks: &[Mark]) -> Vec<u8> {
     let time = |mark: &Mark| mark.received_at.map_or(NO_TIME, Timestamp::as_micros);
     marks.iter().flat_map(|mark| [mark.seq, time(mark)]).flat_map(i64::to_be_bytes).collect()
 }
 
-/// One mark for each lane.
+/// Decodes one mark per lane.
 pub(crate) fn read_marks(bytes: &[u8], lanes: u16) -> Option<Vec<Mark>> {
     let (marks, []) = bytes.as_chunks::<16>() else { return None };
     let mark = |mut bytes: &[u8]| {
@@ -115,7 +115,7 @@ pub(crate) fn read_marks(bytes: &[u8], lanes: u16) -> Option<Vec<Mark>> {
     are_valid(&marks, lanes).then_some(marks)
 }
 
-/// One number for each lane, as version 1 has them.
+/// Decodes one number per lane, the format of version 1.
 fn read_numbers(bytes: &[u8], lanes: u16) -> Option<Vec<Mark>> {
     let (numbers, []) = bytes.as_chunks::<8>() else { return None };
     let mark = |bytes: &[u8; 8]| Mark { seq: i64::from_be_bytes(*bytes), received_at: None };
@@ -141,7 +141,7 @@ mod tests {
         let place = Place { received_at: Timestamp::now(), position };
         let head = Mark { seq: i64::MAX, received_at: Some(Timestamp::now()) };
         let cursor = Cursor::Event { place, heads: vec![head; MAX_LANES] };
-        // Each name with its tag and length; as much as two times, a tag and a length each have.
+        // Each name with a tag and a length, two times, and a tag and a length for each of them.
         let others = 3 * (MAX_NAME_BYTES + 3) + 2 * 19 + 2 * 5;
         assert!(cursor.encode(Uuid::nil()).len() + 3 + others <= EVENT_ENVELOPE_BYTES);
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn cursors_of_version_1_are_read() {
         let store = Uuid::from_u128(1);
-        // Behind the events 5 and 0 of two lanes, and behind event 3 of the second, received at 7.
+        // After events 5 and 0 of two lanes, and after event 3 of the second, received at 7.
         let feed = "AgEAAAAAAAAAAAAAAAAAAAABAAAAAAAAAAAFAAAAAAAAAAAxsFSIFH0gUw";
         let event =
             "AgEAAAAAAAAAAAAAAAAAAAABAQAAAAAAAAAHAAEAAAAAAAAAAwAAAAAAAAAFAAAAAAAAAANEbGtTmQEyOw";

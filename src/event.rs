@@ -1,5 +1,5 @@
-//! Events: the candidate that a producer sends, the event that is kept, and the verdict between the
-//! two. What is here is valid by construction and knows no wire format and no store.
+//! Events: what a producer sends, what is stored, and the verdict in between. All values are valid
+//! by construction. Nothing here depends on a wire format or a store.
 
 use std::{fmt, ops::Deref, str::FromStr};
 
@@ -12,12 +12,12 @@ use crate::{
     limits::MAX_NAME_BYTES,
 };
 
-/// What is wrong with one field, for the person who sent it.
+/// What is wrong with a field, for the producer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Path of the field, as it is called in the contract.
+    /// Path of the field, as in the API definition.
     pub field: String,
-    /// Reads on after the field's name: "must not be empty".
+    /// Continues the field name, such as "must not be empty".
     pub description: String,
 }
 
@@ -34,13 +34,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A topic, event id or source: 1 to 255 bytes, no control characters, no white space at either
-/// end. Two names are the same only if all their bytes are.
+/// A topic, event id or source: 1 to 255 bytes, without control characters, and without whitespace
+/// at either end. Names are compared byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(ByteString);
 
 impl Name {
-    /// Checks a name that came in as `field`.
+    /// Validates a name of `field`.
     pub fn new(field: &str, text: impl Into<ByteString>) -> Result<Self, Violation> {
         let text = text.into();
         let fault = if text.is_empty() {
@@ -64,14 +64,14 @@ impl Name {
         self.0.into()
     }
 
-    /// A name read back from a store, which holds only names that were checked.
+    /// A name from a store, which was validated before.
     pub(crate) fn stored(text: String) -> Self {
         Self(text.into())
     }
 }
 
-/// Whether a text is only letters, digits and signs of ASCII, as most names are. Without an early
-/// end, which is what lets the compiler look at many bytes at once.
+/// Whether all characters are printable ASCII without spaces, as in most names. There is no early
+/// return, so that the compiler can vectorize it.
 fn is_graphic(text: &str) -> bool {
     text.bytes().fold(true, |graphic, byte| graphic & byte.is_ascii_graphic())
 }
@@ -90,21 +90,21 @@ impl fmt::Display for Name {
     }
 }
 
-/// The key under which an event is kept exactly once.
+/// The key of an event, under which it is stored exactly once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey {
-    /// Name of the stream of events.
+    /// Topic, a stream of events.
     pub topic: Name,
-    /// The producer's id of the event within the topic.
+    /// The producer's event id, unique within the topic.
     pub event_id: Name,
 }
 
-/// A payload: the text of a JSON object, exactly as it came in.
+/// A payload: the text of a JSON object, exactly as it was received.
 #[derive(Debug, Clone)]
 pub struct Payload(ByteString);
 
 impl Payload {
-    /// Checks a payload that came in as `field`.
+    /// Validates a payload of `field`.
     pub fn new(field: &str, text: impl Into<ByteString>) -> Result<Self, Violation> {
         let text = text.into();
         match json::check_object(&text) {
@@ -113,7 +113,7 @@ impl Payload {
         }
     }
 
-    /// A payload that needs no check: read back from a store, or written by this program.
+    /// A payload that is known to be valid: from a store, or written by this program.
     pub(crate) fn trusted(text: impl Into<ByteString>) -> Self {
         Self(text.into())
     }
@@ -128,7 +128,7 @@ impl Payload {
         self.0.into()
     }
 
-    /// Whether this and the text of another payload are the same JSON value, however it is written.
+    /// Whether both payloads are the same JSON value, regardless of formatting.
     pub fn is_same_value(&self, other: &str) -> bool {
         Document::new(&self.0).is_same_value(other)
     }
@@ -140,8 +140,8 @@ impl Default for Payload {
     }
 }
 
-/// A time in the years 1 to 9999, which is what RFC 3339 and both stores can hold, kept to the
-/// microsecond.
+/// A time in the years 1 to 9999, the range of RFC 3339 and of both stores, with a resolution of
+/// one microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
@@ -151,20 +151,20 @@ impl Timestamp {
     const YEAR_1: i64 = -62_135_596_800_000_000;
     const YEAR_10000: i64 = 253_402_300_800_000_000;
 
-    /// Now, by the clock of this machine.
+    /// The current time.
     pub fn now() -> Self {
         Self::from(OffsetDateTime::now_utc())
     }
 
-    /// A new UUID of version 7 with this time; one before 1970 counts as 1970, and random bits tell those
-    /// ids apart.
+    /// A new UUID of version 7 with this time. Times before 1970 become 1970; random bits keep the
+    /// ids unique.
     pub fn new_uuid(self) -> Uuid {
         let micros = self.as_micros().max(0) as u64;
         let nanos = (micros % 1_000_000) as u32 * 1_000;
         Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
     }
 
-    /// A time that came in as `field`, cut to the microsecond.
+    /// Validates a time of `field`, truncated to the microsecond.
     pub fn new(field: &str, seconds: i64, nanos: i32) -> Result<Self, Violation> {
         if !(0..1_000_000_000).contains(&nanos) {
             let fault = "must be between 0 and 999,999,999";
@@ -177,12 +177,12 @@ impl Timestamp {
             .ok_or_else(|| Violation::new(field, OUT_OF_RANGE))
     }
 
-    /// A time as microseconds since 1970, if it is in range.
+    /// A time in microseconds since 1970, if it is in range.
     pub fn from_micros(micros: i64) -> Option<Self> {
         (Self::YEAR_1..Self::YEAR_10000).contains(&micros).then_some(Self(micros))
     }
 
-    /// Microseconds since 1970, negative before.
+    /// Microseconds since 1970; negative for earlier times.
     pub fn as_micros(self) -> i64 {
         self.0
     }
@@ -190,7 +190,7 @@ impl Timestamp {
 
 impl From<OffsetDateTime> for Timestamp {
     fn from(time: OffsetDateTime) -> Self {
-        // What is out of range at most by its offset from UTC becomes the nearest that is not.
+        // A UTC offset may put the time out of range; it becomes the nearest time in range.
         let micros = time.unix_timestamp_nanos().div_euclid(1_000);
         let range = i128::from(Self::YEAR_1)..=i128::from(Self::YEAR_10000 - 1);
         Self(micros.clamp(*range.start(), *range.end()) as i64)
@@ -199,7 +199,7 @@ impl From<OffsetDateTime> for Timestamp {
 
 impl From<Timestamp> for OffsetDateTime {
     fn from(time: Timestamp) -> Self {
-        // Cannot fail: the type holds all times in our range.
+        // Cannot fail: all our times are in range.
         Self::from_unix_timestamp_nanos(i128::from(time.0) * 1_000).unwrap_or(Self::UNIX_EPOCH)
     }
 }
@@ -217,67 +217,67 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, String> {
         let time = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|_| "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z".to_owned())?;
-        // The year 0 can be written, and an offset from UTC leads beyond the bounds on either side.
+        // RFC 3339 allows the year 0, and a UTC offset can exceed either bound.
         let micros = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok();
         micros.and_then(Self::from_micros).ok_or_else(|| OUT_OF_RANGE.to_owned())
     }
 }
 
-/// A valid event that a producer sent; whether it is new is not known yet.
+/// A valid event from a producer, before deduplication.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Its identity.
+    /// Topic and event id.
     pub key: EventKey,
-    /// When it happened, if the producer said so.
+    /// When it happened, if the producer set it.
     pub timestamp: Option<Timestamp>,
-    /// Who sent it.
+    /// The producer.
     pub source: Name,
-    /// What it says.
+    /// The payload.
     pub payload: Payload,
 }
 
 impl NewEvent {
-    /// Bytes of its text.
+    /// Bytes of its text fields.
     pub fn bytes(&self) -> usize {
         let Self { key, source, payload, .. } = self;
         key.topic.len() + key.event_id.len() + source.len() + payload.as_str().len()
     }
 }
 
-/// An event that is kept.
+/// A stored event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its identity.
+    /// Topic and event id.
     pub key: EventKey,
-    /// When it happened, by its producer, or else when it was received.
+    /// When it happened, or when it was received if the producer did not set it.
     pub timestamp: Timestamp,
-    /// Who sent it.
+    /// The producer.
     pub source: Name,
-    /// What it says.
+    /// The payload.
     pub payload: Payload,
     /// When it was received.
     pub received_at: Timestamp,
-    /// Where it stands in the order of commits.
+    /// Position in commit order.
     pub position: Position,
 }
 
-/// A place in the order of commits: within a lane, sequence numbers rise with every commit.
+/// A position in commit order. Within a lane, numbers increase with each commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The serial commit queue that the event went through.
+    /// The lane, a serial commit queue.
     pub lane: u16,
-    /// Its number there.
+    /// Number of the event in the lane.
     pub seq: i64,
 }
 
-/// What became of one event.
+/// The result of publishing one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether it was new.
+    /// Whether the event was new.
     pub verdict: Verdict,
     /// When the event with this key was first stored.
     pub first_received_at: Timestamp,
-    /// Bytes of the stored payload that this one was compared with, beyond its own.
+    /// Bytes of the stored payload that were compared, beyond those of this event.
     pub compared_bytes: usize,
 }
 
@@ -286,16 +286,16 @@ pub struct Outcome {
 pub enum Verdict {
     /// New, and stored.
     Accepted,
-    /// Stored before, with the same content.
+    /// Already stored, with the same content.
     Duplicate,
-    /// Another event is stored under its key.
+    /// Another event with this key is stored.
     Conflict(Difference),
 }
 
-/// The fields in which a repeated event differs from the stored one.
+/// The fields in which an event differs from the stored one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Both gave a timestamp, and not the same one.
+    /// Both have a timestamp, and they differ.
     pub timestamp: bool,
     /// The sources differ.
     pub source: bool,
@@ -304,7 +304,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The fields by name.
+    /// Names of the fields.
     pub fn fields(self) -> impl Iterator<Item = &'static str> {
         [("timestamp", self.timestamp), ("source", self.source), ("payload", self.payload)]
             .into_iter()

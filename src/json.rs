@@ -1,6 +1,6 @@
-//! JSON text of payloads: what is accepted, and when two texts mean the same.
+//! JSON payloads: validation, and equality of two texts.
 //!
-//! Text is kept as it was written, so nothing here builds or prints a document.
+//! Text is stored as it was received, so nothing here builds or prints a document.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -17,8 +17,8 @@ mod skip;
 mod tokens;
 mod tree;
 
-/// Checks that `text` is a JSON object within the bounds of [`crate::limits`] that both stores and
-/// every common JSON reader can hold. The error says what is wrong, for the person who sent it.
+/// Checks that `text` is a JSON object within the limits of [`crate::limits`], which both stores
+/// and all common JSON parsers support. The error is meant for the producer.
 pub(crate) fn check_object(text: &str) -> Result<(), String> {
     if text.len() > MAX_PAYLOAD_BYTES {
         let bytes = text.len();
@@ -38,16 +38,16 @@ pub(crate) fn check_object(text: &str) -> Result<(), String> {
     }
 }
 
-/// Which numbers there are in a value.
+/// Kinds of numbers in a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Numbers {
-    /// At most whole ones that fit 64 bits, and are short for that reason.
+    /// Only integers that fit in 64 bits, which are short.
     Integers,
-    /// Also others, whose form must be looked at.
+    /// Also other numbers, whose text must be checked.
     Floats,
 }
 
-/// Walks one value without keeping anything of it.
+/// Visits a value without building it.
 struct Value {
     depth: usize,
 }
@@ -96,7 +96,7 @@ impl<'de> Visitor<'de> for Value {
         Ok(Numbers::Floats)
     }
 
-    // Reading a string whole is what makes serde_json refuse lone surrogates.
+    // Reading strings as a whole makes serde_json reject lone surrogates.
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Numbers, E> {
         if text.contains('\0') {
             return Err(E::custom("the character \\u0000 is not supported"));
@@ -125,8 +125,8 @@ impl<'de> Visitor<'de> for Value {
 
 const EXPONENTS: RangeInclusive<i64> = -MAX_NUMBER_EXPONENT..=MAX_NUMBER_EXPONENT;
 
-/// Checks the numbers of a valid JSON text. The reader above has refused those that are too large
-/// for a float already, but not those that a float would round to zero.
+/// Checks the numbers of a valid JSON text. Numbers that overflow a float were rejected by the
+/// parser, but not those that underflow to zero.
 fn check_numbers(text: &str) -> Result<(), String> {
     for number in numbers(text) {
         if number.len() > MAX_NUMBER_BYTES {
@@ -169,7 +169,7 @@ fn numbers(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The index behind the string that begins at `at`.
+/// The index after the string that starts at `at`.
 fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     at += 1;
     while let Some(&byte) = bytes.get(at) {

@@ -1,9 +1,8 @@
 //! Page tokens: where the next page of a listing begins.
 //!
-//! A token names the place in the listing's order, not an offset, and how far the lanes went when the
-//! listing began. So all pages together are what was stored then, whatever arrives meanwhile, and what
-//! arrives is behind the cursors of all their events. A token is good for the listing that it was made
-//! for only.
+//! A token has a place in the order of the listing instead of an offset, and the heads of the lanes
+//! when the listing began. So all pages together are a snapshot, and later events are after the
+//! cursors of all listed ones. A token is only valid for the listing it was issued for.
 
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
@@ -15,13 +14,13 @@ use crate::{
     token::{self, Kind, take},
 };
 
-/// Why a token is refused.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is no page token of this store.
+    /// It is not a valid page token of this store.
     #[error(transparent)]
     Token(#[from] token::Error),
-    /// It was made for other fields of the request.
+    /// It was issued for a request with other fields.
     #[error("was issued for a listing with other filters or another order")]
     Filter,
 }
@@ -29,20 +28,19 @@ pub enum Error {
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Behind the last event of the page before.
+    /// After the last event of the previous page.
     pub after: Place,
-    /// The heads of the lanes when the listing began: it has no events behind them. Nothing in tokens of
-    /// version 1.
+    /// Heads of the lanes when the listing began, which limit it. `None` in tokens of version 1.
     pub heads: Option<Vec<Mark>>,
 }
 
-/// Makes the token for the page behind `after`, in a listing that began at these heads.
+/// Encodes the token of the page after `after`, in a listing that began at these heads.
 pub fn encode(store: Uuid, filter: &Filter, after: Place, heads: &[Mark]) -> String {
     let body = [&fingerprint(filter).to_be_bytes(), &*write(after), &*write_marks(heads)].concat();
     token::seal(Kind::Page, store, &body)
 }
 
-/// Reads a token that was given back for a listing with `filter` of a store with so many lanes.
+/// Decodes a token for a listing with `filter`, of a store with this many lanes.
 pub fn decode(token: &str, store: Uuid, lanes: u16, filter: &Filter) -> Result<Start, Error> {
     let token::Opened { version, body } = token::open(token, Kind::Page, store)?;
     let mut rest = &*body;
@@ -57,7 +55,7 @@ pub fn decode(token: &str, store: Uuid, lanes: u16, filter: &Filter) -> Result<S
     Ok(Start { after, heads: heads.ok_or(token::Error::Garbage)? })
 }
 
-/// A place as bytes.
+/// Encodes a place.
 pub(crate) fn write(place: Place) -> Vec<u8> {
     let mut bytes = place.received_at.as_micros().to_be_bytes().to_vec();
     bytes.extend(place.position.lane.to_be_bytes());
@@ -65,12 +63,12 @@ pub(crate) fn write(place: Place) -> Vec<u8> {
     bytes
 }
 
-/// Takes a place off the front of some bytes.
+/// Decodes a place from the front of a slice.
 pub(crate) fn read(rest: &mut &[u8]) -> Option<Place> {
     let received_at = Timestamp::from_micros(i64::from_be_bytes(take(rest)?))?;
     let lane = u16::from_be_bytes(take(rest)?);
     let seq = i64::from_be_bytes(take(rest)?);
-    // Whoever goes on behind it adds one.
+    // The next number must not overflow.
     (0..i64::MAX).contains(&seq).then_some(Place { received_at, position: Position { lane, seq } })
 }
 

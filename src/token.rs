@@ -1,39 +1,39 @@
-//! Opaque tokens: what callers are given to hand back unread. URL-safe text that says what it is,
-//! which database it belongs to, and whether it was damaged.
+//! Opaque tokens, which clients return unchanged: URL-safe text with its kind, its database and a
+//! checksum.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A place in a listing.
+    /// A page token.
     Page = 1,
-    /// A place in the feed.
+    /// A cursor.
     Cursor = 2,
 }
 
-/// The version of the tokens that are made. Those of version 1 can be opened, too: cursors are kept for
+/// Version of new tokens. Tokens of version 1 are still accepted, because cursors are stored for
 /// years.
 const VERSION: u8 = 2;
 
-/// Bytes of a store's id that stay when it is told that it was restored: see [`restored`].
+/// Bytes of a store id that remain when a restore is declared: see [`restored`].
 const LINEAGE_BYTES: usize = 8;
 
-/// Why a token is refused.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It was not made here, or for something else, or was damaged.
+    /// It is damaged, was not issued by this service, or is of another kind.
     #[error("is invalid: damaged, or not issued by this service for this use")]
     Garbage,
-    /// It was made by another version of the program.
+    /// It was issued by another version of the program.
     #[error("was issued by an unsupported version of this service; start from the beginning")]
     Version,
-    /// It was made for another database.
+    /// It was issued for another database.
     #[error("belongs to another database; start from the beginning")]
     Store,
-    /// It was made for this database, which was restored to an earlier state since.
+    /// It was issued before the database was restored to an earlier state.
     #[error(
         "was issued before the database was restored to an earlier state: events before it may be \
          missing or replaced; start from the beginning, or from a time"
@@ -41,23 +41,23 @@ pub enum Error {
     Restored,
 }
 
-/// What was sealed in a token.
+/// The contents of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// The version in which it was made, from 1.
+    /// Version of the token, from 1.
     pub version: u8,
-    /// What was sealed.
+    /// Contents.
     pub body: Vec<u8>,
 }
 
-/// The id of a store that was restored, of its own and still to be told from other stores.
+/// A new id for a restored store, which is still recognized as related to the old one.
 pub fn restored(store: Uuid) -> Uuid {
     let mut id = *Uuid::new_v4().as_bytes();
     id[..LINEAGE_BYTES].copy_from_slice(&store.as_bytes()[..LINEAGE_BYTES]);
     Uuid::from_bytes(id)
 }
 
-/// Makes a token.
+/// Encodes a token.
 pub fn seal(kind: Kind, store: Uuid, body: &[u8]) -> String {
     let mut token = Vec::with_capacity(2 + 16 + body.len() + 8);
     token.extend([kind as u8, VERSION]);
@@ -67,7 +67,7 @@ pub fn seal(kind: Kind, store: Uuid, body: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// What was sealed in a token of this kind for this store.
+/// Decodes a token of this kind for this store.
 pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Opened, Error> {
     let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::Garbage)?;
     let (sealed, checksum) = token.split_last_chunk::<8>().ok_or(Error::Garbage)?;
@@ -90,7 +90,7 @@ pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Opened, Error> {
     Err(if is_related { Error::Restored } else { Error::Store })
 }
 
-/// Takes so many bytes off the front, if there are so many.
+/// Splits `N` bytes off the front, if there are as many.
 pub fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, left) = rest.split_first_chunk::<N>()?;
     *rest = left;

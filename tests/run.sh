@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs all tests, and first installs what they need and this machine lacks: PostgreSQL, Python for the
-# example client, Chromium for the dashboard, Prometheus' tool that checks rules, and strace, by which
-# disks fail. Arguments go to `cargo test`.
+# Installs missing dependencies (PostgreSQL, Python for the example client, Chromium for the
+# dashboard tests, promtool for the alert tests, and strace for disk faults), then runs all tests.
+# Arguments are passed to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,7 +27,7 @@ install() {
     fi
 }
 
-# The service needs version 15 or newer.
+# The service requires version 15 or newer.
 has_postgres() {
     for initdb in /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"; do
         [ -x "$initdb" ] || continue
@@ -50,7 +50,8 @@ has_chromium() {
 
 if ! has_chromium; then
     if grep -qs '^ID=ubuntu' /etc/os-release; then
-        # Its packages only fetch a snap, which does not run everywhere; the other tests need none.
+        # Ubuntu's packages install a snap, which does not run everywhere; other tests do not need
+        # it.
         echo "tests/run.sh: Ubuntu packages Chromium only as a snap, so the dashboard tests will fail;" \
             "install Chrome and chromedriver manually and set CHROMIUM and CHROMEDRIVER" >&2
     else

@@ -1,4 +1,4 @@
-"""Publishes events more than once, sees them kept once, and reads them back."""
+"""Publishes events repeatedly, checks that each is stored once, and reads them back."""
 
 import random
 import sys
@@ -21,12 +21,12 @@ STREAM_REPEATED = 300
 EVENTS_PER_REQUEST = 100
 PAGE_SIZE = 300
 
-# A structure's numbers are 64-bit floats, which cannot hold this one. JSON text can.
+# Numbers in a Struct are 64-bit floats, which cannot represent this one. JSON text can.
 EXACT_JSON = '{"n": 9007199254740993}'
 
 
 class CheckFailed(Exception):
-    """The service did not answer as its contract says."""
+    """The service returned an unexpected response."""
 
 
 def check(what: str, actual: object, expected: object) -> None:
@@ -39,8 +39,8 @@ def statuses(response: pb.PublishResponse) -> list[str]:
 
 
 def publish_unary(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> list[str]:
-    """Publishes two events, the same two again, and a changed one. Returns the ids stored."""
-    # The producer chooses id and timestamp once, and keeps both when it sends the event again.
+    """Publishes two events, both again, and a modified one. Returns the stored ids."""
+    # The producer sets id and timestamp once, and reuses both in a retry.
     order = pb.Event(
         topic=topic,
         event_id="order-1",
@@ -78,7 +78,7 @@ def publish_unary(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> list[
 
 
 def publish_stream(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> list[str]:
-    """Streams 1,000 events, 300 of them repeated. Returns the ids stored."""
+    """Streams 1,000 events, 300 of them duplicates. Returns the stored ids."""
     unique = [
         pb.Event(
             topic=topic,
@@ -100,13 +100,13 @@ def publish_stream(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> list
         for start in range(0, len(events), EVENTS_PER_REQUEST)
     ]
 
-    # gRPC sends the requests from a thread of its own, without waiting for the responses. A
-    # request is safe once its response is here; if the stream breaks, send the others again.
+    # gRPC sends the requests from its own thread, without waiting for the responses. A request
+    # is stored once its response arrives; if the stream breaks, send the others again.
     acknowledged: list[str] = []
     new = repeated = 0
     for response in stub.PublishStream(iter(requests), timeout=TIMEOUT):
         acknowledged.append(response.request_id)
-        # An invalid event does not end the stream: it is only counted here.
+        # An invalid event does not end the stream; it is only counted here.
         check(f"rejected in {response.request_id}", response.rejected, 0)
         check(f"conflicts in {response.request_id}", response.conflicts, 0)
         new += response.unique_processed
@@ -167,14 +167,14 @@ def read_stats(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> pb.Topic
 def subscribe(
     stub: pb_grpc.EventAggregatorServiceStub, topic: str, stored: list[str]
 ) -> None:
-    """Reads the feed in two parts, the second one from where the first one ended."""
+    """Reads the feed in two parts, resuming from the last cursor of the first part."""
     request = pb.SubscribeRequest(topics=[topic])
     received: list[str] = []
     for _ in range(2):
         feed = stub.Subscribe(request, timeout=TIMEOUT)
         for frame in feed:
             if frame.HasField("caught_up"):
-                break  # The feed would go on with what is new.
+                break  # The feed would continue with new events.
             for event in frame.events.events:
                 received.append(event.event_id)
                 request.cursor = event.cursor
@@ -188,7 +188,7 @@ def subscribe(
 
 
 def field_violations(error: grpc.RpcError) -> dict[str, str]:
-    """What is wrong with which field, as the error's BadRequest details tell."""
+    """The field violations in the error's BadRequest details."""
     status = rpc_status.from_call(error)
     violations: dict[str, str] = {}
     for detail in status.details if status else []:
@@ -220,7 +220,7 @@ def run(address: str) -> None:
         subscribe(stub, topic, stored)
         read_exact_json(stub, topic)
         read_violations(stub, topic)
-        # Last, to show that the refused event was not counted.
+        # Last, to check that the rejected event was not counted.
         stats = read_stats(stub, topic)
 
     published = 2 + 2 + 1 + STREAM_EVENTS

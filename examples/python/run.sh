@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prepares what client.py needs in a cache folder, then runs it against the service at ADDRESS.
+# Installs the dependencies of client.py into a cache directory, then runs it against ADDRESS.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -7,7 +7,7 @@ if [ $# -ne 1 ]; then
     exit 2
 fi
 
-# Everything below is relative to the folder of this script.
+# All paths below are relative to the directory of this script.
 CDPATH= cd -- "$(dirname -- "$0")"
 cache=${EVENT_AGGREGATOR_PYTHON_DIR:-../../target/python}
 protos=../../proto
@@ -22,7 +22,7 @@ stubs=$cache/stubs
 if ! { cmp -s requirements.txt "$stamp" && "$python" -c '' 2>/dev/null; }; then
     # Debian's python3 has venv without ensurepip until python3-venv is installed.
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "run.sh: python3 with its venv module is needed: apt-get install python3-venv" >&2
+        echo "run.sh: python3 with the venv module is required: apt-get install python3-venv" >&2
         exit 1
     fi
     rm -f -- "$stamp"

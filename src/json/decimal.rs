@@ -1,13 +1,13 @@
-//! Numbers as exact decimals.
+//! Exact decimal numbers.
 
-/// A JSON number as `0.digits × 10^exponent`, without zeros at either end of the digits, so that
-/// equal numbers have equal parts.
+/// A JSON number as `0.digits × 10^exponent`, without leading and trailing zeros, so that equal
+/// numbers have equal parts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decimal<'a> {
     negative: bool,
-    /// The digits as they are written, perhaps with a point among them, but no zeros at the ends.
+    /// The digits as written, possibly with a decimal point among them.
     digits: &'a [u8],
-    /// Where the point is in [`Self::digits`].
+    /// Index of the decimal point in [`Self::digits`].
     point: Option<usize>,
     exponent: i64,
 }
@@ -27,7 +27,8 @@ impl<'a> Decimal<'a> {
             return Self { negative: false, digits: &[], point: None, exponent: 0 };
         };
         let last = mantissa.iter().rposition(is_digit).unwrap_or(first);
-        // How many digits of what is left stand before the point; behind it, zeros were dropped.
+        // The number of remaining digits before the point, or minus the number of zeros dropped
+        // after it.
         let shift = match whole.checked_sub(first) {
             Some(before) => before as i64,
             None => whole as i64 + 1 - first as i64,
@@ -61,7 +62,7 @@ impl PartialEq for Decimal<'_> {
     }
 }
 
-/// One beyond an i64 cannot stand in a number that passed the check of payloads.
+/// The exponent, which fits in an i64 because payloads were validated.
 fn exponent(written: &[u8]) -> i64 {
     let text = std::str::from_utf8(written).unwrap_or_default();
     text.parse().unwrap_or(i64::MAX / 2)

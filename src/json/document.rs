@@ -1,11 +1,12 @@
-//! Comparing: when two JSON texts mean the same.
+//! Equality of JSON texts.
 
 use std::cell::{Cell, OnceCell};
 
 use super::tree::Tree;
 
-/// A valid JSON text that others are compared with. However many they are, it is read twice at most: once
-/// beside a shorter text, which a difference may end early, and once to prepare it for all others.
+/// A valid JSON text that others are compared with. It is read at most twice: once next to a
+/// shorter text, where a difference ends the comparison early, and once to prepare it for all
+/// others.
 pub(crate) struct Document<'a> {
     text: &'a str,
     was_compared: Cell<bool>,
@@ -17,10 +18,9 @@ impl<'a> Document<'a> {
         Self { text, was_compared: Cell::new(false), tree: OnceCell::new() }
     }
 
-    /// Whether another valid JSON text is the same value: white space, the order of keys and the way
-    /// numbers are written do not matter; of repeated keys the last one counts. Numbers are compared
-    /// exactly, not as floats. This is how PostgreSQL compares `jsonb`. Texts that are not valid are not
-    /// the same.
+    /// Whether another valid JSON text is the same value. Whitespace, the order of keys and the
+    /// format of numbers are ignored; the last of repeated keys counts. Numbers are compared
+    /// exactly, not as floats, as PostgreSQL compares `jsonb`. Invalid texts are never equal.
     pub(crate) fn is_same_value(&self, text: &str) -> bool {
         if self.text == text {
             return true;
@@ -72,7 +72,7 @@ mod tests {
         }
     }
 
-    /// What a text means, built as a whole, with each level read by serde_json.
+    /// Reference implementation: the value of a text, built with serde_json level by level.
     #[derive(Debug, PartialEq)]
     enum Meaning {
         Object(BTreeMap<String, Meaning>),
@@ -113,7 +113,7 @@ mod tests {
         }
     }
 
-    /// A value, written in one of many ways, from few pieces, so that many are the same.
+    /// A value in one of many formats, from few parts, so that many are equal.
     fn json(depth: u32) -> BoxedStrategy<String> {
         const SCALARS: &[&str] = &[
             "0",

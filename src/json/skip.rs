@@ -1,10 +1,10 @@
-//! Finding the end of an object or array without reading what is in it: 64 bytes at a time, without a
-//! branch per byte, so that no text is slower to skip than another.
+//! Finds the end of an object or array without parsing it: 64 bytes at a time and without a branch
+//! per byte, so that no text is slower than another.
 
 const BLOCK: usize = 64;
 
-/// The index behind the bracket that closes the object or array whose content goes on at `at`. None if
-/// it is not closed.
+/// The index after the bracket that closes the object or array whose content continues at `at`.
+/// `None` if it is not closed.
 pub(super) fn end_of_container(bytes: &[u8], at: usize) -> Option<usize> {
     let mut depth = 1_usize;
     let mut strings = Strings::default();
@@ -13,7 +13,7 @@ pub(super) fn end_of_container(bytes: &[u8], at: usize) -> Option<usize> {
         let mut block = [b' '; BLOCK];
         block[..chunk.len()].copy_from_slice(chunk);
         let within = strings.mask(&block);
-        // `[` and `{`, and `]` and `}`, differ in this bit only.
+        // `[` and `{`, and `]` and `}`, differ only in this bit.
         let opening = mask(&block, 0x20, b'{') & !within;
         let closing = mask(&block, 0x20, b'}') & !within;
         if (closing.count_ones() as usize) < depth {
@@ -35,20 +35,21 @@ pub(super) fn end_of_container(bytes: &[u8], at: usize) -> Option<usize> {
     None
 }
 
-/// Which bytes of the blocks so far belong to strings.
+/// State of strings between blocks.
 #[derive(Default)]
 struct Strings {
-    /// All bits set while a string goes on in the next block.
+    /// All bits set if a string continues in the next block.
     open: u64,
     /// 1 if the first byte of the next block is escaped.
     escaped: u64,
 }
 
 impl Strings {
-    /// One bit for each byte of the next block that is in a string; of the quotes, the opening one.
+    /// One bit for each byte of the next block that is inside a string, including its opening
+    /// quote.
     fn mask(&mut self, block: &[u8; BLOCK]) -> u64 {
         let escaped = self.escaped(mask(block, 0, b'\\'));
-        // Each bit becomes the parity of the quotes up to it.
+        // Prefix xor: each bit becomes the parity of the quotes up to it.
         let mut within = mask(block, 0, b'"') & !escaped;
         for shift in [1, 2, 4, 8, 16, 32] {
             within ^= within << shift;
@@ -58,8 +59,8 @@ impl Strings {
         within
     }
 
-    /// The bytes behind an odd number of backslashes. A run of backslashes is added to its first bit,
-    /// which carries a bit to where the run ends; where it began tells whether it is odd.
+    /// The bytes after an odd number of backslashes. Adding a run of backslashes to its first bit
+    /// carries a bit to its end; the position of the start tells whether its length is odd.
     fn escaped(&mut self, backslashes: u64) -> u64 {
         const EVEN: u64 = 0x5555_5555_5555_5555;
         let backslashes = backslashes & !self.escaped;
@@ -71,7 +72,7 @@ impl Strings {
     }
 }
 
-/// One bit for each byte of a block that is `byte` once the bits of `fold` are set in it.
+/// One bit for each byte of a block that equals `byte` when the bits of `fold` are set in it.
 fn mask(block: &[u8; BLOCK], fold: u8, byte: u8) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
@@ -79,7 +80,7 @@ fn mask(block: &[u8; BLOCK], fold: u8, byte: u8) -> u64 {
     let (words, _) = block.as_chunks::<8>();
     words.iter().rev().fold(0, |mask, word| {
         let differing = (u64::from_le_bytes(*word) | fold) ^ byte;
-        // The highest bit of each byte that has no bit set, and these bits gathered in one byte.
+        // The highest bit of each byte without any bit set, gathered in one byte.
         let equal = !(((differing & SEVEN) + SEVEN) | differing | SEVEN) >> 7;
         mask << 8 | equal.wrapping_mul(0x0102_0408_1020_4080) >> 56
     })
@@ -91,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// The same, byte by byte.
+    /// Reference implementation, byte by byte.
     fn slowly(bytes: &[u8]) -> Option<usize> {
         let (mut depth, mut in_string, mut escaped) = (1, false, false);
         for (at, byte) in bytes.iter().enumerate() {

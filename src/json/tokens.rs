@@ -1,18 +1,17 @@
-//! The tokens of a JSON text that was valid once. Of one that is not, some are missing; nothing else is
-//! checked.
+//! The tokens of a valid JSON text. Invalid text is not detected, but yields fewer tokens.
 
 use std::borrow::Cow;
 
 use super::skip::end_of_container;
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-/// The content of a string as it is written, without its quotes.
+/// The content of a string as written, without its quotes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Raw<'a> {
     bytes: &'a [u8],
@@ -24,7 +23,7 @@ impl<'a> Tokens<'a> {
         Self { bytes: text.as_bytes(), at: 0 }
     }
 
-    /// The next byte that is no white space, which stays.
+    /// Skips whitespace and returns the next byte without consuming it.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
@@ -35,7 +34,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Passes that byte if it is this one, and says so.
+    /// Consumes the next byte if it is this one, and returns whether it was.
     #[inline]
     pub(super) fn pass(&mut self, byte: u8) -> bool {
         let is_there = self.peek() == Some(byte);
@@ -43,7 +42,7 @@ impl<'a> Tokens<'a> {
         is_there
     }
 
-    /// Passes a string.
+    /// Consumes a string.
     #[inline]
     pub(super) fn string(&mut self) -> Option<Raw<'a>> {
         if !self.pass(b'"') {
@@ -65,13 +64,13 @@ impl<'a> Tokens<'a> {
         Some(Raw { bytes, has_escapes })
     }
 
-    /// Passes the key of a member, and the colon.
+    /// Consumes the key of a member and the colon.
     pub(super) fn key(&mut self) -> Option<Raw<'a>> {
         let key = self.string()?;
         self.pass(b':').then_some(key)
     }
 
-    /// Passes a number, `true`, `false` or `null`.
+    /// Consumes a number, `true`, `false` or `null`.
     #[inline]
     pub(super) fn scalar(&mut self) -> Option<&'a [u8]> {
         self.peek()?;
@@ -83,7 +82,7 @@ impl<'a> Tokens<'a> {
         (length > 0).then(|| &rest[..length])
     }
 
-    /// Passes the value that comes next, whatever it is.
+    /// Consumes the next value.
     pub(super) fn skip(&mut self) -> Option<()> {
         match self.peek()? {
             b'{' | b'[' => {
@@ -95,7 +94,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Passes all up to the end of the object or array that this is in.
+    /// Consumes everything up to the end of the current object or array.
     pub(super) fn leave(&mut self) -> Option<()> {
         self.at = end_of_container(self.bytes, self.at)?;
         Some(())
@@ -103,7 +102,7 @@ impl<'a> Tokens<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// What the string means.
+    /// The string with its escapes decoded.
     #[inline]
     pub(super) fn decoded(self) -> Option<Cow<'a, [u8]>> {
         match self.has_escapes {
@@ -139,7 +138,7 @@ impl<'a> Raw<'a> {
         Some(decoded)
     }
 
-    /// Whether this means what another string was decoded to.
+    /// Whether this is the same as another, decoded string.
     pub(super) fn is(self, decoded: &[u8]) -> bool {
         match self.has_escapes {
             false => self.bytes == decoded,
@@ -148,7 +147,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// Reads what follows `\u`: four digits, or of a character in two halves, also the other one.
+/// Decodes the part after `\u`: four digits, or a surrogate pair.
 fn character(rest: &mut &[u8]) -> Option<char> {
     let first = hex(rest)?;
     if !(0xd800..0xdc00).contains(&first) {

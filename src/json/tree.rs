@@ -1,5 +1,5 @@
-//! One of two texts that are compared, prepared so that the other one is read once, from its beginning to
-//! where the answer is certain.
+//! One of two compared texts, parsed so that the other one is read only once, and only until the
+//! result is known.
 
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
@@ -9,46 +9,46 @@ use super::{
 };
 use crate::limits::MAX_PAYLOAD_DEPTH;
 
-/// A valid JSON text, read.
+/// A parsed JSON text.
 #[derive(Debug)]
 pub(super) struct Tree<'a> {
-    /// All values, each before those in it. The first one is the whole.
+    /// All values, each before its descendants. The first one is the whole text.
     nodes: Vec<Node<'a>>,
-    /// The members of each object together, by key.
+    /// The members of each object, sorted by key.
     members: Vec<Member<'a>>,
-    /// The number of the last object that was compared with one in here.
+    /// Number of the last object that was compared.
     objects_compared: Cell<u32>,
 }
 
 #[derive(Debug)]
 enum Node<'a> {
-    /// Its members, and the node behind all that is in it.
+    /// Members, and the index after all its descendants.
     Object(Range<usize>, usize),
-    /// The node behind all that is in it.
+    /// The index after all its descendants.
     List(usize),
     Text(Cow<'a, [u8]>),
-    /// As it is written; if that is long, also as a decimal, which is compared again and again.
+    /// The number as written; if it is long, also as a decimal, because it is compared repeatedly.
     Number(&'a [u8], Option<Box<Decimal<'a>>>),
     /// `true`, `false` or `null`.
     Word(&'a [u8]),
 }
 
-/// Bytes of a number that are read in no time.
+/// Maximum bytes of a number that is cheap to parse.
 const SHORT_NUMBER: usize = 32;
 
 #[derive(Debug)]
 struct Member<'a> {
     key: Cow<'a, [u8]>,
     node: usize,
-    /// The object in which the key was last found, and whether it had the same value there.
+    /// The object in which the key was last found, and whether the values were equal.
     seen: Cell<(u32, bool)>,
 }
 
-/// The texts are not the same value, whatever follows; or one is damaged.
+/// The values differ whatever follows, or the text is invalid.
 struct Different;
 
 impl<'a> Tree<'a> {
-    /// Reads a text. None if it is not valid.
+    /// Parses a text. `None` if it is invalid.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         let mut tree =
             Self { nodes: Vec::new(), members: Vec::new(), objects_compared: Cell::new(0) };
@@ -57,7 +57,7 @@ impl<'a> Tree<'a> {
         tokens.peek().is_none().then_some(tree)
     }
 
-    /// Reads the next value. `open` has the members of the objects that it is in.
+    /// Parses the next value. `open` has the members of the objects that contain it.
     fn value(
         &mut self,
         tokens: &mut Tokens<'a>,
@@ -106,10 +106,10 @@ impl<'a> Tree<'a> {
         Some(())
     }
 
-    /// Takes over the members of the object that ends, of repeated keys the last one.
+    /// Adds the members of an object that ends. The last of repeated keys counts.
     fn close(&mut self, open: &mut Vec<Member<'a>>, first: usize) -> Range<usize> {
         let own = &mut open[first..];
-        // Those that come later first; not as they came, which the sort would have to keep.
+        // Later members first. The sort is unstable, so their order is part of the comparison.
         own.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(b.node.cmp(&a.node)));
         let start = self.members.len();
         for member in open.drain(first..) {
@@ -122,16 +122,16 @@ impl<'a> Tree<'a> {
         start..self.members.len()
     }
 
-    /// Whether another valid text is the same value. Reads it once, and not on from where nothing that
-    /// may follow can change the answer.
+    /// Whether another valid text is the same value. Reads it once, and stops when the result is
+    /// known.
     pub(super) fn is(&self, text: &str) -> bool {
         let mut tokens = Tokens::of(text);
         let is_same = self.same(0, &mut tokens, true);
         is_same.is_ok_and(|is_same| is_same) && tokens.peek().is_none()
     }
 
-    /// Passes the next value of another text, and says whether it is the same as a node. `decides`:
-    /// fails if it is not, because nothing that follows can take its place.
+    /// Consumes the next value of another text, and returns whether it equals a node. With
+    /// `decides`, an inequality is an error, because nothing that follows can replace the value.
     fn same(&self, node: usize, tokens: &mut Tokens<'_>, decides: bool) -> Result<bool, Different> {
         let first = tokens.peek().ok_or(Different)?;
         let is_same = match (&self.nodes[node], first) {
@@ -178,8 +178,8 @@ impl<'a> Tree<'a> {
         Ok(item == items.end)
     }
 
-    /// A member with a key that is not in here decides about its object. One that has another value does
-    /// not: its key may come again.
+    /// A member whose key is missing decides the comparison. One with another value does not,
+    /// because its key may be repeated.
     fn same_members(
         &self,
         members: Range<usize>,
@@ -213,12 +213,12 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Whether a number is written as digits only, so that it is the same as another one if its text is.
+/// Whether a number consists of digits only, so that equal numbers have equal text.
 fn is_whole(number: &[u8]) -> bool {
     number.iter().all(u8::is_ascii_digit)
 }
 
-/// The place of a key, which is often the one behind that of the key before it.
+/// The index of a key, which is often the one after the previous key.
 fn find(members: &[Member<'_>], key: &[u8], next: usize) -> Option<usize> {
     if members.get(next).is_some_and(|member| *member.key == *key) {
         return Some(next);
@@ -226,7 +226,7 @@ fn find(members: &[Member<'_>], key: &[u8], next: usize) -> Option<usize> {
     members.binary_search_by(|member| (*member.key).cmp(key)).ok()
 }
 
-/// Passes what is left of an object or array that is another one.
+/// Skips the rest of an object or array that differs.
 fn leave(tokens: &mut Tokens<'_>, decides: bool) -> Result<bool, Different> {
     if decides {
         return Err(Different);
