@@ -1,4 +1,4 @@
-//! Who may do what: tokens, grants and rates, on every way into the service.
+//! Access control: tokens, grants and rate limits, over every protocol.
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -39,20 +39,20 @@ mod secrets;
 pub type Bearer = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
 pub type Caller = EventAggregatorServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// The entry of somebody whose token is the name.
+/// An access-file entry whose token is `token-of-` and the name.
 pub fn entry(name: &str, grants: &str) -> String {
     let digest = Sha256::digest(format!("token-of-{name}"));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("[[identity]]\nname = \"{name}\"\ntoken_sha256 = [\"{digest}\"]\ngrants = [{grants}]\n")
 }
 
-/// Grants of verbs on topics.
+/// A grant of verbs on topics.
 pub fn grant(verbs: &str, topics: &str) -> String {
     let list = |words: &str| format!("{:?}", words.split(' ').collect::<Vec<_>>());
     format!("{{ verbs = {}, topics = {} }}", list(verbs), list(topics))
 }
 
-/// Those who call in these tests.
+/// The access file of these tests.
 fn everybody() -> String {
     [
         entry("root", &grant("publish read admin", "*")),
@@ -82,7 +82,7 @@ impl Guarded {
         Self { server: TestServer::with(database, &config).await, file }
     }
 
-    /// The file is replaced in one step, as tools do.
+    /// Replaces the file atomically, as tools do.
     fn rewrite(&self, text: &str) {
         let new = self.file.with_extension("new");
         fs::write(&new, text).expect("write");
@@ -113,7 +113,7 @@ impl Guarded {
     }
 }
 
-/// Somebody who sends this as `authorization`.
+/// A client that sends this `authorization` header.
 async fn with_header(address: SocketAddr, header: Option<String>) -> Caller {
     let bearer: Bearer = Box::new(move |mut request| {
         if let Some(header) = &header {
@@ -125,7 +125,7 @@ async fn with_header(address: SocketAddr, header: Option<String>) -> Caller {
     Caller::new(InterceptedService::new(channel_to(address).await, bearer))
 }
 
-/// Whether a call was refused as it should be.
+/// Asserts that a call was rejected with this code.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code) -> Status {
     let status = answer.expect_err("refused");
@@ -192,7 +192,7 @@ async fn who_is_not_known_gets_the_same_answer_everywhere() {
                 continue;
             }
             for header in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic x\r\n"] {
-                // The body is announced and never comes: nobody waits for it.
+                // The announced body is never sent; the service must not wait for it.
                 let length = if method == "POST" { "Content-Length: 1000000\r\n" } else { "" };
                 let request = format!("{method} {path}?x HTTP/1.1\r\nHost: test\r\n");
                 let request = format!("{request}Connection: close\r\n{length}{header}\r\n");
@@ -257,7 +257,7 @@ async fn browsers_prove_who_they_are_as_well() {
     }
 }
 
-/// Sends until the answer is as it should be: a changed file is read within seconds.
+/// Retries until the condition holds: a changed file is reloaded within seconds.
 async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {

@@ -17,7 +17,7 @@ use crate::{
 
 mod driver;
 
-/// What a page must have loaded to be seen; the answers that it asks for later are not counted.
+/// What a page loads before it is shown, without later requests.
 const BYTES_LOADED: &str = "return performance.getEntriesByType('navigation')
     .concat(performance.getEntriesByType('resource'))
     .filter(entry => entry.initiatorType !== 'fetch')
@@ -25,7 +25,7 @@ const BYTES_LOADED: &str = "return performance.getEntriesByType('navigation')
 
 const MAX_BYTES_LOADED: f64 = 150_000.0;
 
-/// Runs if its text is ever taken for a part of the page.
+/// Runs if its text is ever interpreted as HTML.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='hacked'\">";
 
 impl Browser {
@@ -34,12 +34,12 @@ impl Browser {
         self.run(&script).as_str().expect("text").to_owned()
     }
 
-    /// Waits until the page says `expected` there.
+    /// Waits until the element has the expected text.
     fn await_text(&self, id: &str, expected: &str) {
         wait_until(|| self.text(id).contains(expected));
     }
 
-    /// Types into a field as a hand would.
+    /// Types into a field.
     fn fill(&self, id: &str, text: &str) {
         self.run(&format!(
             "const field = document.getElementById('{id}');
@@ -53,7 +53,7 @@ impl Browser {
         self.run(&format!("document.querySelector({}).click()", json!(selector)));
     }
 
-    /// Whether something is seen.
+    /// Whether an element is visible.
     fn shows(&self, selector: &str) -> bool {
         self.run(&format!("return document.querySelector({}).checkVisibility()", json!(selector)))
             == json!(true)
@@ -65,7 +65,7 @@ impl Browser {
         self.run(script) == json!(true)
     }
 
-    /// Fails if the browser complained, about a violated policy for example.
+    /// Fails if the browser logged an error, such as a CSP violation.
     fn assert_quiet(&self) {
         assert_eq!(self.log(), json!([]));
     }
@@ -154,7 +154,7 @@ async fn the_dashboard_goes_on_by_itself() {
     };
     agree(&mut client).await;
 
-    // The payload is shown as it came, also what JavaScript has no number for.
+    // The payload is shown verbatim, even numbers that JavaScript cannot represent.
     browser.fill("lookup-topic", "a/b");
     browser.fill("lookup-id", "ü 1");
     browser.click("#lookup-form button");
@@ -244,7 +244,7 @@ async fn the_dashboard_recovers_from_a_service_that_was_away() {
     browser.await_text("tail-rows", "back");
     assert!(!browser.shows("#notice"));
     let complaints = browser.log();
-    // It tells of every connection that failed, and of nothing else.
+    // Failed connections are logged, and nothing else.
     for complaint in complaints.as_array().expect("a list") {
         assert_eq!(complaint["source"], Value::from("network"), "{complaint}");
     }
@@ -277,7 +277,7 @@ async fn the_dashboard_asks_for_a_token_where_one_is_needed() {
     browser.await_text("tail-rows", "1");
     wait_until(|| !browser.shows("#access-form") && !browser.shows("#notice"));
 
-    // The stream goes on, and the token is in no address.
+    // The stream continues, and the token is in no URL.
     let request = PublishRequest { events: vec![event("t", "live")], allow_partial: false };
     root.publish(request).await.expect("granted");
     browser.await_text("tail-rows", "live");
@@ -287,7 +287,7 @@ async fn the_dashboard_asks_for_a_token_where_one_is_needed() {
     assert!(!addresses.to_string().contains("token-of"), "{addresses}");
     let bytes = browser.run(BYTES_LOADED).as_f64().expect("a number");
     assert!(bytes > 0.0 && bytes < MAX_BYTES_LOADED, "{bytes}");
-    // It tells of every call that was refused, and of nothing else.
+    // Rejected calls are logged, and nothing else.
     for complaint in browser.log().as_array().expect("a list") {
         assert_eq!(complaint["source"], Value::from("network"), "{complaint}");
     }

@@ -1,4 +1,4 @@
-//! The commands that talk to a service, as a person or a script runs them.
+//! Client commands, as a person or a script runs them.
 
 use std::{
     io::Write,

@@ -1,6 +1,6 @@
-//! What a service does, whatever its store: each check is one function, and one test per store.
+//! Behavior of the service on any store: each check is one function, and one test per store.
 
-/// Makes a test of each check on each store.
+/// Defines one test per check and store.
 macro_rules! on_both_stores {
     ($($check:ident),+ $(,)?) => {
         mod sqlite {

@@ -1,4 +1,4 @@
-//! What tools find out about the service: reflection and health.
+//! Reflection and health, as used by tools.
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -102,7 +102,7 @@ async fn who_watches_health_hears_of_the_end_and_delays_it_not() {
     let stopping = tokio::spawn(server.stop());
     let last = updates.message().await.expect("update").expect("open");
     assert_eq!(last.status(), ServingStatus::NotServing);
-    // Ended by the service, not cut off when its patience ends.
+    // Ended by the service before the drain timeout.
     assert!(updates.message().await.expect("a proper end").is_none());
     stopping.await.expect("stopped");
 }

@@ -1,5 +1,5 @@
-//! One event that the store fails over, however often it is tried: it alone is answered INTERNAL, others of
-//! its batch and lane are stored at once, and the log names it.
+//! One event that the store fails to commit on every attempt: only it gets INTERNAL, other events
+//! of its batch and lane are stored, and the log names it.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     process::{PROGRAM, Service, without_environment},
 };
 
-/// A service whose log is in a file.
+/// A service with its log in a file.
 fn start(database: &TestDatabase, log: &Path) -> Service {
     Service::run(
         without_environment("sh")
@@ -28,7 +28,7 @@ fn start(database: &TestDatabase, log: &Path) -> Service {
     )
 }
 
-/// Publishes events of which one is at fault, and checks the answer: long before commits are given up.
+/// Publishes events with one at fault and checks the results, long before commits time out.
 async fn publish_around(client: &mut Client, events: Vec<Event>, at_fault: usize) {
     let begun = Instant::now();
     let request = PublishRequest { events, allow_partial: false };
@@ -42,7 +42,7 @@ async fn publish_around(client: &mut Client, events: Vec<Event>, at_fault: usize
     assert_eq!(error.code, i32::from(Code::Internal));
 }
 
-/// Text that no database makes much shorter.
+/// Text that no database can compress much.
 fn incompressible(bytes: usize) -> String {
     let numbers = (0..bytes as u64 / 16).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let text: String = numbers
@@ -78,7 +78,7 @@ async fn a_damaged_page_of_sqlite_stops_one_event() {
     service.signal("TERM");
     service.wait();
 
-    // A page that continues the payload leads to the next one by its first bytes.
+    // The first bytes of an overflow page lead to the next one.
     let path = database.path("events.db");
     let content = fs::read(&path).expect("the file");
     let middle = &payload.as_bytes()[50_000..50_064];
@@ -108,7 +108,7 @@ async fn a_damaged_row_of_postgresql_stops_one_event() {
     let damaged = event_with("t", "damaged", &incompressible(100_000));
     publish(&mut client, vec![damaged, event("t", "whole")]).await;
 
-    // The table of large values loses what it has.
+    // The TOAST table loses its rows.
     let asking = connect(&database.url_text()).await;
     asking.batch_execute("CHECKPOINT").await.expect("checkpoint");
     let sql = "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'processed_events'";
@@ -141,7 +141,7 @@ async fn a_trigger_that_raises_stops_one_event() {
     assert_log_names(&log, "bad");
     assert_eq!(counters(&mut client).await, [19, 19, 0, 0]);
 
-    // What fails for all events is no fault of theirs: they are stored once it is mended.
+    // If all events fail, none of them is at fault: they are stored after the repair.
     database.execute("ALTER TABLE batch_ledger RENAME COLUMN events TO counted").await;
     let mut caller = client.clone();
     let events: Vec<Event> = (0..40).map(|n| event("t", &format!("b-{n}"))).collect();

@@ -1,4 +1,4 @@
-//! How connections come in: who is cut, who is refused, and that everybody else goes on.
+//! Connections: timeouts, rejections, panics and shutdown, without effects on other connections.
 
 use std::{
     net::SocketAddr,
@@ -52,16 +52,16 @@ mod strangers;
 mod unfinished;
 mod untaken;
 
-/// A store that does what a test wants, in front of a real one.
+/// Wraps a store with behavior controlled by the test.
 struct Strange {
     store: SqliteStore,
-    /// Panics when it is asked for counters, and when it is to commit.
+    /// Panics in `stats` and in `commit`.
     panics: AtomicBool,
     /// Never commits.
     hangs: AtomicBool,
-    /// Listings by source that are in progress: they end no sooner than commits do.
+    /// Listings by source in progress. They end no sooner than commits do.
     scans: AtomicUsize,
-    /// Listings and look-ups so far.
+    /// Number of listings and look-ups so far.
     reads: AtomicUsize,
     hanging: Notify,
 }
@@ -131,7 +131,7 @@ impl Store for Strange {
     }
 }
 
-/// A service over a strange store.
+/// A service over a stub store.
 struct StrangeServer {
     store: Arc<Strange>,
     address: SocketAddr,
@@ -160,7 +160,7 @@ impl StrangeServer {
         Self { store, address, stop, running, _folder: folder }
     }
 
-    /// Whether it does not commit for now.
+    /// Sets whether commits hang.
     fn hang(&self, hangs: bool) {
         self.store.hangs.store(hangs, Ordering::Relaxed);
         self.store.hanging.notify_one();
@@ -173,7 +173,7 @@ impl StrangeServer {
     }
 }
 
-/// The whole answer to a request without a body.
+/// The complete response to a request without a body.
 pub async fn get(address: SocketAddr, path: &str) -> String {
     let mut connection = TcpStream::connect(address).await.expect("connect");
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
@@ -183,7 +183,7 @@ pub async fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// How long a connection lasts over which this comes, byte by byte if it drips.
+/// How long a connection stays open on which this is sent, byte by byte if `drips`.
 async fn lasts(address: SocketAddr, text: &'static [u8], drips: bool) -> Duration {
     let begun = Instant::now();
     let mut connection = TcpStream::connect(address).await.expect("connect");
@@ -223,7 +223,7 @@ async fn who_does_not_come_to_the_point_is_cut() {
         (&PREFACE[..20], false),
         (b"GET /stats HTTP/1.1\r\nHost: a long name of the host\r\n", true),
         (b"GET /stats HTTP/1.1\r\nHost: x\r\n", false),
-        // Answered, and then silent.
+        // Answered, and then idle.
         (b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n", false),
     ] {
         idlers.spawn(async move { (text, drips, lasts(address, text, drips).await) });
@@ -232,10 +232,10 @@ async fn who_does_not_come_to_the_point_is_cut() {
         let (text, drips, lasted) = idler.expect("an end");
         let text = String::from_utf8_lossy(text);
         assert!(lasted >= OPENING_TIMEOUT / 2, "{text:?} {drips} {lasted:?}");
-        // Far less than any other bound.
+        // Far less than any other timeout.
         assert!(lasted < OPENING_TIMEOUT * 3, "{text:?} {drips} {lasted:?}");
     }
-    // A client that said what it speaks may be silent for longer.
+    // After the protocol is known, a client may be idle for longer.
     publish(&mut patient, vec![event("t", "1")]).await;
 }
 
@@ -315,7 +315,7 @@ async fn calls_go_on_while_no_connection_can_be_had() {
         publish(&mut client, vec![event("t", &format!("during-{n}"))]).await;
     }
     wait_until(|| tries() >= before + 3);
-    // It pauses between two tries: without that it would take all of one processor.
+    // It backs off between attempts; otherwise it would use up one CPU.
     let (tried, passed) = (tries() - before, begun.elapsed());
     let most = passed.div_duration_f64(ACCEPT_BACKOFF.0) + 1.0;
     assert!(tried as f64 <= most, "{tried} in {passed:?}");
@@ -324,8 +324,8 @@ async fn calls_go_on_while_no_connection_can_be_had() {
     publish(&mut connect_to(service.address).await, vec![event("t", "after")]).await;
 }
 
-/// What is answered to a call as browsers make it that gives a time, and whose request does not end.
-/// Clients of gRPC do not wait for it: they watch the time themselves.
+/// The response to a gRPC-Web call with a timeout, whose request does not end. Native gRPC clients
+/// would enforce the timeout themselves.
 async fn answer_within(address: SocketAddr, method: &str, message: &[u8], time: &str) -> String {
     let mut connection = TcpStream::connect(address).await.expect("connect");
     let head = format!(
@@ -358,7 +358,7 @@ async fn calls_end_when_their_time_is_over() {
     server.hang(true);
     let events = vec![event("t", "2")];
     let publish = PublishRequest { events, allow_partial: false }.encode_to_vec();
-    // Those that only listen get what they ask for until then.
+    // Server streams deliver until then.
     for (method, message) in [
         ("Publish", publish),
         ("Subscribe", SubscribeRequest::default().encode_to_vec()),
@@ -418,7 +418,7 @@ async fn a_panic_in_the_write_path_ends_the_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_requests_wait_for_room_and_small_ones_do_not() {
     let server = TestServer::start(Backend::Sqlite).await;
-    // Each says that it is large, and then sends hardly more.
+    // Each announces a large body, and then sends very little.
     let size = MAX_REQUEST_BYTES;
     let share = READING_BYTES / CALLER_SHARE;
     let mut large = JoinSet::new();
@@ -442,7 +442,7 @@ async fn large_requests_wait_for_room_and_small_ones_do_not() {
     let event = event_with("t", "2", &payload);
     let waiting = tokio::spawn(async move { publish(&mut caller, vec![event]).await });
     publish(&mut client, vec![crate::harness::event("t", "3")]).await;
-    // Those above, the one that waits, and the one that asks.
+    // Those above, the waiting one, and this one.
     let calls = format!("event_aggregator_calls_in_progress {}\n", share / size + 2);
     while !get(server.address, "/metrics").await.contains(&calls) {}
     assert!(!waiting.is_finished(), "it was read although its caller's share is used");
@@ -459,7 +459,7 @@ async fn readers_that_stand_still_do_not_hold_a_stop() {
     for id in 0..16 {
         publish(&mut client, vec![event_with("t", &id.to_string(), &payload)]).await;
     }
-    // One does not give room for more, the other does not even read.
+    // One does not open its flow-control window, the other does not even read.
     let frames = client.subscribe(SubscribeRequest::default()).await.expect("feed").into_inner();
     let mut unread = TcpStream::connect(address).await.expect("connect");
     let request = b"GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -487,7 +487,7 @@ async fn readers_that_stand_still_do_not_hold_a_stop() {
 
 const GOAWAY: u8 = 7;
 
-/// Of what kind the frames of HTTP/2 are.
+/// Frame types of HTTP/2.
 fn kinds(mut frames: &[u8]) -> Vec<u8> {
     let mut kinds = Vec::new();
     while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {

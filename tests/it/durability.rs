@@ -1,5 +1,5 @@
-//! What a service refuses to keep events in, because a crash could take them, and what it makes sure of
-//! itself.
+//! Databases that could lose acknowledged events in a crash are rejected, and sessions are durable
+//! regardless of defaults.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn a_database_that_a_crash_may_rob_is_refused() {
     refused(&["acknowledged", "fsync is off", "--allow-data-loss"]);
     assert_eq!(database.number("SELECT count(*) FROM pg_class WHERE relname = 'lanes'").await, 0);
 
-    // Who accepts that is served, and reading is always allowed.
+    // With --allow-data-loss it is accepted, and reading is always allowed.
     let database = TestServer::on(database).await.stop().await;
     let verified = program().args(["verify", "--database-url", &url]).output().expect("run");
     assert!(verified.status.success(), "{verified:?}");
@@ -60,7 +60,7 @@ async fn no_default_weakens_a_commit() {
     ] {
         database.execute(&format!("ALTER DATABASE {name} SET {setting}")).await;
     }
-    // Not even what the URL asks for.
+    // Not even options in the URL.
     let url = database.url_text();
     let separator = if url.contains('?') { '&' } else { '?' };
     let weak = format!("{url}{separator}options=-c%20synchronous_commit%3Doff");
@@ -84,8 +84,7 @@ async fn no_default_weakens_a_commit() {
     assert_eq!(database.number(seen).await, 5);
 }
 
-/// A pooler in front of a database that drops the settings which a session is opened with, as poolers
-/// do when they are told to ignore what they do not know.
+/// A connection pooler that drops session settings, as poolers do with unknown startup parameters.
 async fn start_pooler(server: &Server) -> u16 {
     let socket = Arc::new(server.folder.join(".s.PGSQL.5432"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -98,7 +97,7 @@ async fn start_pooler(server: &Server) -> u16 {
                 let length = service.read_u32().await.expect("length");
                 let mut startup = vec![0; length as usize - 4];
                 service.read_exact(&mut startup).await.expect("startup");
-                // The version, and then names and values, each with a zero behind it.
+                // The version, then names and values, each with a trailing zero.
                 let mut passed = startup[..4].to_vec();
                 let texts: Vec<&[u8]> = startup[4..].split(|byte| *byte == 0).collect();
                 let given = texts.chunks_exact(2).filter(|pair| !pair[0].is_empty());
@@ -130,7 +129,7 @@ async fn a_pooler_that_ignores_settings_is_noticed() {
         );
     };
     tokio::task::spawn_blocking(run.clone()).await.expect("refused");
-    // Also if all settings happen to be the defaults there.
+    // Also if all settings happen to be the defaults.
     for setting in [
         "synchronous_commit = on",
         "default_transaction_isolation = 'read committed'",
@@ -150,7 +149,7 @@ async fn a_pooler_that_ignores_settings_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_compared_byte_by_byte_whatever_the_collation() {
     let server = TestServer::start(Backend::Postgres).await;
-    // An update of the operating system that changes a collation would break the index.
+    // An operating system update that changes a collation would corrupt the index.
     let collated = "SELECT count(*) FROM pg_index, unnest(indcollation) AS used
                     JOIN pg_collation c ON c.oid = used
                     WHERE indrelid IN ('processed_events'::regclass, 'audit_stats'::regclass)
@@ -164,12 +163,12 @@ async fn keys_are_compared_byte_by_byte_whatever_the_collation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_flushes_a_log_that_it_cannot_damage() {
-    // Earlier ones may damage the file when the log begins anew.
+    // Earlier versions may corrupt the file when the WAL restarts.
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
     let server = TestServer::start(Backend::Sqlite).await;
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     assert!(server.database.path("events.db-wal").exists());
     let database = server.stop().await;
-    // Both bytes of the header say so.
+    // The header of a file in WAL mode.
     assert_eq!(std::fs::read(database.path("events.db")).expect("file")[18..20], [2, 2]);
 }

@@ -1,4 +1,4 @@
-//! Disks that fail to keep what they were given: strace answers for them.
+//! Disks whose writes fail, simulated with strace.
 
 use std::{
     io::{BufRead, BufReader},
@@ -9,7 +9,7 @@ use event_aggregator::proto::v1::PublishStatus::*;
 
 use crate::{harness::*, postgres_server::Server, process::Service};
 
-/// Lets flushes of some processes fail, those that `when` says in the language of strace.
+/// Lets fsync calls of some processes fail; `when` selects them in strace's syntax.
 fn fail_flushes(pids: &[i32], when: &str) -> Child {
     let inject = format!("inject=fdatasync,fsync:error=EIO{when}");
     let mut strace = Command::new("strace");
@@ -23,7 +23,7 @@ fn fail_flushes(pids: &[i32], when: &str) -> Child {
         let line = told.next().expect("a line").expect("text");
         assert!(line.contains("attached"), "it must be allowed to trace others: {line}");
     }
-    // Nobody else reads what it tells, and it must not wait for that.
+    // The output must be drained, or strace would block.
     std::thread::spawn(move || told.for_each(drop));
     tracing
 }
@@ -36,8 +36,8 @@ async fn of_postgresql_changes_no_count() {
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "before")]).await;
 
-    // Whoever flushes the log next is told that the disk failed. The server panics then, and starts
-    // anew; whether the commit is in the log that it reads is anybody's guess.
+    // The next WAL flush fails, so the server panics and restarts. The commit may or may not be in
+    // the WAL that it recovers from.
     let sql = "SELECT pid FROM pg_stat_activity
                WHERE backend_type = 'walwriter' OR application_name = 'event-aggregator'";
     let rows = connect(&server.database.url_text()).await.query(sql, &[]).await.expect("pids");
@@ -68,7 +68,7 @@ async fn of_sqlite_changes_no_count() {
     service.wait();
     tracing.wait().expect("what it traced is gone");
 
-    // What was acknowledged is what the disk has.
+    // What was acknowledged is on the disk.
     let service = Service::start(&database.url_text());
     assert_eq!(counters(&mut connect_to(service.address).await).await, [4, 2, 2, 0]);
     assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 2);

@@ -1,5 +1,5 @@
-//! Connections to PostgreSQL that break at the worst moments: what was sent once is counted once and
-//! answered truly.
+//! PostgreSQL connections that break at the worst moment: each event is counted once and has the
+//! right verdict.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     proxy::{Cut, Proxy, Trap},
 };
 
-/// Events are stored through the proxy while their commit is cut.
+/// Publishes through the proxy while commits are interrupted.
 async fn cut_commits(judged: bool) {
     let mut database = TestDatabase::new(Backend::Postgres).await;
     let proxy = Proxy::start(&database).await;
@@ -31,13 +31,14 @@ async fn cut_commits(judged: bool) {
         let new = format!("marked-{round}-");
         publish(&mut client, vec![event("t", &old)]).await;
         if !judged {
-            // After a batch that was all new, the next one is taken to be all new as well.
+            // After a batch of new events, the next one is expected to be all new too.
             publish(&mut client, vec![event("t", &format!("more-{round}"))]).await;
             expected = [expected[0] + 1, expected[1] + 1, expected[2]];
         }
         expected = [expected[0] + 1, expected[1] + 1, expected[2]];
 
-        // All new, the key is sent once, with the commit; otherwise it is looked up first.
+        // A batch of new events sends each key once, in the commit; otherwise keys are looked up
+        // first.
         let times = if judged { 3 } else { 1 };
         proxy.set(Trap { marker: new.clone(), times, cut });
         let (batch, verdicts_expected) = match judged {
@@ -93,7 +94,7 @@ async fn a_killed_database_changes_no_count() {
     }
     let mut client = server.client().await;
     for kills in 1..=3 {
-        // Reads fail for a moment after each kill.
+        // Reads fail briefly after each kill.
         while client
             .get_stats(GetStatsRequest::default())
             .await
@@ -109,7 +110,7 @@ async fn a_killed_database_changes_no_count() {
         let published = published.expect("no error");
         totals.iter_mut().zip(published).for_each(|(total, part)| *total += part);
     }
-    // Each event was sent once, so each is new and nothing is repeated.
+    // Each event was sent once, so each is new and there are no duplicates.
     assert_eq!(totals, [24_000, 24_000, 0]);
     assert_eq!(server.stored().await, 24_000);
     assert_eq!(counters(&mut client).await, [24_000, 24_000, 0, 0]);
@@ -120,7 +121,7 @@ async fn one_stream_leaves_room_for_others() {
     let server = TestServer::start(Backend::Postgres).await;
     let blocker = block_lanes(&server.database).await;
 
-    // More than the whole queue holds, by one producer.
+    // More than the whole queue, from one producer.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
     let (sent, requests) = tokio::sync::mpsc::channel(1);
     let mut client = server.client().await;
@@ -134,7 +135,7 @@ async fn one_stream_leaves_room_for_others() {
             sent.send(request).await.expect("the stream is open");
         }
     });
-    // The stream is not read any further once its share is full. Others are taken in.
+    // The stream is not read any further once its share is full, and others are accepted.
     let mut others = JoinSet::new();
     for call in 0..100 {
         let mut client = server.client().await;
@@ -157,7 +158,7 @@ async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
     let server = TestServer::start(Backend::Postgres).await;
     let blocker = block_lanes(&server.database).await;
 
-    // More than the queue holds, in requests as large as they may be.
+    // More than the queue, in requests of the maximum size.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
     let mut calls = JoinSet::new();
     for call in 0..20 {
@@ -166,7 +167,7 @@ async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
         let events = (0..4).map(|n| event_with("t", &id(n), &payload)).collect();
         calls.spawn(async move { try_publish(&mut client, events).await });
     }
-    // Nothing can be committed, so the first answer is a refusal.
+    // Nothing can be committed, so the first response is a rejection.
     let refused = calls.join_next().await.expect("an answer").expect("no panic");
     let status = refused.expect_err("the queue is full");
     assert_eq!(status.code(), Code::ResourceExhausted);

@@ -1,5 +1,5 @@
-//! Made-up input for each place where bytes of others come in. What libFuzzer is given in `fuzz/`, the
-//! tests give here as well, with less luck and on every change.
+//! Random input for every parser of untrusted bytes: the same functions as in `fuzz/`, without
+//! coverage guidance, on every change.
 
 use proptest::{
     collection::vec,
@@ -12,8 +12,8 @@ mod made_up;
 mod running;
 pub mod targets;
 
-/// Runs so many cases, unless PROPTEST_CASES says how many. PROPTEST_RNG_SEED runs those of another run
-/// again.
+/// Runs this many cases, or as many as PROPTEST_CASES says. PROPTEST_RNG_SEED repeats the cases of
+/// another run.
 pub fn check<S: Strategy>(cases: u32, input: S, test: impl Fn(S::Value)) {
     let mut config = Config { failure_persistence: None, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {

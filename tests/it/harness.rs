@@ -1,5 +1,5 @@
-//! What every test stands on: databases of its own, services in this process on a real socket, and
-//! short ways to write events.
+//! The test harness: a database per test, services in this process on a real socket, and short ways
+//! to create events.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -21,18 +21,18 @@ use crate::postgres_server;
 
 pub type Client = EventAggregatorServiceClient<Channel>;
 
-/// Which store a test runs on.
+/// The store that a test runs on.
 #[derive(Debug, Clone, Copy)]
 pub enum Backend {
     Sqlite,
     Postgres,
 }
 
-/// An empty database that goes away with its test.
+/// An empty database that is removed with its test.
 pub struct TestDatabase {
     pub url: Database,
     folder: TempDir,
-    /// The PostgreSQL database to drop, if nobody else does.
+    /// The PostgreSQL database to drop, unless its server goes away.
     drop: Option<String>,
 }
 
@@ -49,14 +49,14 @@ impl TestDatabase {
         Self { url, folder, drop }
     }
 
-    /// One on a server of its own, with which it goes away.
+    /// A database on a server of its own, with which it is removed.
     pub async fn on(server: &postgres_server::Server) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let (url, _) = create(&server.url).await;
         Self { url: Database::Postgres(url), folder, drop: None }
     }
 
-    /// The URL as it is given to a process.
+    /// The URL as a command line argument.
     pub fn url_text(&self) -> String {
         match &self.url {
             Database::Sqlite(path) => format!("sqlite:{}", path.display()),
@@ -64,12 +64,12 @@ impl TestDatabase {
         }
     }
 
-    /// A place for files.
+    /// A path in the directory of the test.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The number that `sql` selects, asked past the service.
+    /// Returns the number that `sql` selects, bypassing the service.
     pub async fn number(&self, sql: &str) -> i64 {
         match &self.url {
             Database::Sqlite(path) => rusqlite::Connection::open(path)
@@ -82,7 +82,7 @@ impl TestDatabase {
         }
     }
 
-    /// Runs `sql` past the service.
+    /// Runs `sql`, bypassing the service.
     pub async fn execute(&self, sql: &str) {
         match &self.url {
             Database::Sqlite(path) => {
@@ -105,7 +105,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Makes a database on a server. Returns its URL and its name.
+/// Creates a database on a server. Returns its URL and its name.
 async fn create(server: &str) -> (String, String) {
     let name = format!("event_aggregator_test_{}", uuid::Uuid::new_v4().simple());
     let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
@@ -118,7 +118,7 @@ async fn create(server: &str) -> (String, String) {
     (format!("{place}/{name}{parameters}"), name)
 }
 
-/// A connection past the service.
+/// A database connection that bypasses the service.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) =
         tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
@@ -126,7 +126,7 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// Holds all lanes of a PostgreSQL database until it is dropped or rolled back.
+/// Locks all lanes of a PostgreSQL database until it is dropped or rolled back.
 pub async fn block_lanes(database: &TestDatabase) -> tokio_postgres::Client {
     let blocker = connect(&database.url_text()).await;
     blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
@@ -137,7 +137,7 @@ async fn admin(sql: &str) {
     connect(postgres_server::url()).await.batch_execute(sql).await.expect(sql);
 }
 
-/// A service in this process, on a port of its own.
+/// A service in this process, on a free port.
 pub struct TestServer {
     pub database: TestDatabase,
     pub address: SocketAddr,
@@ -155,13 +155,13 @@ impl TestServer {
         Self::with(database, &config).await
     }
 
-    /// One with settings of its own.
+    /// A service with custom settings.
     pub async fn with(database: TestDatabase, config: &Config) -> Self {
         let (address, stop, running) = launch_as(config).await;
         Self { database, address, stop, running }
     }
 
-    /// Stops the service as SIGTERM would, and gives its database back.
+    /// Stops the service as SIGTERM does, and returns its database.
     pub async fn stop(self) -> TestDatabase {
         self.stop.send(()).expect("running");
         self.running.await.expect("stopped");
@@ -176,28 +176,29 @@ impl TestServer {
         connect_to(self.address).await
     }
 
-    /// How many events are stored, asked past the service.
+    /// The number of stored events, bypassing the service.
     pub async fn stored(&self) -> i64 {
         self.database.number("SELECT count(*) FROM processed_events").await
     }
 }
 
-/// A service on a port of its own. The server that most tests share flushes nothing, to be quick.
+/// Settings of a service on a free port. The shared PostgreSQL server runs with fsync=off, for
+/// speed.
 pub fn config_for(database: &Database) -> Config {
     Config { allow_data_loss: true, ..Config::local(database.clone()) }
 }
 
-/// Starts another service on a database that may be in use by others.
+/// Starts another service on a database that may be in use.
 pub async fn launch(database: &TestDatabase) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     launch_on(&database.url).await
 }
 
-/// Starts a service on a database, however it is reached.
+/// Starts a service on a database URL.
 pub async fn launch_on(database: &Database) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     launch_as(&config_for(database)).await
 }
 
-/// Starts a service with settings of its own.
+/// Starts a service with custom settings.
 pub async fn launch_as(config: &Config) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     let app = App::start(config).await.expect("start");
     let address = app.address();
@@ -227,7 +228,7 @@ pub fn event(topic: &str, event_id: &str) -> Event {
     }
 }
 
-/// An event with a payload as text.
+/// An event with a JSON text payload.
 pub fn event_with(topic: &str, event_id: &str, payload: &str) -> Event {
     Event { content: Some(Content::PayloadJson(payload.to_owned())), ..event(topic, event_id) }
 }
@@ -244,7 +245,7 @@ pub async fn publish(client: &mut Client, events: Vec<Event>) -> PublishResponse
     try_publish(client, events).await.expect("publish")
 }
 
-/// Publishes and tells the verdicts.
+/// Publishes events and returns the verdicts.
 pub async fn verdicts(client: &mut Client, events: Vec<Event>) -> Vec<PublishStatus> {
     let response = publish(client, events).await;
     response.results.iter().map(|result| result.status()).collect()
@@ -254,7 +255,7 @@ pub async fn stats(client: &mut Client) -> GetStatsResponse {
     client.get_stats(GetStatsRequest::default()).await.expect("stats").into_inner()
 }
 
-/// Received, unique, duplicates, conflicts.
+/// The counters: received, unique, duplicates, conflicts.
 pub async fn counters(client: &mut Client) -> [i64; 4] {
     let stats = stats(client).await;
     [stats.received, stats.unique_processed, stats.duplicate_dropped, stats.conflicts]
@@ -284,7 +285,7 @@ pub fn payload_text(event: &Event) -> &str {
     }
 }
 
-/// The fields that an INVALID_ARGUMENT names, after checking that it is a proper one.
+/// The invalid fields of an INVALID_ARGUMENT error, whose format is checked.
 pub fn fields_at_fault(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     assert!(!reason(status).is_empty());

@@ -1,5 +1,5 @@
-//! The store under a running service is swapped, moved away or removed: the service notices, acknowledges
-//! nothing, says so once, and goes on when the right one is back.
+//! The store of a running service is swapped, moved or removed: the service detects it,
+//! acknowledges nothing, logs it once, and recovers when the original is back.
 
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
@@ -15,7 +15,7 @@ use crate::{
 mod postgres;
 mod sqlite;
 
-/// A service as a process, with its log in a file.
+/// A service process with its log in a file.
 struct Logged {
     service: Service,
     log: PathBuf,
@@ -38,7 +38,7 @@ impl Logged {
         std::fs::read_to_string(&self.log).expect("log")
     }
 
-    /// Waits until it is or is not ready, also by the health service.
+    /// Waits until the service is ready or not, also according to the health service.
     async fn wait_until_ready(&self, ready: bool) {
         let health = self.service.address.to_string();
         let is_healthy = move || {
@@ -52,12 +52,12 @@ impl Logged {
         asking.await.expect("asked");
     }
 
-    /// How many lines the log has about a store that is not the right one.
+    /// Number of log lines about a wrong store.
     fn told(&self) -> usize {
         self.log().matches("not the one opened at startup").count()
     }
 
-    /// Checks that the log has one line at all about a store that is not the right one.
+    /// Checks that the log has exactly one line about a wrong store, and no other errors.
     fn has_told_once(&self) {
         let log = self.log();
         let bad: Vec<&str> = log
@@ -77,12 +77,12 @@ async fn wait_until_ready(address: SocketAddr, ready: bool) {
     while call_at(address, request.to_owned()).await.status != expected {}
 }
 
-/// Publishes one event of a key while others do something else.
+/// Publishes one event in the background.
 fn publishing(mut client: Client, id: &'static str) -> JoinHandle<Vec<PublishStatus>> {
     tokio::spawn(async move { verdicts(&mut client, vec![event("t", id)]).await })
 }
 
-/// Whether listing fails because the store is not there.
+/// Whether listing fails because the store is missing.
 async fn cannot_read(client: &mut Client) -> bool {
     let listed = client.list_events(ListEventsRequest::default()).await;
     listed.is_err_and(|status| status.code() == tonic::Code::Unavailable)

@@ -1,4 +1,4 @@
-//! `publish --file` as a process: refused lines, going on after a kill, Ctrl-C.
+//! `publish --file` as a process: rejected lines, resuming after a kill, Ctrl-C.
 
 use std::{
     fs,
@@ -118,7 +118,7 @@ async fn an_import_that_is_interrupted_says_how_to_go_on() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("spawn");
-    // Held open, as by a producer that has no more for now.
+    // Stays open, as with a producer that is idle.
     let mut input = child.stdin.take().expect("piped");
     input.write_all(line(1).as_bytes()).expect("write");
     while server.stored().await < 1 {}

@@ -1,4 +1,4 @@
-//! One line is one event, whatever white space its payload was sent with.
+//! NDJSON: one event per line, whatever whitespace is in its payload.
 
 use std::{
     io::Write,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{conformance::http::post, harness::*, process::program};
 
-/// Payloads that would be several lines, and lines that would be events of their own.
+/// Payloads with line breaks, and with text that looks like an event.
 const HOSTILE: &[&str] = &[
     "{\n  \"a\": 1,\n  \"b\": [1,\n 2]\n}",
     "{\r\n\"a\"\r:\r1\r}",
@@ -92,7 +92,7 @@ async fn every_event_is_one_line_and_a_copy_has_the_same_events() {
     let array: Value = serde_json::from_slice(&array).expect("JSON");
     assert_eq!(array.as_array().map(Vec::len), Some(all));
 
-    // The copy has what was sent, with spaces for line breaks, and so it repeats the original.
+    // The copy has spaces instead of line breaks, so its events are duplicates.
     let publishing = ["publish", "--file", "-", "-o", "json"];
     let told: Value =
         serde_json::from_slice(&command(&copy, &publishing, printed.clone()).await).expect("JSON");

@@ -1,5 +1,5 @@
-//! Everything that is tested from outside: one binary, so that it is linked once and all tests share
-//! one PostgreSQL server.
+//! Integration tests, in one binary, so that it is linked once and all tests share one PostgreSQL
+//! server.
 
 // Nothing is public in a test.
 #![allow(unreachable_pub)]
@@ -22,7 +22,7 @@ mod lines;
 mod model;
 mod observability;
 mod postgres_faults;
-// Each program that has this file uses a part of it.
+// Each program that includes this file uses a part of it.
 #[allow(dead_code)]
 mod postgres_server;
 mod postgres_tls;

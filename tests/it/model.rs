@@ -1,7 +1,7 @@
-//! The promises as a model: whatever is done in whatever order, and however the store fails meanwhile,
-//! the service answers what an oracle says that knows nothing of lanes, batches and tries.
+//! Model-based test of the guarantees: for any sequence of steps, and any failures of the store,
+//! the service responds as an oracle without lanes, batches and retries predicts.
 //!
-//! The clock stands still while a store works and jumps over all pauses, so failing costs no time.
+//! The clock is paused while the store works and skips all delays, so failures cost no time.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,19 +37,19 @@ use crate::{
 mod faulty;
 mod oracle;
 
-/// Whose events they are here.
+/// The caller of all steps.
 fn account() -> Account {
     Identity::ANYBODY.account(CallerKey::new(None, None))
 }
 
-/// One thing that is done.
+/// One step.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Requests that wait for their answers at the same time.
+    /// Concurrent requests.
     Publish(Vec<Vec<Sent>>),
-    /// A commit to come fails.
+    /// A later commit fails.
     Fail(Fault),
-    /// So many reads to come fail.
+    /// This many later reads fail.
     FailReads(usize),
     List {
         topic: Option<u8>,
@@ -58,24 +58,24 @@ enum Step {
     },
     LookUp(Vec<(u8, u8)>),
     Count,
-    /// From the beginning, or from a cursor that was kept.
+    /// From the beginning, or from a saved cursor.
     Subscribe {
         from: Option<Index>,
         topic: Option<u8>,
     },
-    /// Whoever was there from the start reads on.
+    /// The subscription from the beginning continues.
     ReadOn,
     Restart,
-    /// What is stored is kept aside.
+    /// Backs up the store.
     Backup,
-    /// What was kept aside last replaces what is stored, under the running service.
+    /// Restores the latest backup under the running service.
     Restore,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let sent = (0..4_u8, 0..6_u8, 0..2_u8, proptest::option::of(0..2_i64), 0..PAYLOADS.len() * 4);
     let sent = sent.prop_map(|(topic, id, source, timestamp, payload)| {
-        // Most events say the same, and few are poison.
+        // Most events are equal, and few cannot be stored.
         let payload = if payload < PAYLOADS.len() { payload } else { 0 };
         let source = if payload < 4 { 0 } else { source };
         Sent { topic, id, source, timestamp, payload }
@@ -105,25 +105,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Where a reader of the feed is.
+/// Position of a subscriber in the feed.
 #[derive(Debug, Clone)]
 struct Reached {
     start: Start,
-    /// Events of each lane that it has got.
+    /// Number of events received from each lane.
     passed: Vec<usize>,
 }
 
-/// A service, and what should be true of it.
+/// A service, and its expected state.
 struct Model {
     database: Database,
     service: Service,
     store: Arc<FaultyStore>,
     oracle: Oracle,
-    /// What was kept aside.
+    /// The latest backup.
     backup: Option<Oracle>,
-    /// Whoever was there from the start.
+    /// The subscription from the beginning.
     reader: (Option<Subscription>, Reached),
-    /// Places to go on from.
+    /// Positions to resume from.
     kept: Vec<Reached>,
 }
 
@@ -142,7 +142,7 @@ async fn start(database: Database) -> (Service, Arc<FaultyStore>) {
     (Service::start(shared, Metrics::default()), store)
 }
 
-/// Stops a service as SIGTERM would.
+/// Stops a service as SIGTERM does.
 async fn stop(service: Service, store: Arc<FaultyStore>) {
     service.ingest.drain().await;
     store.heal().await;
@@ -150,7 +150,7 @@ async fn stop(service: Service, store: Arc<FaultyStore>) {
     store.close().await;
 }
 
-/// A caller of whom nothing is known.
+/// An unauthenticated caller.
 fn anybody() -> CallerKey {
     CallerKey::new(None, None)
 }
@@ -183,7 +183,7 @@ impl Model {
         self
     }
 
-    /// Events are judged in the order in which their requests came.
+    /// Events are deduplicated in the order of their requests.
     async fn publish(&mut self, requests: Vec<Vec<Sent>>) {
         let share = Share::default();
         let mut pending = Vec::new();
@@ -211,7 +211,7 @@ impl Model {
         }
     }
 
-    /// Does a read until the store does not fail any more.
+    /// Retries a read until the store does not fail.
     async fn read<T>(
         &self,
         read: impl AsyncFn(&FaultyStore) -> Result<T, event_aggregator::store::Error>,
@@ -225,8 +225,8 @@ impl Model {
         panic!("the store does not answer");
     }
 
-    /// All pages of a listing. Readers may go on from each of its events when it is all there is, oldest
-    /// first.
+    /// All pages of a listing. If it is complete and oldest first, subscriptions may resume from
+    /// each of its events.
     async fn list(&mut self, topic: Option<u8>, oldest_first: bool, limit: usize) {
         let filter = Filter { topic: topic.map(oracle::topic), oldest_first, ..Filter::default() };
         let expected = self.oracle.listing(&filter);
@@ -318,7 +318,7 @@ impl Model {
         self.reader = self.feed(subscription, reached, None).await;
     }
 
-    /// Whether the store does not have what a reader has passed.
+    /// Whether the store lost events that a subscriber has passed.
     fn is_lost(&self, reached: &Reached) -> bool {
         match &reached.start {
             Start::Cursor(cursor) => !self.oracle.holds(cursor),
@@ -326,7 +326,7 @@ impl Model {
         }
     }
 
-    /// A reader is told that what it has passed is lost, also while it reads.
+    /// A subscriber gets STORE_RESTORED, also while it reads.
     async fn refused(&self, mut subscription: Option<Subscription>, reached: Reached) {
         loop {
             let told = match &mut subscription {
@@ -375,7 +375,7 @@ impl Model {
         self.oracle = backup;
     }
 
-    /// Runs statements past the service.
+    /// Runs statements, bypassing the service.
     async fn execute(&self, sql: &'static str) {
         let database = self.database.clone();
         in_real_time(async move {
@@ -392,8 +392,8 @@ impl Model {
         .await;
     }
 
-    /// Reads the feed until all there is has come, each event once and each lane in its order. Subscribes
-    /// anew behind the last event whenever that fails.
+    /// Reads the feed until it is caught up, and checks that each event comes once and each lane in
+    /// order. Resubscribes after the last event whenever it fails.
     async fn feed(
         &mut self,
         mut subscription: Option<Subscription>,
@@ -449,7 +449,7 @@ impl Model {
         (subscription, reached)
     }
 
-    /// Starts another service on the same database when this one has stopped.
+    /// Restarts the service on the same database.
     async fn restart(self) -> Self {
         let Self { database, service, store, oracle, backup, reader, kept } = self;
         let (subscription, reached) = reader;
@@ -459,7 +459,7 @@ impl Model {
         Self { database, service, store, oracle, backup, reader: (None, reached), kept }
     }
 
-    /// A reader's place behind a cursor, which may pass what was not asked for and nothing else.
+    /// The position after a cursor, which may only skip events that were not subscribed to.
     fn go_on(&self, reached: &Reached, cursor: Cursor, topic: Option<u8>) -> Reached {
         let passed = passed(&cursor);
         for ((lane, from), to) in self.oracle.lanes.iter().zip(&reached.passed).zip(&passed) {
@@ -469,7 +469,7 @@ impl Model {
         Reached { start: Start::Cursor(cursor), passed }
     }
 
-    /// Nothing that is late changes anything, and the counters are those of the rows.
+    /// Delayed commits change nothing, and the counters match the rows.
     async fn end(mut self) {
         self.store.heal().await;
         self.count().await;
@@ -486,7 +486,7 @@ impl Model {
     }
 }
 
-/// How many events of each lane lie before a place in the feed: numbers have no gaps.
+/// Number of events of each lane before a position in the feed: numbers have no gaps.
 fn passed(cursor: &Cursor) -> Vec<usize> {
     match cursor {
         Cursor::Feed(positions) => positions.iter().map(|position| position.seq as usize).collect(),

@@ -1,4 +1,4 @@
-//! The rules and the dashboard in `observability/`: they are valid, and name only what is exported.
+//! The rules and the dashboard in `observability/` are valid and use only exported metrics.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/observability"))
 }
 
-/// Every name that a Prometheus finds, from what the metrics say of their types.
+/// Every series name that Prometheus stores, derived from the metric types.
 async fn exported() -> BTreeSet<String> {
     let server = TestServer::start(Backend::Sqlite).await;
     let text = get(&server, "/metrics").await.body;
@@ -27,7 +27,7 @@ async fn exported() -> BTreeSet<String> {
     names.collect()
 }
 
-/// The names of our metrics in a text.
+/// Names of our metrics in a text.
 fn named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_ours =
@@ -68,7 +68,7 @@ fn promtool_accepts_rules_and_settings() {
     promtool(&["test", "rules", "alerts_test.yml"], folder());
 }
 
-/// The dashboard's expressions as rules, which is a form in which promtool reads them.
+/// The dashboard's expressions as rules, a format that promtool can check.
 #[test]
 fn promtool_accepts_what_the_dashboard_asks_for() {
     let text = fs::read_to_string(folder().join("grafana/event-aggregator.json")).expect("text");
@@ -84,7 +84,7 @@ fn promtool_accepts_what_the_dashboard_asks_for() {
         .collect();
     let rules = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
     let files = tempfile::tempdir().expect("temporary folder");
-    // YAML has JSON in it.
+    // YAML includes JSON.
     fs::write(files.path().join("rules.yml"), rules.to_string()).expect("write");
     promtool(&["check", "rules", "rules.yml"], files.path());
 }

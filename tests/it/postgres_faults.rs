@@ -1,5 +1,5 @@
-//! A PostgreSQL server in trouble: processes that freeze, sessions that are in the way, no room for
-//! more. Answers come in bounded time, and once the trouble is over everything is counted once.
+//! PostgreSQL servers in trouble: frozen processes, blocking sessions, exhausted connections. Calls
+//! return in bounded time, and afterwards every event is counted once.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ async fn start(settings: &'static str) -> Arc<Server> {
     Arc::new(starting.await.expect("started"))
 }
 
-/// Publishes while others do something else.
+/// Publishes in the background.
 fn publishing(
     mut client: Client,
     events: Vec<Event>,
@@ -29,7 +29,8 @@ fn publishing(
     tokio::spawn(async move { verdicts(&mut client, events).await })
 }
 
-/// Waits for a session of the service that waits for a lock, other than `known`. Says its process.
+/// Waits for a service session that is blocked on a lock, other than `known`. Returns its process
+/// id.
 async fn blocked(database: &TestDatabase, known: i32) -> i32 {
     let asking = connect(&database.url_text()).await;
     let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
@@ -42,7 +43,7 @@ async fn blocked(database: &TestDatabase, known: i32) -> i32 {
     }
 }
 
-/// Asks `health` until it says so.
+/// Polls `health` until it returns this status.
 async fn wait_until_healthy(server: &TestServer, healthy: bool) {
     let address = server.address.to_string();
     let asking = move || {
@@ -61,8 +62,8 @@ async fn a_statement_that_outlives_its_connection_changes_no_count() {
     let mut client = connect_to(address).await;
     publish(&mut client, vec![event("t", "before")]).await;
 
-    // A commit waits for its lane, and its process freezes. Then its connection breaks. The next try
-    // overtakes it, and it finds itself in the ledger.
+    // A commit waits for its lane, and its process freezes. Then its connection breaks. The retry
+    // overtakes it, and the frozen commit finds its batch in the ledger.
     let blocker = block_lanes(&database).await;
     let answer = publishing(client.clone(), vec![event("t", "1"), event("t", "2")]);
     let frozen = blocked(&database, 0).await;
@@ -75,7 +76,7 @@ async fn a_statement_that_outlives_its_connection_changes_no_count() {
     while database.number(&is_there).await == 1 {}
     assert_eq!(counters(&mut client).await, [3, 3, 0, 0]);
 
-    // This one has its lane, and waits for the counters. The next try waits for it.
+    // This one holds its lane and waits for the counters. The retry waits for it.
     let counted = "BEGIN; SELECT * FROM audit_stats FOR UPDATE";
     blocker.batch_execute(counted).await.expect("counters");
     let answer = publishing(client.clone(), vec![event("t", "3"), event("t", "4")]);
@@ -120,7 +121,7 @@ async fn sessions_of_others_that_are_in_the_way_change_no_count() {
     publish(&mut client, vec![event("t", "before")]).await;
     let other = connect(&server.database.url_text()).await;
 
-    // Each holds what the other needs next. Whoever looks first gives way, and that is the service.
+    // A deadlock. The session that checks first is cancelled, and that is the service's.
     let counted = "BEGIN; SET LOCAL deadlock_timeout = '1min';
                    SELECT * FROM audit_stats WHERE topic = 't' FOR UPDATE";
     other.batch_execute(counted).await.expect("counters");
@@ -129,8 +130,8 @@ async fn sessions_of_others_that_are_in_the_way_change_no_count() {
     other.batch_execute("SELECT * FROM lanes FOR UPDATE; ROLLBACK").await.expect("lanes");
     assert_eq!(answer.await.expect("an answer"), [Accepted, Duplicate]);
 
-    // A table that is locked, as while it is changed, by a session that then forgets about it. Reads
-    // are told so, commits wait, and the database ends that session.
+    // A table lock of a session that is then idle. Reads fail, commits wait, and the database ends
+    // the session.
     let lock = "SET idle_in_transaction_session_timeout = '6s';
                 BEGIN; LOCK processed_events IN ACCESS EXCLUSIVE MODE";
     other.batch_execute(lock).await.expect("lock");
@@ -148,7 +149,7 @@ async fn a_server_without_room_for_sessions_is_waited_for() {
     let database = TestDatabase::on(&database_server).await;
     let url = database.url_text();
     let (_, name) = url.rsplit_once('/').expect("a database");
-    // Limits are for those who are no superusers.
+    // Connection limits do not apply to superusers.
     let owned = format!("CREATE ROLE app LOGIN; ALTER DATABASE {name} OWNER TO app");
     database.execute(&owned).await;
     let url = Database::Postgres(url.replace("//postgres@", "//app@"));
@@ -170,7 +171,7 @@ async fn a_server_without_room_for_sessions_is_waited_for() {
         .err()
         != Some(Code::Unavailable)
     {}
-    // Starting waits for room as well.
+    // Startup waits for a free connection as well.
     let starting = tokio::spawn(async move { launch_on(&url).await });
     assert!(!answer.is_finished());
     database.execute(&limit(-1)).await;
@@ -180,7 +181,7 @@ async fn a_server_without_room_for_sessions_is_waited_for() {
     starting.await.expect("started");
 }
 
-/// Sessions end while they look for originals that are too many for one batch.
+/// Sessions end while their query for too many originals is cancelled.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_end_while_a_look_is_cancelled_are_replaced() {
     const LARGE: usize = 12;

@@ -1,5 +1,5 @@
-//! A PostgreSQL server for the tests: the one that TEST_DATABASE_URL names, or else a private one
-//! made of the programs on this machine.
+//! A PostgreSQL server for the tests: the one in TEST_DATABASE_URL, or else a private one from the
+//! programs on this machine.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use std::{
     sync::OnceLock,
 };
 
-/// PostgreSQL refuses to run as root, so root runs it as nobody.
+/// PostgreSQL refuses to run as root, so root runs it as `nobody`.
 const NOBODY: u32 = 65_534;
 
-/// The URL of a database on the server, under whose name others can be made.
+/// URL of a database on the server, next to which others can be created.
 pub fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     URL.get_or_init(|| match std::env::var("TEST_DATABASE_URL") {
@@ -30,11 +30,11 @@ pub fn is_shared() -> bool {
     std::env::var_os("TEST_DATABASE_URL").is_some()
 }
 
-/// A private server, in a temporary folder. Lives as long as this process.
+/// A private server in a temporary directory. Lives as long as this process.
 pub struct Server {
-    /// A database on it, by its socket.
+    /// URL of a database on it, over its socket.
     pub url: String,
-    /// Where it is.
+    /// Its directory.
     pub folder: PathBuf,
     programs: PathBuf,
     settings: String,
@@ -45,12 +45,12 @@ impl Server {
         Self::new(None, settings).made()
     }
 
-    /// One that also listens on a port of this machine.
+    /// A server that also listens on a TCP port.
     pub fn start_on(port: u16) -> Self {
         Self::new(Some(port), "").made()
     }
 
-    /// A standby that follows this server.
+    /// A standby of this server.
     pub fn standby(&self) -> Self {
         let standby = Self::new(None, "-c fsync=off");
         let folder = self.folder.to_str().expect("UTF-8");
@@ -108,7 +108,7 @@ impl Server {
         self
     }
 
-    /// Runs one of PostgreSQL's programs in the server's folder.
+    /// Runs a PostgreSQL program in the server's directory.
     pub fn run(&self, program: &str, arguments: &[&str]) {
         let mut command = self.command(&self.programs.join(program));
         let output = command.args(arguments).output().expect(program);
@@ -116,8 +116,8 @@ impl Server {
     }
 
     fn launch(&self) {
-        // The shell holds the other end of our pipe: when this process ends, however it does, the
-        // server is stopped and its folder removed.
+        // The shell holds the other end of our pipe: when this process ends in any way, the server
+        // is stopped and its directory removed.
         let script = "trap '' INT TERM; \"$1\" start -w -D data -l log -o \"$2\" >/dev/null || cat log; \
                       echo; cat >/dev/null; \"$1\" stop -m immediate -D data; rm -rf \"$PWD\"";
         let mut shell = self
@@ -137,7 +137,7 @@ impl Server {
         std::mem::forget(shell);
     }
 
-    /// Writes a file that the server can read and nobody else.
+    /// Writes a file that only the server can read.
     pub fn write(&self, name: &str, text: &str) {
         let path = self.folder.join(name);
         fs::write(&path, text).expect("write");
@@ -147,32 +147,32 @@ impl Server {
         }
     }
 
-    /// Changes a setting while it runs.
+    /// Changes a setting of the running server.
     pub async fn set(&self, setting: &str) {
         let admin = connect(&self.url).await;
         admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.expect(setting);
         admin.batch_execute("SELECT pg_reload_conf()").await.expect("reload");
         let (name, value) = setting.split_once(" = ").expect("a value");
         let show = format!("SHOW {name}");
-        // A session takes notice between two statements.
+        // A session applies a new setting between two statements.
         while admin.query_one(&show, &[]).await.expect("show").get::<_, &str>(0)
             != value.trim_matches('\'')
         {}
     }
 
-    /// The process of the server that all others of it come from.
+    /// The postmaster's process id.
     pub fn pid(&self) -> i32 {
         let pid_file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("pid");
         pid_file.lines().next().expect("pid").parse().expect("pid")
     }
 
-    /// Kills the server, and starts it again: it recovers from its log.
+    /// Kills the server and restarts it: it recovers from the WAL.
     pub fn kill_and_restart(&self) {
         signal("KILL", &[self.pid()]);
         self.restart();
     }
 
-    /// Ends all its processes at once, without tidying up, and starts it again.
+    /// Kills all its processes at once, and restarts it.
     pub fn crash_and_restart(&self) {
         let mut stop = self.command(&self.programs.join("pg_ctl"));
         stop.args(["stop", "-m", "immediate", "-D", "data"]);
@@ -182,7 +182,7 @@ impl Server {
     }
 
     fn restart(&self) {
-        // It starts as soon as the processes of the one before are gone.
+        // It can only start once the previous processes are gone.
         let mut start = self.command(&self.programs.join("pg_ctl"));
         start.args(["start", "-w", "-D", "data", "-l", "log", "-o", &self.settings]);
         start.stdout(Stdio::null()).stderr(Stdio::null());
@@ -190,7 +190,7 @@ impl Server {
         tries.expect("PostgreSQL starts again");
     }
 
-    /// A command in the server's folder, by a user as whom it may run.
+    /// A command in the server's directory, as a user that may run it.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.folder);
@@ -215,7 +215,7 @@ pub fn signal(signal: &str, pids: &[i32]) {
     assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
 }
 
-/// The folder with the server's programs.
+/// The directory with the server's programs.
 fn programs() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -223,7 +223,7 @@ fn programs() -> Option<PathBuf> {
         .flatten()
         .map(|version| version.path().join("bin"))
         .collect();
-    // The newest first.
+    // The newest version first.
     folders.sort();
     folders.reverse();
     if let Some(path) = std::env::var_os("PATH") {

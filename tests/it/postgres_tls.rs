@@ -1,5 +1,4 @@
-//! PostgreSQL over TLS: what is not on this machine is reached with it or not at all, and its
-//! certificate is looked at.
+//! PostgreSQL over TLS: remote servers require it, and their certificate is verified.
 
 use std::{net::TcpListener, path::Path};
 
@@ -11,7 +10,7 @@ use crate::{
     process::{Service, fails, program, wait_until},
 };
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(vec![]).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +45,7 @@ async fn a_server_elsewhere_is_reached_with_tls_or_not_at_all() {
     let trusted = file("trusted.pem", &ours.pem());
     let other = file("other.pem", &authority().pem());
     let empty = file("empty.pem", "nothing");
-    // It says that it is elsewhere, and is not.
+    // The host name is remote, its address is local.
     let at = |host: &str, more: &str| {
         format!("postgres://postgres@{host}:{port}/postgres?hostaddr=127.0.0.1{more}")
     };
@@ -86,7 +85,7 @@ async fn a_server_elsewhere_is_reached_with_tls_or_not_at_all() {
     let misnamed = at("other.example", &format!("&sslrootcert={trusted}"));
     refused(misnamed, &["db.example", "does not match the host name"]);
 
-    // Also while it runs, nothing is said in the clear.
+    // Nothing is sent in plaintext at runtime either.
     let url = at("db.example", &format!("&sslrootcert={trusted}"));
     let service = Service::start(&url);
     let mut client = connect_to(service.address).await;
@@ -111,7 +110,7 @@ async fn a_server_elsewhere_is_reached_with_tls_or_not_at_all() {
     assert_eq!(counters(&mut client).await, [5, 5, 0, 0]);
     assert_eq!(sessions(false).await, 0);
 
-    // Who says so is not kept from it.
+    // Plaintext is possible if the URL asks for it.
     drop(service);
     let service = Service::start(&at("db.example", "&sslmode=disable"));
     assert_eq!(counters(&mut connect_to(service.address).await).await, [5, 5, 0, 0]);

@@ -1,4 +1,4 @@
-//! The real program as processes: starting, failing to start, stopping, being killed.
+//! The program as a process: startup, startup errors, shutdown, kill.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,7 +11,7 @@ use event_aggregator::proto::v1::Event;
 
 use crate::harness::*;
 
-/// Asks again and again. Far longer than anything takes that works.
+/// Polls a condition. The timeout is far longer than any success takes.
 pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
@@ -21,12 +21,12 @@ pub fn wait_until(mut is_so: impl FnMut() -> bool) {
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
-/// The program, without what this environment tells it.
+/// The program, without settings from the environment.
 pub fn program() -> Command {
     without_environment(PROGRAM)
 }
 
-/// A program that runs ours, without the same.
+/// A program that runs ours, also without them.
 pub fn without_environment(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in [
@@ -49,12 +49,12 @@ pub fn without_environment(program: &str) -> Command {
     ] {
         command.env_remove(variable);
     }
-    // The server that most tests share flushes nothing, to be quick.
+    // The shared PostgreSQL server runs with fsync=off, for speed.
     command.env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true");
     command
 }
 
-/// A service as a process, killed with its test.
+/// A service process that is killed with its test.
 pub struct Service {
     pub address: SocketAddr,
     child: Child,
@@ -154,7 +154,7 @@ async fn nothing_acknowledged_is_lost_when_it_is_killed() {
         let [received, unique, duplicates, _] = counters(&mut client).await;
         assert_eq!(received, unique + duplicates);
         assert_eq!(unique, database.number("SELECT count(*) FROM processed_events").await);
-        // At most one batch per kill was stored and not acknowledged.
+        // Each kill leaves at most one batch that is stored and not acknowledged.
         assert!((acknowledged..=acknowledged + 60).contains(&unique), "{acknowledged} {unique}");
         for batch in all.chunks(1_000) {
             publish(&mut client, batch.to_vec()).await;
@@ -168,8 +168,8 @@ async fn nothing_is_acknowledged_while_the_disk_fails() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let log = database.path("log");
     std::fs::write(&log, " ".repeat(10_000)).expect("log");
-    // Files may not grow beyond a limit that is set later; then writing fails instead of killing. The
-    // log cannot be written then, either.
+    // A file size limit is set later; with SIGXFSZ ignored, writes fail. The log cannot be written
+    // then, either.
     let service = Service::run(
         without_environment("sh")
             .args(["-c", "trap '' XFSZ; exec 2>>\"$0\"; exec \"$@\""])
@@ -352,25 +352,25 @@ async fn connections_that_are_cut_change_no_count() {
     });
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    // Each cut is answered by the next commit, so this ends however slow the machine is.
+    // Each lost connection is followed by a commit, so this ends even on a slow machine.
     for cuts in 0..20 {
         server.database.number(cut).await;
         let stored = server.stored().await;
         while !publishing.is_finished() && server.stored().await < stored + 100 + cuts {}
     }
-    // Each event was sent once, so each is new and nothing is repeated.
+    // Each event was sent once, so each is new and there are no duplicates.
     assert_eq!(publishing.await.expect("no error"), [20_000, 20_000, 0]);
     assert_eq!(server.stored().await, 20_000);
     let sums = "SELECT sum(received)::bigint FROM audit_stats";
     assert_eq!(server.database.number(sums).await, 20_000);
 }
 
-/// Runs a command that fails, and checks that it says why on one line.
+/// Runs a command that fails, and checks its one-line error.
 pub fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
     fails_as(program().args(arguments), code, expected);
 }
 
-/// Runs a command that fails, set up by others, and checks the same.
+/// The same for a prepared command.
 pub fn fails_as(command: &mut Command, code: i32, expected: &[&str]) {
     let output: Output = command.output().expect("run");
     let stderr = String::from_utf8_lossy(&output.stderr);

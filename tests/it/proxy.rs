@@ -1,4 +1,4 @@
-//! A proxy in front of a database, which cuts connections at chosen moments.
+//! A database proxy that closes connections at chosen moments.
 
 use std::{
     net::SocketAddr,
@@ -15,18 +15,18 @@ use tokio_postgres::config::Host;
 
 use crate::harness::TestDatabase;
 
-/// Where a connection is cut, seen from a message of the service to the database.
+/// When a connection is closed, relative to a message from the service to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// It never arrives.
+    /// It does not arrive.
     Before,
     /// Half of it arrives.
     During,
-    /// It arrives and is carried out, but its answer is lost.
+    /// It arrives and is executed, but the reply is lost.
     After,
 }
 
-/// A trap: the connection whose data contains `marker` for the `times`th time is cut, once.
+/// A trap: closes the connection whose data contains `marker` for the `times`th time, once.
 #[derive(Debug, Clone)]
 pub struct Trap {
     pub marker: String,
@@ -34,7 +34,7 @@ pub struct Trap {
     pub cut: Cut,
 }
 
-/// A proxy in front of a database.
+/// A database proxy.
 pub struct Proxy {
     address: SocketAddr,
     trap: Arc<Mutex<Option<Trap>>>,
@@ -68,7 +68,7 @@ impl Proxy {
         Self { address, trap, hang_up }
     }
 
-    /// The URL of the database through the proxy.
+    /// URL of the database through the proxy.
     pub fn url(&self, database: &TestDatabase) -> Database {
         let Database::Postgres(url) = &database.url else { panic!("PostgreSQL only") };
         let (start, rest) = url.split_once('@').expect("a user");
@@ -76,7 +76,7 @@ impl Proxy {
         Database::Postgres(format!("{start}@{}/{name}", self.address))
     }
 
-    /// Cuts all connections that there are.
+    /// Closes all connections.
     pub fn hang_up(&self) {
         self.hang_up.notify_waiters();
     }
@@ -127,7 +127,7 @@ async fn forward(
                     return;
                 }
                 if sprung.is_some() {
-                    // For `After`, an answer shows that it was carried out.
+                    // For `After`, a reply shows that it was executed.
                     if sprung == Some(Cut::After) {
                         let _ = from_database.read(&mut answers).await;
                     }
@@ -144,7 +144,7 @@ async fn forward(
     }
 }
 
-/// Whether this connection is to be cut now.
+/// Whether to close this connection now.
 fn spring(traps: &Mutex<Option<Trap>>, seen: &[u8]) -> Option<Cut> {
     let mut armed = traps.lock().expect("trap");
     let trap = armed.as_ref()?;

@@ -1,5 +1,5 @@
-//! PostgreSQL with a synchronous standby: nothing is acknowledged that only one server has, and when
-//! the standby takes over, the service goes on with it.
+//! PostgreSQL with a synchronous standby: nothing is acknowledged that only one server has, and the
+//! service continues after a failover.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn publishing(mut client: Client, events: Vec<Event>) -> JoinHandle<Vec<PublishS
     tokio::spawn(async move { verdicts(&mut client, events).await })
 }
 
-/// A process that waits for the standby and is not one of `others`.
+/// A process that waits for the standby, other than `others`.
 async fn waiting_now(asking: &tokio_postgres::Client, others: &[i32]) -> Option<i32> {
     let sql = "SELECT pid FROM pg_stat_activity
                WHERE datname = current_database() AND wait_event = 'SyncRep' AND pid <> ALL($1)";
@@ -27,7 +27,7 @@ async fn waiting_now(asking: &tokio_postgres::Client, others: &[i32]) -> Option<
     row.map(|row| row.get(0))
 }
 
-/// The same, when there is one. The answer waits for it, too.
+/// Waits for such a process. Fails if the publish returns first.
 async fn waiting(
     database: &TestDatabase,
     others: &[i32],
@@ -44,8 +44,8 @@ async fn waiting(
     }
 }
 
-/// Commits until a commit waits for the standby: the server takes notice of the setting some time after the
-/// session that set it. Returns the process, which goes on waiting.
+/// Commits until a commit waits for the standby: the server applies the setting some time after the
+/// session that set it. Returns the process, which continues to wait.
 async fn until_commits_wait(database: &TestDatabase) -> i32 {
     let asking = connect(&database.url_text()).await;
     let committing = connect(&database.url_text()).await;
@@ -72,14 +72,14 @@ async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
     let probe = until_commits_wait(&server.database).await;
     let events = vec![event("t", "new"), event("t", "before"), event("t", "new")];
     let mut answer = publishing(client.clone(), events);
-    // Its process is ended: the commit is on this server and nowhere else.
+    // Its process is terminated: the commit is on this server only.
     let ended = waiting(&server.database, &[probe], &mut answer).await;
     admin.execute("SELECT pg_terminate_backend($1)", &[&ended]).await.expect("terminate");
-    // It is found there, and still waited for. Somebody cancels the wait, which PostgreSQL answers as if
-    // the commit was done.
+    // The retry finds it there, and still waits. When the wait is cancelled, PostgreSQL confirms
+    // the commit anyway.
     let cancelled = waiting(&server.database, &[probe, ended], &mut answer).await;
     admin.execute("SELECT pg_cancel_backend($1)", &[&cancelled]).await.expect("cancel");
-    // This one is given up after a while, and goes on waiting all the same.
+    // This one times out, and the retry still waits.
     let given_up = waiting(&server.database, &[probe, ended, cancelled], &mut answer).await;
     let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND wait_event_type = 'Lock'";
@@ -103,7 +103,7 @@ async fn a_standby_that_takes_over_is_followed() {
     primary.set("synchronous_standby_names = '*'").await;
     let mut database = TestDatabase::on(&primary).await;
 
-    // The standby is named first, so it is passed over until it takes writes.
+    // The standby is listed first, and is skipped until it accepts writes.
     let url = database.url_text();
     let host = |url: &str| {
         let (_, place) = url.split_once('@').expect("a user");
@@ -120,7 +120,7 @@ async fn a_standby_that_takes_over_is_followed() {
     publish(&mut client, all(0..100)).await;
     assert_eq!(counters(&mut client).await, [100, 100, 0, 0]);
 
-    // The primary is demoted: it refuses to write from now on.
+    // The primary is demoted: it rejects writes from now on.
     primary.set("default_transaction_read_only = 'on'").await;
     let answer = publishing(client.clone(), all(50..150));
     blocking(move || standby.run("pg_ctl", &["promote", "-w", "-D", "data"])).await;

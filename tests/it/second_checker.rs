@@ -1,7 +1,7 @@
-//! The rules of the torture test's second checker: it finds nothing in a history that is as it should be,
-//! and the broken rule in each that is not. The histories here are made up.
+//! The rules of the torture test's second checker, on synthetic histories: a valid one has no
+//! violations, and each invalid one has the expected violation.
 
-// The rest of it is for the torture test itself.
+// Other items are for the torture test.
 #[allow(dead_code)]
 #[path = "../torture/second/judge/mod.rs"]
 mod judge;
@@ -26,10 +26,10 @@ fn content(source: &str, timestamp: Option<Time>, payload: &str) -> Content {
 fn key(event_id: &str) -> Key {
     let contents = vec![
         content("s", Some(5), r#"{"n":1,"t":"é"}"#),
-        // The same by value.
+        // Equal by value.
         content("s", Some(5), r#"{ "t" : "\u00e9", "n":2, "n":10e-1 }"#),
         content("s", None, r#"{"n":1,"t":"é"}"#),
-        // Others.
+        // Different values.
         content("s", Some(5), r#"{"n":2,"t":"é"}"#),
         content("x", Some(6), r#"{"n":1,"t":"é"}"#),
     ];
@@ -91,8 +91,8 @@ fn sample(at: Moment, counts: Counts) -> Sample {
     Sample { begin: at, end: at + 5, total: counts, topics: [("a".into(), counts)].into() }
 }
 
-/// Two keys. The first one is accepted, repeated and contradicted; the answer to the second one is lost,
-/// and its repetition shows that it was stored.
+/// Two keys. The first one is accepted, duplicated and contradicted; the response for the second
+/// one is lost, and its retry shows that it was stored.
 fn good() -> History {
     let keys = vec![key("1"), key("2")];
     let rows = vec![row(0, 1, &keys[0].contents[0]), row(1, 2, &keys[1].contents[0])];
@@ -137,7 +137,7 @@ fn breaks(rule: Rule, change: impl FnOnce(&mut History)) {
     assert!(rules.contains(&rule), "{rule} is not among {rules:?}");
 }
 
-/// Breaks this rule and no other.
+/// Asserts a violation of this rule and of no other.
 fn breaks_only(rule: Rule, change: impl FnOnce(&mut History)) {
     assert_eq!(broken(change), [rule].into());
 }
@@ -163,10 +163,10 @@ fn what_was_answered_is_stored_once_and_to_the_byte() {
     breaks(Stored, |history| history.rows.push(history.rows[0].clone()));
     // Equal by value is not enough,
     breaks(Stored, |history| history.rows[0].payload = history.keys[0].contents[1].payload.clone());
-    // nor is the content of somebody who was told something else.
+    // nor is the content of another attempt with another verdict.
     breaks(Stored, |history| history.rows[0].source = "x".into());
     breaks(Stored, |history| history.rows[1].timestamp = None);
-    // Nothing is stored that was surely not done.
+    // Nothing is stored that was certainly not done.
     breaks(Stored, |history| history.attempts[4].outcome = Outcome::NotDone);
     breaks(Stored, |history| history.rows[0].payload = "{".into());
 }
@@ -191,15 +191,15 @@ fn a_structure_is_stored_with_its_value() {
 
 #[test]
 fn the_first_write_wins_at_one_instant() {
-    // A repetition ends before what it repeats begins.
+    // A duplicate returns before its original is sent.
     breaks_only(Order, |history| {
         (history.attempts[1].begin, history.attempts[1].end) = (20, 90);
     });
-    // So does one of an attempt that was lost.
+    // So does one of a lost attempt.
     breaks_only(Order, |history| {
         (history.attempts[5].begin, history.attempts[5].end) = (450, 490);
     });
-    // It was read before it was sent, or missing after it was answered or read.
+    // Read before it was sent, or missing after it was acknowledged or read.
     breaks_only(Order, |history| (history.sights[1].begin, history.sights[1].end) = (20, 30));
     breaks_only(Order, |history| (history.sights[0].begin, history.sights[0].end) = (260, 270));
     breaks_only(Order, |history| {
@@ -207,10 +207,10 @@ fn the_first_write_wins_at_one_instant() {
         history.sights[3].end = 812;
         history.sights.push(absent);
     });
-    // Of what overlaps, each may have come first.
+    // Of overlapping attempts, any may have been first.
     holds(|history| (history.sights[0].begin, history.sights[0].end) = (190, 500));
     holds(|history| history.attempts[4].end = 2_000);
-    // One of two lost attempts fits.
+    // One of two lost attempts is consistent.
     holds(|history| {
         let lost = attempt(1, 0, (790, 900), lost());
         history.attempts.insert(4, lost);
@@ -240,7 +240,7 @@ fn verdicts_tell_the_truth() {
 #[test]
 fn counters_count_each_event_once() {
     let set = |counts: Counts| move |history: &mut History| history.last = sample(900, counts);
-    // One too many or too few, of each kind.
+    // Each counter off by one.
     breaks_only(Counters, set(counts(2, 5, 2)));
     breaks_only(Counters, set(counts(2, 3, 2)));
     breaks_only(Counters, set(counts(3, 3, 2)));
@@ -249,7 +249,7 @@ fn counters_count_each_event_once() {
     breaks_only(Counters, set(counts(2, 4, 3)));
     breaks_only(Counters, set(Counts { received: 7, ..counts(2, 4, 2) }));
     breaks_only(Counters, |history| history.last.total = counts(2, 4, 3));
-    // While it goes on.
+    // While requests are in progress.
     breaks_only(Counters, |history| history.samples[1] = sample(450, counts(1, 2, 2)));
     breaks_only(Counters, |history| history.samples[1] = sample(450, counts(1, 4, 2)));
     breaks_only(Counters, |history| history.samples[0] = sample(10, counts(1, 0, 0)));
@@ -273,7 +273,7 @@ fn what_was_lost_may_count_once() {
             history.last = sample(900, may_be);
         });
     }
-    // Counted as what it is not.
+    // Counted with the wrong verdict.
     breaks_only(Counters, |history| {
         lose(history);
         drop(history.samples.pop());

@@ -1,4 +1,4 @@
-//! `tail` as a process: copying, exporting through kills, riding out a restart.
+//! `tail` as a process: copying, exporting across kills, reconnecting after a restart.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -55,7 +55,7 @@ async fn one_command_copies_a_store_into_another() {
     assert_eq!(payload_text(&found.events[0]), exact);
 }
 
-/// Starts an export that appends to a file, as `>>` does.
+/// Starts an export that appends to a file, like `>>`.
 fn export(address: &str, cursor: &Path, output: &Path) -> Child {
     let output = OpenOptions::new().create(true).append(true).open(output).expect("output");
     tail(address, &["--from-start", "-o", "ndjson", "--cursor-file"])
@@ -89,7 +89,7 @@ async fn an_export_that_is_killed_has_each_event_once() {
         let size = || fs::metadata(&output).map_or(0, |output| output.len());
         for _ in 0..15 {
             let mut exporting = export(&address, &cursor, &output);
-            // Killed once it has printed some more, wherever that is.
+            // Killed after it has printed some more events.
             let enough = size() + random.u64(1..200_000);
             let full = EVENTS as u64 * 100;
             while size() < enough && size() < full {}
@@ -98,7 +98,7 @@ async fn an_export_that_is_killed_has_each_event_once() {
         }
         publishing.await.expect("published");
         let mut exporting = export(&address, &cursor, &output);
-        // Whole lines only: what is half written will be cut off or finished.
+        // Complete lines only: a partial one will be truncated or completed.
         let lines = || {
             let mut text = String::new();
             File::open(&output)
@@ -162,8 +162,8 @@ async fn what_cannot_be_tailed_says_why() {
     }
 }
 
-/// Exports into a file under strace, which kills it at the third such call on that file. Says whether
-/// it was killed.
+/// Exports to a file under strace, which kills it at the third matching call on that file. Returns
+/// whether it was killed.
 fn killed_at(call: &str, address: &str, cursor: &Path, output: &Path) -> bool {
     let file = OpenOptions::new().create(true).append(true).open(output).expect("output");
     let status = Command::new("strace")
@@ -212,7 +212,7 @@ async fn an_export_that_is_killed_before_its_first_batch_ends_has_each_event_onc
     assert!(killed_at("write", &address, &cursor, &output), "killed");
     let written = fs::metadata(&output).expect("output").len();
     assert!(written > 0 && cursor.exists(), "the first place is kept before the first line");
-    // Killed as early as it happens to be.
+    // Killed at a random early moment.
     let mut random = fastrand::Rng::with_seed(11);
     for round in 0..20 {
         let (cursor, output) = (
@@ -232,7 +232,7 @@ async fn an_export_that_is_killed_before_its_first_batch_ends_has_each_event_onc
     finish(&cursor, &output, "at the third write");
 }
 
-/// How many lines of the output the cursor file vouches for.
+/// Number of output lines covered by the cursor file.
 fn kept_lines(cursor: &Path, output: &Path) -> usize {
     let place: Value = serde_json::from_slice(&fs::read(cursor).expect("place")).expect("JSON");
     let bytes = place["output_bytes"].as_u64().expect("bytes") as usize;
@@ -258,7 +258,7 @@ async fn an_export_begins_at_the_end_that_there_was() {
     crate::process::wait_until(|| cursor.exists());
     first.kill().expect("kill");
     first.wait().expect("killed");
-    // Stored while nobody was there, and torn.
+    // Stored while it was not running, with a torn last line.
     publish_some(&mut client, 10, 13).await;
     let mut torn = OpenOptions::new().append(true).open(&output).expect("output");
     std::io::Write::write_all(&mut torn, b"{\"topic\":").expect("write");

@@ -1,4 +1,4 @@
-//! What is printed on a terminal cannot steer it, whatever names and payloads hold.
+//! Output to a terminal is escaped, whatever names and payloads contain.
 
 use std::{
     io::Read,
@@ -12,11 +12,11 @@ use crate::{
     process::{PROGRAM, program, without_environment},
 };
 
-/// What a name may hold, and what a payload may, which has control characters as well.
+/// Characters of a name, and of a payload, which may also contain control characters.
 const NAME: &str = "a\u{202e}b\u{2066}c\u{200b}d\u{2028}e\u{feff}f";
 const PAYLOAD: &str = "{\"x\":\n\"a\u{9b}31m\u{85}\u{7f}\u{202e}\u{2029}\u{e0041}\"}";
 
-/// Characters that may not reach the terminal, beside the line breaks that the terminal makes itself.
+/// Characters that must not reach the terminal, apart from its own line breaks.
 fn is_unsafe(character: char) -> bool {
     let is_break = matches!(character, '\r' | '\n');
     (character.is_control() && !is_break)
@@ -24,7 +24,7 @@ fn is_unsafe(character: char) -> bool {
         || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The program in a terminal of its own, with standard error in it, too.
+/// The program in a pseudo-terminal, including standard error.
 fn in_terminal(server: &TestServer, arguments: &str) -> Command {
     let mut script = without_environment("script");
     script
@@ -87,7 +87,7 @@ async fn json_on_it_is_the_same_value() {
     let run = move || listing.output().expect("list");
     let piped = tokio::task::spawn_blocking(run).await.expect("run").stdout;
     let piped = String::from_utf8(piped).expect("UTF-8");
-    // A pipe gets what was sent.
+    // A pipe gets the original text.
     assert!(piped.contains(NAME) && piped.contains(&PAYLOAD.replace('\n', " ")), "{piped:?}");
     let piped: Value = serde_json::from_str(&piped).expect("JSON");
     assert_eq!(piped["payload"]["x"], "a\u{9b}31m\u{85}\u{7f}\u{202e}\u{2029}\u{e0041}");

@@ -1,11 +1,11 @@
-//! The rules of ARCHITECTURE.md that a machine can check.
+//! The rules of ARCHITECTURE.md that can be checked automatically.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Which part of the program may not speak of what.
+/// Identifiers that a module must not use.
 const NEVER: &[(&str, &[&str])] = &[
     ("limits.rs", &["crate::", "serde", "prost", "tokio"]),
     (
@@ -134,7 +134,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("cli", &["crate::store", "crate::ingest"]),
 ];
 
-/// A file that is longer has more than one reason to exist.
+/// A longer file has more than one purpose.
 const MAX_LINES: usize = 400;
 
 fn sources() -> Vec<(String, String)> {
@@ -162,7 +162,7 @@ fn parts_know_only_what_they_may() {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         let mut is_list = false;
         for (number, line) in code.enumerate() {
-            // A list of what is imported, on one line or with each part on a line of its own.
+            // A `use crate::{...}` list, on one line or with one item per line.
             is_list = line == "use crate::{" || (is_list && line != "};");
             let line = &*match line.strip_prefix("    ") {
                 Some(name) if is_list => format!("crate::{name}"),
@@ -172,7 +172,7 @@ fn parts_know_only_what_they_may() {
             for (part, never) in NEVER {
                 let module = name.strip_suffix(".rs").unwrap_or(&name);
                 let inside = name == *part || Path::new(module).starts_with(part);
-                // The module of a part may name the modules it is made of.
+                // A module may name its own submodules.
                 let names_parts = line.contains("mod ");
                 for word in never.iter().filter(|word| line.contains(**word)) {
                     assert!(!inside || names_parts, "{name}, code line {number}: {word}: {line}");

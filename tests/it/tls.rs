@@ -1,4 +1,4 @@
-//! TLS: of a service, and of commands that talk to one.
+//! TLS of the service and of its commands.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(run).await.expect("run")
 }
 
-/// An authority, and where its certificates are written.
+/// A certificate authority, with the directory of its certificates.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -71,12 +71,12 @@ impl Authority {
         self.issue_for(&["localhost"], name, purpose);
     }
 
-    /// Writes a certificate for hosts, and its key.
+    /// Writes a certificate for these hosts, and its key.
     fn issue_for(&self, hosts: &[&str], name: &str, purpose: ExtendedKeyUsagePurpose) {
         self.issue_with(hosts, name, purpose, |_| ());
     }
 
-    /// The same with a change of its own.
+    /// The same with a modified certificate.
     pub fn issue_with(
         &self,
         hosts: &[&str],
@@ -100,13 +100,13 @@ impl Authority {
         Identity::from_pem(read(format!("{name}.pem")), read(format!("{name}.key")))
     }
 
-    /// How a client that trusts this authority speaks TLS.
+    /// TLS configuration of a client that trusts this CA.
     pub fn trusted(&self) -> ClientTlsConfig {
         let authority = fs::read(self.path("ca.pem")).expect("read");
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority))
     }
 
-    /// How a service starts with the certificate `server`, and a log in a file.
+    /// Starts a service with the certificate `server`, and its log in a file.
     fn command(&self, database: &TestDatabase, more: &[&str]) -> Command {
         let mut command = program();
         command
@@ -134,7 +134,7 @@ pub fn channel(service: &Service, tls: ClientTlsConfig) -> Channel {
 }
 
 pub async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, tonic::Status> {
-    // With TLS 1.3 a client learns only from the first answer that it is refused.
+    // With TLS 1.3, a client learns only from the first read that it was rejected.
     let mut client = Client::new(channel(service, tls));
     client.get_stats(event_aggregator::proto::v1::GetStatsRequest::default()).await?;
     Ok(client)
@@ -174,7 +174,7 @@ async fn a_service_speaks_tls_and_nothing_else() {
         let _ = connection.read_to_end(&mut answer).await;
         assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
     }
-    // Nor is a handshake waited for without end.
+    // A stalled handshake times out.
     let begun = Instant::now();
     let mut silent = TcpStream::connect(service.address).await.expect("connect");
     silent.write_all(&[0x16, 0x03, 0x01]).await.expect("send");
@@ -213,7 +213,7 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
     const BEARER: &str = "Bearer token-of-root";
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
-    // Any name of a host in it may be meant, and the common name is none.
+    // Any DNS name of the certificate counts; the common name does not.
     let hosts: [&[&str]; 3] = [&["localhost", "Producer"], &["shop.test"], &[]];
     for (name, hosts) in ["producer", "shop", "stranger"].into_iter().zip(hosts) {
         authority.issue_for(hosts, name, ExtendedKeyUsagePurpose::ClientAuth);
@@ -238,7 +238,7 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
         ("producer", None, "shop", Code::PermissionDenied, Code::PermissionDenied),
         ("shop", None, "shop", Code::Ok, Code::PermissionDenied),
         ("stranger", None, "orders", Code::Unauthenticated, Code::Unauthenticated),
-        // A token says more than a certificate.
+        // A token takes precedence over a certificate.
         ("stranger", Some(BEARER), "orders", Code::Ok, Code::Ok),
         ("producer", Some(BEARER), "shop", Code::Ok, Code::Ok),
         ("producer", Some("Bearer wrong"), "orders", Code::Unauthenticated, Code::Unauthenticated),
@@ -280,7 +280,7 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
             assert_eq!(status, expected, "{name} {token:?} {path}: {answered:?}");
         }
     }
-    // However much it says, it does not tell keys and tokens.
+    // Even the most verbose log has no keys or tokens.
     let (log, key) = (authority.log(), fs::read_to_string(authority.path("server.key")));
     assert!(log.contains("TRACE"), "it said much");
     let key = key.expect("text");
@@ -315,7 +315,7 @@ async fn a_container_that_demands_tokens_is_checked_without_one() {
     health.env("EVENT_AGGREGATOR_CA", authority.text("ca.pem"));
     let answered = run(health).await;
     assert_eq!(String::from_utf8_lossy(&answered.stdout), "serving\n", "{answered:?}");
-    // It is told what is of no use, and nothing of a danger that there is not.
+    // The useless setting is logged, and no warning about exposure.
     assert!(authority.log().contains("client certificates require --tls-client-ca"));
     assert!(!authority.log().contains("is reachable without TLS"), "{}", authority.log());
     drop(service);
@@ -338,7 +338,7 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
         fs::copy(from, old.path("next")).expect("copy");
         fs::rename(old.path("next"), old.path(file)).expect("rename");
     };
-    // A certificate without its key is of no use.
+    // A certificate that does not match its key is ignored.
     replace(&new.path("server.pem"), "server.pem");
     service.signal("HUP");
     wait_until(|| old.log().contains("failed to reload certificate"));
@@ -346,12 +346,12 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     client(&service, old.trusted()).await.expect("the old one goes on");
     replace(&new.path("server.key"), "server.key");
     service.signal("HUP");
-    // New connections get it soon.
+    // New connections soon get the new one.
     while client(&service, new.trusted()).await.is_err() {}
     client(&service, old.trusted()).await.expect_err("the old one is gone");
     publish(&mut connected, vec![event("t", "2")]).await;
 
-    // Without a signal they are noticed, too.
+    // Changes are detected without a signal, too.
     let next = Authority::new();
     next.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     replace(&next.path("server.key"), "server.key");
@@ -369,7 +369,7 @@ async fn a_file_that_is_missing_is_told_once() {
     let certificate = authority.path("server.pem");
     let text = fs::read(&certificate).expect("read");
     fs::remove_file(authority.path("server.key")).expect("remove");
-    // Each look at the files takes one of these, and then misses the key. The last begins after two ended.
+    // Each reload consumes one of these pipes and then fails on the missing key.
     for _ in 0..3 {
         let pipe = authority.path("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());

@@ -1,4 +1,4 @@
-//! Client certificates of connections that are open: they are verified again.
+//! Client certificates of open connections, which are verified again.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     tls::{Authority, client},
 };
 
-/// A service with a certificate of `authority`, which lets in clients of both.
+/// A service with a certificate of `authority`, which accepts clients of both CAs.
 async fn serve(authority: &Authority, other: &Authority) -> (TestDatabase, Service) {
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     let both = [authority, other].map(|it| fs::read_to_string(it.path("ca.pem")).expect("read"));
@@ -30,14 +30,14 @@ async fn serve(authority: &Authority, other: &Authority) -> (TestDatabase, Servi
     (database, service)
 }
 
-/// How a client of `of` connects to the service that has a certificate of `server`.
+/// TLS configuration of a client of `of` for the server certificate of `server`.
 fn known(server: &Authority, of: &Authority, name: &str) -> ClientTlsConfig {
     let authority = fs::read(server.path("ca.pem")).expect("read");
     let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
     config.identity(of.identity(name))
 }
 
-/// Follows the feed from its end, which was reached when this returns.
+/// Subscribes from the end; returns when it has caught up.
 async fn follow(client: &mut Client) -> Streaming<SubscribeResponse> {
     let request = SubscribeRequest { cursor: "end".to_owned(), ..Default::default() };
     let mut feed = client.subscribe(request).await.expect("subscribe").into_inner();
@@ -68,7 +68,7 @@ async fn end(mut feed: Streaming<SubscribeResponse>) -> Option<Status> {
     }
 }
 
-/// Follows the feed over HTTP/1, into a file.
+/// Subscribes over HTTP/1 and writes to a file.
 fn follow_http1(server: &Authority, of: &Authority, service: &Service, into: &str) -> Child {
     let output = fs::File::create(server.path(into)).expect("a file");
     Command::new("curl")
@@ -106,7 +106,7 @@ async fn an_authority_that_is_replaced_takes_its_connections_along() {
     end(ends).await.expect("cut, not ended");
     assert!(!over_http1[1].wait().expect("curl").success(), "cut");
     try_publish(&mut bad, vec![event("t", "by bad")]).await.expect_err("not let in again");
-    // What the others have goes on over the connections that they had.
+    // Clients of the remaining CA continue on their open connections.
     publish(&mut good, vec![event("t", "2")]).await;
     assert_eq!(next_id(&mut goes_on).await, "2");
     wait_until(|| text("good").contains(r#""event_id":"2""#));

@@ -1,7 +1,7 @@
-//! The checker of the torture test: it finds nothing in histories that are as they should be, and the
-//! right thing in those that are not. The histories here are made up.
+//! The checker of the torture test, on synthetic histories: valid ones have no violations, and
+//! invalid ones have the expected violation.
 
-// The rest of them is for the torture test itself.
+// Other items are for the torture test.
 #[allow(dead_code)]
 #[path = "../torture/checker.rs"]
 mod checker;
@@ -29,7 +29,7 @@ fn key(name: &str) -> Key {
     Key { topic: topic.into(), event_id: event_id.into() }
 }
 
-/// Attempts, each a hundred milliseconds after the one before and answered within ten.
+/// Attempts, 100 ms apart, each answered within 10 ms.
 fn attempts(sent: &[(&str, Content, Outcome)]) -> Vec<Attempt> {
     let attempt = |(number, &(name, content, outcome)): (u64, &(&str, Content, Outcome))| Attempt {
         producer: 0,
@@ -43,9 +43,9 @@ fn attempts(sent: &[(&str, Content, Outcome)]) -> Vec<Attempt> {
     (1..).zip(sent).map(attempt).collect()
 }
 
-/// What a service without faults makes of attempts, if `stored` are those unknown ones that it stored:
-/// a reader gets everything at once, a listing has it in the end, and the counters are read after
-/// each attempt. Topic a is in lane 0, others in lane 1.
+/// The history of a correct service for these attempts, in which the unknown ones in `stored` were
+/// stored: a subscriber gets everything at once, a listing has it at the end, and counters are read
+/// after each attempt. Topic a is in lane 0, others in lane 1.
 fn history_with(sent: &[(&str, Content, Outcome)], stored: &[&str]) -> History {
     let mut history = History { attempts: attempts(sent), ..History::default() };
     let mut reader = Reader { caught_up: true, ..Reader::default() };
@@ -98,7 +98,7 @@ fn count(counters: &mut Counters, outcome: Outcome) {
     counters.conflicts += conflict;
 }
 
-/// A round with something of everything.
+/// A round with every kind of entry.
 fn good() -> History {
     let sent = [
         ("a/1", 1, Accepted),
@@ -116,21 +116,21 @@ fn good() -> History {
     history_with(&sent, &["a/2"])
 }
 
-/// Everybody has got this content of the one event that there is.
+/// Every observer has this content of the only event.
 fn holds(history: &mut History, content: Content) {
     history.settled.rows[0].content = content;
     history.readers[0].deliveries[0].content = content;
     history.listings[0].events[0].content = content;
 }
 
-/// Which rules a history breaks.
+/// The rules that a history violates.
 fn broken(history: &History) -> Vec<Rule> {
     let rules: BTreeSet<Rule> =
         checker::check(history).into_iter().map(|violation| violation.rule).collect();
     rules.into_iter().collect()
 }
 
-/// Which rules the good history breaks after a change.
+/// The rules that the valid history violates after a change.
 #[track_caller]
 fn breaks(rules: &[Rule], change: impl FnOnce(&mut History)) {
     let mut history = good();
@@ -146,21 +146,21 @@ fn what_is_right_breaks_no_rule() {
 
 #[test]
 fn a_lost_write_is_found() {
-    // The first answer was lost, the second one says that it is there.
+    // The first response was lost; the second one reports a duplicate.
     let lost = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
     assert_eq!(broken(&history_with(&lost, &[])), [LostWrite, Counters]);
     // An accepted event that is not stored is not counted either, or counted and not stored.
     breaks(&[LostWrite, Counters], |history| {
         history.attempts.extend(attempts(&[("b/9", 1, Accepted)]));
     });
-    // Stored, but not what was sent.
+    // Stored, but with other content.
     breaks(&[LostWrite, Cursor], |history| history.settled.rows[1].content = 7);
-    // Stored, but nobody may have stored it: a repetition does not vouch for itself.
+    // Stored without a write that explains it: a duplicate alone does not.
     let sent = [("a/1", 2, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
     let mut history = history_with(&sent, &["a/1"]);
     holds(&mut history, 1);
     assert_eq!(broken(&history), [LostWrite, Verdict]);
-    // Duplicates are the same, conflicts are not.
+    // Duplicates are equal, conflicts are not.
     breaks(&[LostWrite], |history| history.attempts[1].content = 2);
     breaks(&[LostWrite], |history| history.attempts[2].content = 1);
 }
@@ -195,7 +195,7 @@ fn a_duplicate_is_found() {
         history.settled.rows.push(again);
         history.settled.heads.insert(1, 3);
     });
-    // One number twice, and none for the one behind it.
+    // One number is used twice, and the next one is missing.
     breaks(&[Rule::Duplicate, Cursor], |history| {
         let end = history.settled.rows.iter_mut().find(|row| row.key == key("b/3")).expect("row");
         end.seq = 1;
@@ -204,7 +204,7 @@ fn a_duplicate_is_found() {
 
 #[test]
 fn a_wrong_verdict_is_found() {
-    // It was sent once. Outcomes that nobody knows keep the counters plausible.
+    // Sent once. Unknown outcomes keep the counters plausible.
     let sent = [
         ("b/1", 1, Unknown(Code::Unavailable)),
         ("b/2", 1, Unknown(Code::Unavailable)),
@@ -216,10 +216,10 @@ fn a_wrong_verdict_is_found() {
     history.listings[0].events[0].key = key("b/3");
     assert_eq!(broken(&history), [LostWrite, Verdict]);
 
-    // The original was sent after its repetition was answered.
+    // The original was sent after its duplicate was acknowledged.
     let sent = [("a/1", 1, Duplicate), ("a/1", 1, Accepted)];
     assert_eq!(broken(&history_with(&sent, &[])), [Verdict, Counters]);
-    // What was sent before it was something else.
+    // The earlier event had other content.
     let sent = [
         ("a/1", 2, Unknown(Code::Unavailable)),
         ("a/1", 1, Duplicate),
@@ -229,7 +229,7 @@ fn a_wrong_verdict_is_found() {
     history.attempts = attempts(&sent);
     holds(&mut history, 1);
     assert_eq!(broken(&history), [Verdict]);
-    // It was known before it was sent: to somebody who was answered, or who got it.
+    // Known before it was sent: to a producer, or to a subscriber.
     let sent =
         [("b/1", 1, Unknown(Code::Unavailable)), ("b/1", 1, Duplicate), ("b/1", 1, Accepted)];
     assert_eq!(broken(&history_with(&sent, &[])), [Verdict, Counters]);
@@ -237,38 +237,38 @@ fn a_wrong_verdict_is_found() {
     assert_eq!(checker::check(&history), []);
     history.readers[0].deliveries[0].at = at(150);
     assert_eq!(broken(&history), [Verdict]);
-    // Two producers are both told that theirs was new.
+    // Two producers are told that theirs was new.
     breaks(&[Verdict, Counters], |history| history.attempts[1].outcome = Accepted);
 }
 
 #[test]
 fn wrong_counters_are_found() {
-    // They do not add up, in total or with their topics.
+    // They do not add up, in total or over topics.
     breaks(&[Counters], |history| history.samples[4].totals.received += 1);
     breaks(&[Counters], |history| {
         let topic = history.samples[4].topics.get_mut("a").expect("topic");
         topic.received += 1;
         topic.unique_processed += 1;
     });
-    // An old answer, long after it was true.
+    // A stale response, long after it was true.
     breaks(&[Counters], |history| {
         let (totals, topics) = (history.samples[3].totals, history.samples[3].topics.clone());
         let late = history.samples.last_mut().expect("a sample");
         (late.totals, late.topics) = (totals, topics);
     });
-    // They go back: what an unknown attempt has added is gone again.
+    // Counters decrease: the effect of an unknown attempt disappears.
     breaks(&[Counters], |history| {
         let (invoked, returned) = (at(550), at(560));
         let late = Sample { invoked, returned, instance: 1, ..history.samples[3].clone() };
         history.samples.push(late);
     });
-    // Something is counted before it is sent.
+    // Counted before it is sent.
     breaks(&[Counters], |history| {
         let after = history.samples[3].clone();
         history.samples[0].totals = after.totals;
         history.samples[0].topics = after.topics;
     });
-    // In the end they are not what the rows say, or not what producers were told.
+    // The final counters match neither the rows nor the responses.
     let changes: [fn(&mut Counters); 3] = [
         |last| count(last, Accepted),
         |last| {
@@ -300,7 +300,7 @@ fn a_key_is_unique_once() {
         count(counters, Accepted);
     }
     assert_eq!(broken(&history), [Counters, Cursor]);
-    // A reader had it, and it was not counted.
+    // A subscriber had it, and it was not counted.
     let mut history = history_with(&sent[..1], &["a/1"]);
     let blind = &mut history.samples[0];
     (blind.totals, blind.topics) = Default::default();
@@ -323,7 +323,7 @@ fn without_unknown_outcomes_counters_are_exact() {
 
 #[test]
 fn a_cursor_that_skips_is_found() {
-    // Readers: something is missing, in between or at the end; or in another order; or other content.
+    // Subscribers: missing events in between or at the end, wrong order, or wrong content.
     breaks(&[Cursor], |history| drop(history.readers[0].deliveries.remove(0)));
     breaks(&[Cursor], |history| drop(history.readers[0].deliveries.pop()));
     breaks(&[Cursor], |history| {
@@ -333,16 +333,16 @@ fn a_cursor_that_skips_is_found() {
         deliveries.swap(1, last);
     });
     breaks(&[Cursor], |history| history.readers[0].deliveries[0].content = 2);
-    // What was delivered is gone.
+    // A delivered event disappeared.
     breaks(&[Counters, Cursor], |history| {
         let undone = Delivery { key: key("a/4"), content: 1, at: at(9_000) };
         history.readers[0].deliveries.push(undone);
     });
-    // Listings: an event is missing that was there before, or the order is another.
+    // Listings: an event from before is missing, or the order is wrong.
     breaks(&[Cursor], |history| drop(history.listings[0].events.remove(0)));
     breaks(&[Cursor], |history| drop(history.listings[0].events.pop()));
     breaks(&[Cursor], |history| history.listings[0].events.reverse());
-    // It was counted before, and is not listed.
+    // Counted before, and not listed.
     let mut history = history_with(&[("a/1", 1, Unknown(Code::Unavailable))], &["a/1"]);
     history.listings[0].events.clear();
     assert_eq!(broken(&history), [Cursor]);

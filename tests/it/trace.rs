@@ -1,4 +1,4 @@
-//! Traces reach a collector, and tell which commit a call waited for.
+//! Traces reach a collector, and link a call to the commit it waited for.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ use crate::{
     process::{Service, program},
 };
 
-/// Keeps what it is sent.
+/// A collector that keeps the spans it receives.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Span>>>);
 
@@ -63,7 +63,7 @@ async fn a_call_is_traced_with_the_commit_it_waited_for() {
     let mut answers = stream.into_inner();
     while answers.message().await.expect("an answer").is_some() {}
 
-    // What is left is sent before it ends.
+    // The remaining spans are exported before the exit.
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
     let spans = collector.0.lock().expect("lock").clone();

@@ -1,4 +1,4 @@
-//! What a changed access file does to those who are there already.
+//! Effects of a changed access file on open calls.
 
 use event_aggregator::proto::v1::{
     ListEventsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest,
@@ -30,12 +30,12 @@ async fn a_changed_file_holds_for_open_streams_too() {
     let first = answers.message().await.expect("an answer").expect("one");
     assert_eq!(first.unique_processed, 1);
 
-    // A file with a fault changes nothing.
+    // An invalid file changes nothing.
     guarded.rewrite("[[identity]]\nname = 1\n");
     requests.send(send("2")).await.expect("room");
     assert_eq!(answers.message().await.expect("an answer").expect("one").unique_processed, 1);
 
-    // The reader loses its topic; the producer may still send it.
+    // The reader loses its topic; the producer may still publish to it.
     guarded.rewrite(&entry("shop", &grant("publish", "orders")));
     let status = loop {
         match frames.message().await {
@@ -47,7 +47,7 @@ async fn a_changed_file_holds_for_open_streams_too() {
     requests.send(send("3")).await.expect("room");
     assert_eq!(answers.message().await.expect("an answer").expect("one").unique_processed, 1);
 
-    // The producer loses the grant, and then its name.
+    // The producer loses its grant, and then its identity.
     guarded.rewrite(&entry("shop", &grant("read", "orders")));
     until(async || {
         shop.list_events(ListEventsRequest { topic: "orders".into(), ..Default::default() })
@@ -92,7 +92,7 @@ async fn two_tokens_are_valid_while_they_are_exchanged() {
 async fn a_slow_reader_gets_no_more_of_a_batch_that_was_begun() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut root = guarded.caller("root").await;
-    // Far more than the system keeps on the way for a reader that does not read.
+    // Far more than the system buffers for a reader that does not read.
     let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000));
     const ALL: usize = 1_000;
     for first in (0..ALL).step_by(100) {
@@ -115,7 +115,7 @@ async fn a_slow_reader_gets_no_more_of_a_batch_that_was_begun() {
     let read = String::from_utf8_lossy(&read);
     let events = read.matches("\ndata: ").count();
     assert!(events < ALL, "all were sent");
-    // The last of a batch is followed by its place.
+    // A batch ends with its cursor.
     let last = read.rsplit("\nid: ").next().expect("an id");
     assert!(last.contains("\ndata: "), "the batch was sent to its end after {events} events");
 }

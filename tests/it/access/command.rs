@@ -1,4 +1,4 @@
-//! Commands and tokens, and services that must not listen where they are told to.
+//! Commands with tokens, and listen addresses that are refused.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A service as a process, with an access file.
+/// A service process with an access file.
 fn guarded(database: &TestDatabase, text: &str) -> Service {
     let file = database.path("access.toml");
     fs::write(&file, text).expect("write");
@@ -67,7 +67,7 @@ async fn a_made_token_is_valid_where_its_entry_is() {
     by_file.arg("--token-file").arg(&file).args(["--token", "wrong"]);
     for command in [by_flag, by_variable, by_file] {
         let output = run(command).await;
-        // There is no such event: who asks is known.
+        // The event does not exist, but the caller was authenticated.
         assert!(said(&output).contains("No event has this key"), "{}", said(&output));
     }
     let unknown = run(stats(None)).await;
@@ -103,7 +103,7 @@ async fn a_token_is_sent_where_nobody_can_read_it_on_the_way() {
         command.args(["stats", "--token", "token-of-root", "--addr", address]).args(more);
         run(command)
     };
-    // An address that leads here, but does not say so.
+    // An address that leads to this machine, but is not loopback.
     let beyond = format!("0.0.0.0:{}", service.address.port());
     for address in [&*beyond, &format!("http://{beyond}"), "events.example:1", "[2001:db8::1]:1"] {
         let refused = stats(address, &[]).await;
@@ -140,7 +140,7 @@ async fn commands_publish_and_follow_with_a_token() {
         let output = run(command("root", arguments)).await;
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
     }
-    // Whoever may read one topic finds the place to begin at by that alone.
+    // A grant on one topic is enough to find the start position.
     let event = r#"{"topic":"orders","event_id":"1","source":"test"}"#;
     fs::write(database.path("event"), event).expect("write");
     let file = database.path("event").display().to_string();
@@ -153,7 +153,7 @@ async fn commands_publish_and_follow_with_a_token() {
         let output = run(command("shop", arguments)).await;
         assert_eq!(output.status.code(), Some(64 + 7), "{arguments:?}: {}", said(&output));
     }
-    // Anybody may ask whether it works.
+    // The health check needs no token.
     let health = run(command("stranger", &["health"])).await;
     assert_eq!(health.status.code(), Some(0), "{}", said(&health));
 }

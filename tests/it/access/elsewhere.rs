@@ -1,4 +1,5 @@
-//! What pages from elsewhere can make a browser send, to a service that asks nobody who they are.
+//! Cross-origin requests that a web page can make a browser send to a service without
+//! authentication.
 
 use event_aggregator::{
     config::Config,
@@ -26,7 +27,7 @@ use crate::{
 
 const PUBLISH: &str = "/event_aggregator.v1.EventAggregatorService/Publish";
 
-/// A request with one event, as it is framed.
+/// A request with one event, in gRPC framing.
 fn framed() -> Vec<u8> {
     let request = PublishRequest { events: vec![event("t", "1")], allow_partial: false };
     let mut frame = vec![0];
@@ -35,7 +36,7 @@ fn framed() -> Vec<u8> {
     frame
 }
 
-/// The status and the headers that a call gets over HTTP/1.1.
+/// Status and headers of a response over HTTP/1.1.
 async fn over_http1(server: &TestServer, method: &str, content_type: Option<&str>) -> String {
     let body = framed();
     let content_type = content_type.map(|it| format!("Content-Type: {it}\r\n"));
@@ -108,7 +109,7 @@ async fn what_a_browser_sends_without_asking_is_no_call() {
     assert_eq!(server.stored().await, 1);
 }
 
-/// A call over HTTP/1.1 as a page at `host` makes it that takes the service for a part of itself.
+/// An HTTP/1.1 call of a page at `host`, after DNS rebinding.
 async fn as_page(server: &TestServer, host: &str, rest: &str) -> Answer {
     let (line, more) = rest.split_once('\n').unwrap_or((rest, ""));
     let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
@@ -143,7 +144,7 @@ async fn a_name_that_was_made_to_lead_here_opens_nothing() {
         let error = answer.json()["error"].as_str().expect("text").to_owned();
         assert!(error.contains("localhost") && error.contains("--access"), "{error}");
     }
-    // Neither if the line of the request says something else than the header.
+    // Nor if the request line has another host than the header.
     let line = format!("GET http://localhost:{port}/stats");
     assert_eq!(as_page(&server, &evil, &line).await.status, 403);
     let line = format!("GET http://{evil}/stats");
@@ -154,7 +155,7 @@ async fn a_name_that_was_made_to_lead_here_opens_nothing() {
     assert_eq!(reason(&refused), "MISADDRESSED");
     assert!(refused.message().contains("localhost"), "{refused:?}");
 
-    // The names that this machine has itself are taken.
+    // Local names are accepted.
     for host in ["localhost", "127.0.0.1", "[::1]", "events.localhost", "machine"] {
         let host = format!("{host}:{port}");
         assert_eq!(as_page(&server, &host, "GET /stats").await.status, 200, "{host}");
@@ -170,7 +171,7 @@ async fn other_names_are_taken_where_the_operator_answers_for_them() {
     assert_eq!(as_page(&server, "events.example", "GET /stats").await.status, 200);
     assert!(stats_as(&server, "events.example").await.is_none());
 
-    // With an access file a token is needed, and no page has it.
+    // With an access file, a token is required, which no page has.
     let guarded = super::Guarded::start(Backend::Sqlite).await;
     let token = "GET /stats\nAuthorization: Bearer token-of-root\r\n";
     assert_eq!(as_page(&guarded.server, "events.example", token).await.status, 200);

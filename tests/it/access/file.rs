@@ -1,4 +1,4 @@
-//! Faults of access files: each is told with its line, and none of their values.
+//! Errors in access files: each is reported with its line and without any value.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::*;
 
 const CANARY: &str = "canary0123456789";
 
-/// What a service says that is started with this file.
+/// The error of a service that is started with this file.
 async fn fault_of(text: &str) -> String {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let file = database.path("access.toml");

@@ -1,4 +1,4 @@
-//! Verbs on topics, on every way into the service.
+//! Grants of verbs on topics, over every protocol.
 
 use event_aggregator::proto::v1::{
     BatchGetEventsRequest, EventKey, GetStatsRequest, ListEventsRequest, PublishRequest,
@@ -39,7 +39,7 @@ async fn publishing_is_granted_by_topic(backend: Backend) {
     assert_eq!(codes, [Some(denied), None, Some(invalid)]);
     assert_eq!((partial.unique_processed, partial.rejected), (1, 2));
 
-    // A stream goes on.
+    // The stream continues.
     let (requests, stream) = mpsc::channel(4);
     for topics in [&["other", "shop.c"][..], &["shop.d"]] {
         let PublishRequest { events, .. } = request(topics, true);
@@ -102,7 +102,7 @@ async fn reading_is_granted_by_topic(backend: Backend) {
     let empty = shop.batch_get_events(keys(Vec::new())).await.expect_err("empty");
     assert_eq!(empty.code(), Code::InvalidArgument);
 
-    // What the process counted is of all topics.
+    // Process counters cover all topics.
     let orders = GetStatsRequest { topic: "orders".to_owned(), ..Default::default() };
     let stats = shop.get_stats(orders.clone()).await.expect("granted").into_inner();
     assert_eq!((stats.received, stats.since_start), (1, None));

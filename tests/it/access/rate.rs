@@ -1,4 +1,4 @@
-//! Events per second of an identity.
+//! Rate limits of identities.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ async fn a_rate_refuses_calls_and_slows_streams() {
     let counted = r#"event_aggregator_rate_exceeded_events_total{identity="shop"} 2000"#;
     assert!(metrics.contains(counted), "{metrics}");
 
-    // The stream is answered in the end, by no error: when it may go faster.
+    // The throttled stream is answered later, without an error.
     let (requests, stream) = mpsc::channel(4);
     for from in [2_000, 3_000] {
         let request = PublishStreamRequest { events: events(from, 1_000), ..Default::default() };
@@ -60,12 +60,12 @@ async fn a_rate_refuses_calls_and_slows_streams() {
         let answer = answers.message().await.expect("an answer").expect("one");
         assert_eq!(answer.unique_processed, 1_000);
     }
-    // The first 1,000 are the burst; the others need two seconds.
+    // The first 1,000 are the burst; the others take two seconds.
     assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
 }
 
-/// Small repeats of large stored payloads are charged by what they are compared with, on every way in and
-/// whether or not the caller waits for the answer.
+/// Small duplicates of large stored payloads are charged for the comparison, over every protocol
+/// and whether or not the caller waits for the response.
 async fn comparing_is_charged(backend: Backend) {
     let limited = entry("shop", &grant("publish", "*"));
     let others = entry("root", &grant("publish admin", "*"));
@@ -79,7 +79,7 @@ async fn comparing_is_charged(backend: Backend) {
         root.publish(publish(vec![event_with("t", &id(n), &payload)])).await.expect("stored");
     }
 
-    // As a whole, it costs no more than what came in.
+    // In total it costs no more than what was received.
     for n in 0..3 {
         let other_form = format!(" {payload}");
         let taken = shop.publish(publish(vec![event_with("t", &id(n), &other_form)])).await;

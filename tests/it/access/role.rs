@@ -1,4 +1,4 @@
-//! The role of the database that SECURITY.md says is enough.
+//! The minimal database role that SECURITY.md documents.
 
 use event_aggregator::{config::Database, proto::v1::PublishStatus};
 
@@ -8,7 +8,7 @@ use crate::{harness::*, postgres_server::Server};
 async fn a_role_that_can_change_no_event_is_enough() {
     let postgres = Server::start("-c fsync=off");
     let database = TestDatabase::on(&postgres).await;
-    // The owner makes the tables.
+    // The owner creates the tables.
     let database = TestServer::on(database).await.stop().await;
     let text = include_str!("../../../SECURITY.md");
     let sql = text.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next());

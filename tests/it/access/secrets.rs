@@ -1,4 +1,4 @@
-//! What must never be told: tokens, the database's password, payloads.
+//! Tokens, database passwords and payloads must never be logged or printed.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use crate::{
 const PASSWORD: &str = "canary-password";
 const WRONG: &str = "canary-wrong-token";
 const PAYLOAD: &str = "canary-payload";
-/// What was said above, how the tokens of `everybody` begin, and what stands before their digests.
+/// The secrets above, the prefix of tokens in `everybody`, and the key of their digests.
 const CANARIES: [&str; 5] = [PASSWORD, WRONG, PAYLOAD, "token-of-", "token_sha256"];
 
 #[track_caller]
@@ -34,7 +34,7 @@ fn assert_silent(text: &str) {
     }
 }
 
-/// A service as a process that says as much as it can.
+/// A service process with the most verbose log.
 struct Loud {
     service: Child,
     address: SocketAddr,
@@ -65,7 +65,7 @@ impl Loud {
         read(&self.log)
     }
 
-    /// Stops it and looks at all that it said.
+    /// Stops the service and checks its complete output.
     fn was_silent(mut self) {
         let kill = format!("kill -TERM {}", self.service.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
@@ -85,7 +85,7 @@ async fn what_the_database_quotes_is_not_told() {
     let postgres = Server::start("-c fsync=off");
     let database = TestDatabase::on(&postgres).await;
     let loud = Loud::start(&database, &database.url_text(), &[]);
-    // One tells the whole row in its details, the other the value in its message.
+    // One error quotes the row in its details, the other the value in its message.
     for sql in [
         "ALTER TABLE processed_events ADD CONSTRAINT no_canary CHECK (payload->>'x' IS NULL)",
         "CREATE INDEX ON processed_events (((payload->>'n')::bigint))",
@@ -155,7 +155,7 @@ async fn no_log_tells_secrets_however_much_it_says() {
             }
         }
     }
-    // Neither does a file that cannot be taken.
+    // Nor does an invalid access file.
     fs::write(&access, format!("{WRONG}\n")).expect("write");
     wait_until(|| loud.log().contains("failed to reload access file"));
     loud.was_silent();

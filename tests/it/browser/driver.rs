@@ -1,4 +1,4 @@
-//! Chromium without a window, driven through chromedriver by the little of WebDriver that is needed.
+//! Headless Chromium, driven through chromedriver with the few WebDriver commands that are needed.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ const ADVICE: &str = "the tests of the dashboard need Chromium and chromedriver:
                       `apt-get install chromium chromium-driver`, elsewhere name the two programs \
                       in CHROMIUM and CHROMEDRIVER";
 
-/// A browser with a new profile, gone with its test.
+/// A browser with a new profile, closed with its test.
 pub struct Browser {
     driver: Child,
     port: u16,
@@ -40,7 +40,7 @@ impl Browser {
         let data = format!("--user-data-dir={}", profile.path().display());
         let arguments = [
             "--headless",
-            // Its sandbox refuses to run as root, as tests in containers do.
+            // Chromium's sandbox refuses to run as root, as in containers.
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-gpu",
@@ -63,7 +63,7 @@ impl Browser {
             "/session",
             &json!({ "capabilities": { "alwaysMatch": {
                 "browserName": "chrome",
-                // Those of tests are signed by nobody.
+                // Test certificates are self-signed.
                 "acceptInsecureCerts": true,
                 "goog:chromeOptions": { "binary": chromium, "args": arguments },
                 "goog:loggingPrefs": { "browser": "ALL" },
@@ -78,12 +78,12 @@ impl Browser {
         self.command("/url", &json!({ "url": address }));
     }
 
-    /// What a script returns.
+    /// The result of a script.
     pub fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Makes the page as large as the screen of a phone.
+    /// Resizes the window to the screen of a phone.
     pub fn resize(&self, width: u32, height: u32) {
         let size =
             json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": true });
@@ -91,7 +91,7 @@ impl Browser {
         self.command("/goog/cdp/execute", &command);
     }
 
-    /// What the browser complained about since the last time.
+    /// Errors that the browser logged since the last call.
     pub fn log(&self) -> Value {
         self.command("/se/log", &json!({ "type": "browser" }))
     }
@@ -136,7 +136,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // This ends Chromium, too.
+        // Also ends Chromium.
         let _ = self.try_call("DELETE", &self.session, &json!({}));
         let _ = self.driver.kill();
         let _ = self.driver.wait();

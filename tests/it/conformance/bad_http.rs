@@ -1,4 +1,4 @@
-//! Bad input that only plain HTTP can bring, and what is just not bad.
+//! Invalid and borderline input that is specific to plain HTTP.
 
 use serde_json::json;
 use tokio::{
@@ -105,7 +105,7 @@ async fn an_id_that_was_not_given_out_is_refused(backend: Backend) {
     let page = get(&server, "/events").await.json();
     let cursor = page[0]["cursor"].as_str().expect("a cursor").to_owned();
     for id in ["x", "ü", &cursor[1..], &format!("{cursor}A"), &"A".repeat(10_000)] {
-        // What the address says is fine.
+        // The cursor in the URL is valid.
         let request = format!(
             "GET /events/stream?cursor=beginning HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
              Last-Event-ID: {id}\r\n\r\n"

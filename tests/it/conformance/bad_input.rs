@@ -1,5 +1,5 @@
-//! Bad input: whichever way it comes in, it is refused with the names of all fields at fault, nothing
-//! is stored or counted, and whoever sent it goes on.
+//! Invalid input over every protocol: it is rejected with the names of all invalid fields, nothing
+//! is stored or counted, and the connection stays usable.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use event_aggregator::{
@@ -38,7 +38,7 @@ on_both_stores!(
     what_cannot_be_read_in_an_event_costs_only_that_event,
 );
 
-/// An event with one field in its payload, a structure.
+/// An event with one field in its payload, as a `Struct`.
 pub fn with_struct(key: &str, kind: Option<Kind>) -> Event {
     let fields = [(key.to_owned(), Value { kind })].into();
     Event { content: Some(Content::Payload(Struct { fields })), ..event("t", "1") }
@@ -55,7 +55,7 @@ fn nested_list(depth: usize) -> Kind {
     })
 }
 
-/// Events, each with the fields that are at fault.
+/// Events, each with its invalid fields.
 fn bad_events() -> Vec<(Event, Vec<&'static str>)> {
     let long = "x".repeat(256);
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat((1 << 20) - 7));
@@ -145,7 +145,7 @@ fn bad_events() -> Vec<(Event, Vec<&'static str>)> {
     events
 }
 
-/// The body that says the same over HTTP, if it can be said there, and the status that it gets.
+/// The equivalent HTTP body, if there is one, and the expected status.
 fn as_body(event: &Event) -> Option<(String, u16)> {
     let text = |text: &str| serde_json::to_string(text).expect("text");
     let payload = match &event.content {
@@ -159,18 +159,18 @@ fn as_body(event: &Event) -> Option<(String, u16)> {
     let (topic, id, source) = (text(&event.topic), text(&event.event_id), text(&event.source));
     let body =
         format!(r#"{{"topic":{topic},"event_id":{id},"source":{source},"payload":{payload}}}"#);
-    // What is no JSON makes the whole body none.
+    // Invalid JSON in a payload makes the whole body invalid.
     let status = if serde_json::from_str::<&RawValue>(payload).is_ok() { 422 } else { 400 };
     Some((body, status))
 }
 
-/// An error inside a response, as the status that it is.
+/// An error in a response, as a status.
 fn as_status(error: &tonic_types::Status) -> Status {
     let details = error.encode_to_vec().into();
     Status::with_details(Code::from(error.code), &error.message, details)
 }
 
-/// What an error says of each field.
+/// The violations of an error, by field.
 fn told(status: &Status) -> Vec<(String, String)> {
     let details = status.get_details_bad_request().expect("BadRequest");
     let violations = details.field_violations.into_iter();
@@ -182,7 +182,7 @@ fn told(status: &Status) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A PublishStream that stays open.
+/// An open PublishStream.
 struct Stream {
     requests: mpsc::Sender<PublishStreamRequest>,
     responses: Streaming<PublishStreamResponse>,
@@ -218,7 +218,7 @@ async fn every_bad_field_is_named_wherever_it_comes_from(backend: Backend) {
         assert_eq!(fields_at_fault(&status), named.collect::<Vec<_>>(), "{shown}");
         assert_eq!(reason(&status), "INVALID_REQUEST");
 
-        // One by one, in one call and on a stream that goes on.
+        // Event by event, in one call and on a stream that continues.
         let events = vec![bad.clone(), good("unary")];
         let request = PublishRequest { events, allow_partial: true };
         let unary = client.publish(request).await.expect("the rest").into_inner();
@@ -260,7 +260,7 @@ async fn every_bad_field_is_named_wherever_it_comes_from(backend: Backend) {
 const PUBLISH: &str = "/event_aggregator.v1.EventAggregatorService/Publish";
 const LIST: &str = "/event_aggregator.v1.EventAggregatorService/ListEvents";
 
-/// Makes a call with a message of any bytes and some headers.
+/// Makes a call with arbitrary message bytes and headers.
 async fn send(
     channel: &Channel,
     path: &'static str,
@@ -284,7 +284,7 @@ async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
     let whole =
         PublishRequest { events: vec![event("t", "1")], allow_partial: true }.encode_to_vec();
     let mut cut: Vec<Vec<u8>> = (1..whole.len()).map(|length| whole[..length].to_vec()).collect();
-    // Without its last field the message is whole again.
+    // Without its last field the message is valid again.
     cut.retain(|message| message.len() != whole.len() - 2);
     let others = [
         &b"\x08\x01"[..],                                // a number where an event should be
@@ -292,15 +292,15 @@ async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
         b"\x0a\xff\xff\xff\x7f",                         // longer than everything
         b"\x0b",                                         // a group without an end
         b"\x0c",                                         // an end without a group
-        b"\x00\x00",                                     // a field without a number
-        b"\x0f",                                         // a type that there is not
+        b"\x00\x00",                                     // the field number zero
+        b"\x0f",                                         // an unknown wire type
         b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", // a tag without an end
     ];
     for message in cut.into_iter().chain(others.map(<[u8]>::to_vec)) {
         let status = send(&channel, PUBLISH, message.clone(), &[]).await;
         assert_eq!(fields_at_fault(&status), ["message"], "{message:?}");
     }
-    // A topic that is not UTF-8: in an event it is named.
+    // A topic that is not UTF-8 is reported by event and field.
     let status = send(&channel, PUBLISH, b"\x0a\x03\x0a\x01\xfc".to_vec(), &[]).await;
     let fields = ["topic", "event_id", "source"].map(|field| format!("events[0].{field}"));
     assert_eq!(fields_at_fault(&status), fields);
@@ -316,7 +316,7 @@ async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
     assert_eq!(server.stored().await, 1);
 }
 
-/// Messages of events, each with the field that cannot be read in it, and why.
+/// Messages with events, each with the undecodable field and the reason.
 fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 10] {
     let structure = |bytes: &[u8]| targets::structure::event_with(bytes);
     let topic = [b"\x0a\x01\xfc", &event("", "1").encode_to_vec()[..]].concat();
@@ -469,7 +469,7 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
     let elsewhere = other.client().await.list_events(request.clone()).await.expect("page");
     let elsewhere = elsewhere.into_inner();
 
-    // Whoever knows how they are made makes some of their own.
+    // Forged cursors and tokens with a valid checksum.
     let sealed = URL_SAFE_NO_PAD.decode(&token).expect("base64");
     let store = uuid::Uuid::from_slice(&sealed[2..18]).expect("an id");
     let lanes = match backend {
@@ -518,7 +518,7 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
         assert_eq!(get(&server, &format!("/events/stream?cursor={cursor}")).await.status, 422);
     }
 
-    // What the store does not have any more, as it seems.
+    // Positions beyond what the store has.
     let ahead = vec![Mark { seq: 1_000, received_at: None }; lanes];
     for cursor in [Cursor::Feed(ahead).encode(store), cursor_at(place(0, 0, 1_000))] {
         let request = SubscribeRequest { cursor: cursor.clone(), ..Default::default() };
@@ -528,7 +528,7 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
         assert_eq!(get(&server, &format!("/events/stream?cursor={cursor}")).await.status, 410);
     }
 
-    // Places where nothing lies are places all the same.
+    // Positions without an event are valid.
     for (micros, lane, seq) in
         [(last_time, 0, 0), (last_time, u16::MAX, 5), (0, 40_000, i64::MAX - 1)]
     {

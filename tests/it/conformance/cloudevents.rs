@@ -96,7 +96,7 @@ async fn what_is_wrong_is_told_in_words_of_cloud_events(backend: Backend) {
         let fields: Vec<_> = detail.iter().map(|fault| fault["field"].as_str()).collect();
         assert_eq!(fields, expected.into_iter().map(Some).collect::<Vec<_>>(), "{body}");
     }
-    // Binary mode has its attributes in headers, which nobody would read.
+    // Binary mode has its attributes in headers, which would be ignored.
     let binary = "application/json\r\nce-specversion: 1.0";
     let answer = post_as(&server, binary, r#"{"topic":"t","event_id":"1","source":"s"}"#).await;
     assert_eq!(answer.status, 422, "{}", answer.body);

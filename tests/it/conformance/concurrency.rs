@@ -1,4 +1,4 @@
-//! Several producers at once.
+//! Concurrent producers.
 
 use event_aggregator::proto::v1::{Event, PublishRequest};
 
@@ -66,14 +66,14 @@ async fn a_cancelled_call_is_stored_and_counted_at_most_once(backend: Backend) {
         let call = tokio::spawn(async move {
             client.publish(PublishRequest { events, allow_partial: false }).await
         });
-        // From before it is sent to after it is answered.
+        // Cancelled at any time from before the request to after the response.
         for _ in 0..id * 3 {
             tokio::task::yield_now().await;
         }
         call.abort();
         cancelled += i64::from(call.await.is_err());
     }
-    // A call that is answered after all of them shows that they are through: same topic, same lane.
+    // A later call to the same topic, hence the same lane, shows that all of them are finished.
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "last")]).await;
     let server = server.restart().await;

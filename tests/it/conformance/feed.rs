@@ -1,4 +1,4 @@
-//! Subscribe: every event once and in order, from any cursor on, and live.
+//! Subscribe: every event once and in order, from any cursor, and live.
 
 use event_aggregator::proto::v1::{
     BatchGetEventsRequest, EventKey, ListEventsRequest, ListOrder, PayloadFormat, SubscribeRequest,
@@ -27,7 +27,7 @@ on_both_stores!(
     readers_that_come_and_go_see_every_event_once,
 );
 
-/// A subscription as a test reads it.
+/// A subscription of a test.
 struct Reader {
     frames: Streaming<SubscribeResponse>,
     /// The last cursor.
@@ -55,7 +55,7 @@ impl Reader {
         Ok(frame)
     }
 
-    /// The events up to the next time that all was told.
+    /// The events up to the next `CaughtUp`.
     async fn until_caught_up(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
@@ -67,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// So many events, and no more of the same frame.
+    /// Reads this many events, and no more of the same frame.
     async fn take(&mut self, count: usize) -> Vec<Event> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -106,7 +106,7 @@ async fn what_is_stored_comes_first_then_what_is_new(backend: Backend) {
             events.iter().filter(of_topic).map(|event| &*event.event_id).collect();
         assert!(received.is_sorted(), "in the order of commits");
     }
-    // Live, both for who read the old ones and for who was there from the start.
+    // Live, for both the subscriber that read old events and the one that started at the end.
     publish(&mut client, vec![event("t1", "new"), event("t1", "00001")]).await;
     let live = reader.take(1).await;
     assert_eq!(ids(&live), ["new"]);
@@ -166,8 +166,8 @@ async fn cursors_of_listings_and_look_ups_go_on_in_their_order(backend: Backend)
     assert_eq!(found.events[0].cursor, all[7].cursor);
 }
 
-/// All pages of a listing, four events a page, over gRPC and over HTTP. Between the first and the second
-/// one something is done.
+/// All pages of a listing, four events each, over gRPC and over HTTP. Runs `meanwhile` between the
+/// first and the second page.
 async fn pages_around(
     server: &TestServer,
     order: ListOrder,
@@ -202,7 +202,8 @@ async fn pages_around(
     listed
 }
 
-/// Whoever lists, and then subscribes behind any event of any page, gets all that the listing did not show.
+/// Asserts that a subscription after any listed event gets all events that the listing did not
+/// have.
 async fn assert_nothing_is_missed(server: &TestServer, listed: &[(String, String)], late: &[&str]) {
     let mut client = server.client().await;
     for (place, (id, cursor)) in listed.iter().enumerate() {
@@ -236,8 +237,8 @@ async fn pages_show_what_was_stored_when_their_listing_began(backend: Backend) {
     }
 }
 
-/// A commit that was late, because its lane waited or because the clock of its instance is behind, is on
-/// no page that is read after the place of its time. Takes more than one lane.
+/// A late commit, because its lane waited or the clock of its instance is behind, is on no page
+/// that is read after the place of its time. Requires more than one lane.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_between_two_pages_is_behind_them() {
     for order in [ListOrder::OldestFirst, ListOrder::NewestFirst] {
@@ -248,7 +249,7 @@ async fn a_commit_between_two_pages_is_behind_them() {
         let other = (0..).map(|n| format!("u{n}"));
         let mut other = other.filter(|topic| event_aggregator::store::lane_of(topic, 4) != lane);
         let other = other.next().expect("a topic");
-        // Received after the first and before the others, and not committed yet.
+        // Received after the first event and before the others, and not committed yet.
         let writer = SlowWriter::begin(&server.database, Backend::Postgres, "late").await;
         for n in 0..11 {
             publish(&mut client, vec![event(&other, &format!("{n:02}"))]).await;
@@ -283,11 +284,11 @@ async fn topics_narrow_the_feed_and_cursors_pass_the_rest(backend: Backend) {
     };
     let mut reader = Reader::start(&mut client, narrow("")).await;
     assert_eq!(ids(&reader.until_caught_up().await), ["1"]);
-    // What was hidden is passed: whoever goes on from here does not see it.
+    // Events of other topics are skipped: the cursor is after them.
     let rest = Reader::from(&mut client, &reader.cursor).await.until_caught_up().await;
     assert!(rest.is_empty(), "{}", rest.len());
 
-    // Idle, but the feed moves: a checkpoint says so, at last behind everything.
+    // Idle, but the feed advances: a checkpoint follows, at last after everything.
     publish(&mut client, hidden(3_000, 3_050)).await;
     loop {
         assert!(matches!(reader.next().await, Ok(Frame::Checkpoint(_))));
@@ -331,7 +332,7 @@ async fn bad_subscriptions_are_refused_by_name(backend: Backend) {
     let refused = client.subscribe(request).await.expect_err("too many");
     assert_eq!(fields_at_fault(&refused), ["topics"]);
 
-    // As after the store was set back to an older copy.
+    // As after a restore of an older copy.
     let mut open = Reader::from(&mut client, "").await;
     open.until_caught_up().await;
     server.database.execute("DELETE FROM processed_events; UPDATE lanes SET head = 0").await;
@@ -346,14 +347,14 @@ async fn a_late_or_undone_commit_is_neither_skipped_nor_seen_early(backend: Back
     let mut client = server.client().await;
     let mut reader = Reader::from(&mut client, "").await;
     reader.until_caught_up().await;
-    // Somebody takes the lanes, writes, and is slow about it; once it is undone, once not.
+    // A slow transaction holds the lanes; it is rolled back once and committed once.
     for (id, end) in [("undone", "ROLLBACK"), ("late", "COMMIT")] {
         let writer = SlowWriter::begin(&server.database, backend, id).await;
         let mut publisher = server.client().await;
         let behind = format!("behind-{id}");
         let publishing =
             tokio::spawn(async move { publish(&mut publisher, vec![event("t", &behind)]).await });
-        // Nothing is to be seen, also by who comes now.
+        // Nothing is visible, not even to a new subscriber.
         let mut other = Reader::from(&mut client, "").await;
         let seen = sorted(&other.until_caught_up().await).join(" ");
         assert!(!seen.contains(id), "{seen}");
@@ -369,8 +370,9 @@ async fn a_late_or_undone_commit_is_neither_skipped_nor_seen_early(backend: Back
     assert_eq!(seen, ["behind-undone", "late", "behind-late"]);
 }
 
-/// Listings are ordered by the time of receipt, and commits need not be: who lists and then subscribes
-/// must not miss what was received before and committed after. Takes more than one lane.
+/// Listings are ordered by time of receipt, which may differ from commit order. A subscriber that
+/// lists first must not miss events received before and committed after. Requires more than one
+/// lane.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_commit_comes_behind_what_was_listed() {
     let server = TestServer::start(Backend::Postgres).await;
@@ -394,7 +396,7 @@ async fn a_slow_reader_slows_nobody(backend: Backend) {
     let slow = Reader::from(&mut client, "").await;
     let mut quick = Reader::from(&mut client, "").await;
     quick.until_caught_up().await;
-    // Far more than fits the windows of a connection and what waits in the service.
+    // Far more than the flow-control windows and the service's buffers.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(500_000));
     for request in 0..10 {
         let events = (0..8).map(|n| event_with("t", &format!("{request}-{n}"), &payload));
@@ -429,8 +431,8 @@ async fn a_stopping_service_ends_subscriptions_behind_their_cursor(backend: Back
     assert_eq!(ids(&again.take(1).await), ["2"]);
 }
 
-/// Several services on one database write the same topics; readers connect, read some, and go on
-/// elsewhere from where they were.
+/// Several services on one database write to the same topics, while subscribers connect, read some
+/// events, and continue on another service.
 async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
     const EVENTS: usize = 3_000;
     let server = TestServer::start(backend).await;
@@ -449,7 +451,7 @@ async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
         tasks.spawn(async move {
             let mut client = connect_to(address).await;
             for batch in 0..EVENTS / 3 / 20 {
-                // Also some that another writer sends as well.
+                // Some events are sent by two writers.
                 let mut events: Vec<Event> = (0..20)
                     .map(|n| event(&format!("t{}", n % 5), &format!("{writer}-{batch:03}-{n:02}")))
                     .collect();
@@ -471,7 +473,7 @@ async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
                 for _ in 0..random.usize(1..8) {
                     match reader.next().await.expect("a frame") {
                         Frame::Events(batch) => {
-                            // Goes away in the middle of a batch, too.
+                            // Disconnects in the middle of a batch, too.
                             let kept = random.usize(1..=batch.events.len());
                             cursor = batch.events[kept - 1].cursor.clone();
                             seen.extend(batch.events.into_iter().take(kept));
@@ -488,7 +490,7 @@ async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
             }
             let mut keys: Vec<(&str, &str)> =
                 seen.iter().map(|event| (&*event.topic, &*event.event_id)).collect();
-            // One writer's events of one topic were committed in this order.
+            // A writer's events of one topic were committed in this order.
             for writer in 0..3 {
                 for topic in 0..5 {
                     let (topic, writer) = (format!("t{topic}"), format!("{writer}-"));
@@ -511,7 +513,7 @@ async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
     }
 }
 
-/// Writes an event past the service in a transaction that stays open.
+/// Inserts an event, bypassing the service, in a transaction that stays open.
 struct SlowWriter {
     open: Open,
 }

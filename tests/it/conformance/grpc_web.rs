@@ -1,4 +1,4 @@
-//! gRPC-Web as browsers speak it: over HTTP/1.1, with the trailers in a frame of the body.
+//! gRPC-Web as in browsers: over HTTP/1.1, with the trailers in a frame of the body.
 
 use event_aggregator::proto::v1::{
     GetStatsRequest, GetStatsResponse, PublishRequest, PublishResponse, PublishStatus,
@@ -20,7 +20,7 @@ on_both_stores!(
 
 const TRAILERS: u8 = 0x80;
 
-/// An answer that is read step by step.
+/// A response that is read incrementally.
 struct Call {
     connection: TcpStream,
     head: String,
@@ -51,7 +51,7 @@ impl Call {
         Self { connection, head, body: Vec::new() }
     }
 
-    /// The next chunk, if it is not the last.
+    /// The next chunk, or `None` after the last.
     async fn chunk(&mut self) -> bool {
         let mut size = Vec::new();
         while !size.ends_with(b"\r\n") {
@@ -65,7 +65,7 @@ impl Call {
         size > 0
     }
 
-    /// The next frame: its flags and what it holds.
+    /// The next frame: its flags and its content.
     async fn frame(&mut self) -> (u8, Vec<u8>) {
         loop {
             if let Some(length) = self.body.get(1..5) {

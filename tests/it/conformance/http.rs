@@ -1,4 +1,4 @@
-//! Plain HTTP with JSON, as curl and browsers use it.
+//! Plain HTTP with JSON, as used by curl and browsers.
 
 use std::net::SocketAddr;
 
@@ -168,7 +168,7 @@ async fn what_is_no_event_at_all_has_its_status(backend: Backend) {
     assert!(form.body.contains("content-type: application/json"), "{}", form.body);
     let many = format!("[{}{{}}]", "{},".repeat(1_000));
     assert_eq!(post(&server, &many).await.status, 413);
-    // Of millions no more than one too many is kept, and all of them are read.
+    // Of millions of items, only the limit and one more are kept, but all are parsed.
     let millions = format!("[{}1", "1,".repeat(1 << 20));
     assert_eq!(post(&server, &format!("{millions}]")).await.status, 413);
     assert_eq!(post(&server, &millions).await.status, 400);
@@ -265,7 +265,7 @@ async fn statistics_name_the_largest_topics(backend: Backend) {
     );
 }
 
-/// The next event of a stream: its id and what it says.
+/// The next event of an SSE stream: its id and data.
 async fn next_event(lines: &mut Lines<BufReader<TcpStream>>) -> (String, Value) {
     let mut id = String::new();
     loop {
@@ -292,7 +292,7 @@ async fn server_sent_events_go_on_behind_their_id(backend: Backend) {
     let (id, event_1) = next_event(&mut first).await;
     assert_eq!(event_1["event_id"], "1");
     drop(first);
-    // As a browser connects again: the same address, and where it was.
+    // As a browser reconnects: the same URL with the last event id.
     let again = format!("Last-Event-ID: {id}\r\n");
     let mut second = stream("/events/stream?cursor=beginning&topic=t", again).await;
     assert_eq!(next_event(&mut second).await.1["event_id"], "2");

@@ -1,4 +1,4 @@
-//! How HTTP calls are written and answered, whatever they ask for: media types, parameters, headers.
+//! HTTP semantics of all calls: media types, parameters and headers.
 
 use serde_json::json;
 use tokio::{

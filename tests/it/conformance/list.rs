@@ -35,7 +35,7 @@ async fn events_of_a_request_keep_their_order(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "d")]).await;
-    // All new, and with repeats, which are stored another way.
+    // All new, and with duplicates, which are stored by another statement.
     for ids in [["c", "a", "b"], ["f", "a", "e"]] {
         publish(&mut client, ids.map(|id| event("t", id)).to_vec()).await;
     }
@@ -83,7 +83,7 @@ async fn times_are_a_half_open_range(backend: Backend) {
 async fn pages_show_every_event_once(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    // Many share a time of receipt, and they lie in several lanes.
+    // Many have the same time of receipt, and they are in several lanes.
     for batch in 0..5 {
         let events = (0..50).map(|n| event(&format!("t{}", n % 7), &format!("{batch}-{n}")));
         publish(&mut client, events.collect()).await;
@@ -156,7 +156,7 @@ async fn tokens_are_good_for_their_listing_only(backend: Backend) {
     assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
 
     let request = ListEventsRequest { page_token: token.clone(), ..request };
-    // The size and the format may change between pages.
+    // Page size and format may change between pages.
     let larger = ListEventsRequest { page_size: 9, payload_format: 2, ..request.clone() };
     client.list_events(larger).await.expect("the second page");
     for other in [

@@ -1,4 +1,4 @@
-//! What `GET /metrics` says, and that dashboards and alerts ask for nothing else.
+//! `GET /metrics`, and its use in dashboards and alerts.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ on_both_stores!(
     what_callers_name_is_no_label,
 );
 
-/// The samples by their name and labels.
+/// The samples by name and labels.
 async fn samples(server: &TestServer) -> BTreeMap<String, f64> {
     let answer = get(server, "/metrics").await;
     assert_eq!(answer.status, 200);
@@ -107,7 +107,7 @@ async fn what_callers_name_is_no_label(backend: Backend) {
     assert_eq!(answer.expect_err("no such method").code(), Code::Unimplemented);
 
     let samples = samples(&server).await;
-    // The outcomes of events and the lanes are there already: nothing is new.
+    // Outcomes and lanes are exported from the start: there are no new series.
     assert_eq!(samples.len(), before);
     let unknown = r#"grpc_type="unary",grpc_service="unknown",grpc_method="unknown""#;
     let unknown = format!(r#"grpc_server_handled_total{{{unknown},grpc_code="Unimplemented"}}"#);

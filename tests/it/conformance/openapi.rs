@@ -1,4 +1,4 @@
-//! `/openapi.json` against the routes that there are.
+//! `/openapi.json` compared with the routes of the service.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ on_both_stores!(every_route_is_described_and_every_description_answered);
 
 const JSON: &str = "application/json";
 
-/// The routes, as the router is built from them.
+/// The routes, as written in the source of the router.
 fn routes() -> BTreeSet<(String, String)> {
     let source = include_str!("../../../src/http.rs");
     let routes = source.split(".route(\"").skip(1).map(|rest| {
@@ -17,7 +17,7 @@ fn routes() -> BTreeSet<(String, String)> {
         let (method, _) = handler.split_once('(').expect("a method");
         (method.to_owned(), path.to_owned())
     });
-    // The dashboard has its own router; the parts of its page are nobody else's business.
+    // The dashboard's own files are not part of the API.
     routes.chain([("get".to_owned(), "/".to_owned())]).collect()
 }
 
@@ -31,7 +31,7 @@ async fn every_route_is_described_and_every_description_answered(backend: Backen
         for (method, call) in methods.as_object().expect("methods") {
             described.insert((method.clone(), path.clone()));
             let expected = call["responses"].as_object().expect("responses");
-            // What is answered to any call, wherever it goes.
+            // Errors that any path can return.
             let slow = (method == "post").then_some("408");
             for status in ["429", "500", "504"].into_iter().chain(slow) {
                 assert!(expected.contains_key(status), "{path}: {status}");

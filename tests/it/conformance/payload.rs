@@ -1,4 +1,4 @@
-//! Payloads: given back as they came, in the form that was asked for.
+//! Payloads: returned unchanged, in the requested format.
 
 use event_aggregator::proto::v1::{
     BatchGetEventsRequest, Event, EventKey, ListEventsRequest, PayloadFormat, PublishStatus,
@@ -48,7 +48,7 @@ async fn text_is_given_back_exactly(backend: Backend) {
     let mut listed = list_all(&mut client, as_json()).await;
     listed.sort_by_key(|event| event.event_id.clone());
     assert_eq!(listed.iter().map(payload_text).collect::<Vec<_>>(), texts);
-    // Also for people who look at the database.
+    // Also in SQL queries.
     let shown = server.database.number("SELECT count(payload) FROM events").await;
     assert_eq!(shown, texts.len() as i64);
 }
@@ -110,7 +110,7 @@ async fn what_a_structure_would_change_comes_as_text(backend: Backend) {
 async fn no_key_of_a_payload_means_anything(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    // serde_json would read the text in there, deeper than any client decodes.
+    // serde_json would parse the text in it, deeper than any client can decode.
     let key = "$serde_json::private::RawValue";
     let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
     publish(&mut client, vec![event_with("t", "1", &format!(r#"{{"{key}":"{deep}"}}"#))]).await;
@@ -128,7 +128,8 @@ async fn an_absent_payload_is_an_empty_object(backend: Backend) {
     assert_eq!(publish(&mut client, vec![event_with("t", "1", "{}")]).await.conflicts, 0);
 }
 
-/// Payloads as long as may be, and much longer as structures: many small values, empty ones, and deep ones.
+/// Payloads of the maximum size, much larger as a `Struct`: many small values, empty ones, and deep
+/// ones.
 fn largest() -> Vec<String> {
     let filled = |part: &str| {
         let (open, close) = (r#"{"x":["#, "0]}");
@@ -142,7 +143,7 @@ fn largest() -> Vec<String> {
 async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    // Names take four bytes of each character.
+    // Names with four bytes per character.
     let name = "\u{1d11e}".repeat(63);
     let payloads = largest();
     let id = |number: usize| format!("{name}{number}");
@@ -228,12 +229,12 @@ async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
     let repeats = |id: &str| (0..999).map(|number| event_with("t", id, &small(number))).collect();
     let reordered = format!("{{{},\"00000\":0}}", members(1).collect::<Vec<_>>().join(","));
 
-    // Beside the first one, in the same request.
+    // As duplicates of the first event in the same request.
     let mut events: Vec<Event> = repeats("1");
     events.insert(0, event_with("t", "1", &large));
     let told = publish(&mut client, events).await;
     assert_eq!((told.unique_processed, told.conflicts), (1, 999));
-    // When it is stored, in any order of keys.
+    // As duplicates of a stored event, with keys in any order.
     let mut events: Vec<Event> = repeats("1");
     events.push(event_with("t", "1", &reordered));
     let told = publish(&mut client, events).await;
@@ -286,7 +287,7 @@ async fn the_largest_payloads_are_read_over_http(backend: Backend) {
     }
 }
 
-/// Reads one chunk of a body whose transfer encoding is chunked.
+/// Reads one chunk of a body with chunked transfer encoding.
 async fn read_chunk(stream: &mut BufReader<TcpStream>, body: &mut Vec<u8>) {
     let mut size = String::new();
     stream.read_line(&mut size).await.expect("a size");
@@ -307,7 +308,7 @@ async fn small_repeats_of_many_large_payloads_are_judged_in_parts(backend: Backe
         let events = ids.iter().map(|id| event_with("t", id, &large)).collect();
         assert_eq!(publish(&mut client, events).await.unique_processed, ids.len() as i64);
     }
-    // More than twice what is compared at once, with something new before and behind.
+    // More than twice the comparison limit of a batch, between new events.
     let mut events: Vec<Event> = ids.iter().map(|id| event("t", id)).collect();
     events.insert(0, event("t", "before"));
     events.push(event("t", "behind"));

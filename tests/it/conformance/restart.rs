@@ -1,4 +1,4 @@
-//! What survives when the service goes and comes.
+//! State that survives a restart of the service.
 
 use event_aggregator::{app::App, proto::v1::Event};
 

@@ -1,5 +1,5 @@
-//! A store that is restored to an earlier state: cursors and page tokens that were made after that state
-//! are refused and say what to do, those from before it go on and miss nothing.
+//! A database that is restored to an earlier state: cursors and page tokens from after that state
+//! are rejected with advice, those from before it remain valid and miss nothing.
 
 use event_aggregator::{
     config::Database,
@@ -25,7 +25,7 @@ on_both_stores!(
     tail_says_what_to_do,
 );
 
-/// All that is stored, aside.
+/// Backs up all tables.
 const BACKUP: &str = "
     CREATE TABLE kept_events AS SELECT * FROM processed_events;
     CREATE TABLE kept_lanes AS SELECT * FROM lanes;
@@ -37,7 +37,7 @@ const RESTORE: &str = "BEGIN;
     DELETE FROM audit_stats; INSERT INTO audit_stats SELECT * FROM kept_stats;
     DELETE FROM batch_ledger; COMMIT";
 
-/// Restores what BACKUP kept: of SQLite the file itself, as administrators do.
+/// Restores the backup. For SQLite, replaces the file, as administrators do.
 struct Backup(Option<Vec<u8>>);
 
 impl Backup {
@@ -81,7 +81,7 @@ async fn all(frames: &mut Streaming<SubscribeResponse>) -> (Vec<Event>, String) 
     }
 }
 
-/// The next so many events.
+/// The next events, as many as this.
 async fn take(frames: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<Event> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -93,7 +93,7 @@ async fn take(frames: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<Ev
     events
 }
 
-/// What a subscription ends with.
+/// The status that ends a subscription.
 async fn end(frames: &mut Streaming<SubscribeResponse>) -> Status {
     loop {
         match frames.message().await {
@@ -130,7 +130,7 @@ async fn page(client: &mut Client, page_token: &str) -> (Vec<Event>, String) {
     (page.events, page.next_page_token)
 }
 
-/// The address of the next page.
+/// The URL of the next page.
 fn next(answer: &super::http::Answer) -> String {
     let link = answer.header("link").expect("a next page");
     link.split(['<', '>']).nth(1).expect("an address").to_owned()
@@ -160,7 +160,7 @@ async fn cursors_of_lost_events_are_refused(backend: Backend) {
     let mut cursors = vec![end, passed, listed[0].cursor.clone()];
     cursors.extend([&lost[0], &lost[30], &lost[49]].map(|event| event.cursor.clone()));
     cursors.push(of_topic.last().expect("events").cursor.clone());
-    // As long as nothing is lost, all of them are good.
+    // While nothing is lost, all cursors are valid.
     for cursor in &cursors {
         drop(subscribe(&mut client, behind(cursor)).await);
     }
@@ -171,7 +171,7 @@ async fn cursors_of_lost_events_are_refused(backend: Backend) {
     let server = TestServer::on(database).await;
     let mut client = server.client().await;
     for replaced in [0, 70] {
-        // Also once there are more events than were lost.
+        // Also after more events were stored than were lost.
         if replaced > 0 {
             publish(&mut client, some("new", replaced)).await;
         }
@@ -204,7 +204,7 @@ async fn live_subscribers_are_told(backend: Backend) {
         Backend::Sqlite => "",
         Backend::Postgres => "lane, ",
     };
-    // Other events at the same numbers, as if they had been restored and published in one moment.
+    // Other events with the same numbers, as if restore and publish were one step.
     let others = format!(
         "UPDATE processed_events SET received_at = received_at + {second}
          WHERE event_id LIKE 'lost-%';
@@ -242,7 +242,7 @@ async fn live_subscribers_are_told(backend: Backend) {
         assert_restored(&end(&mut narrow).await);
         stream.read_to_end(&mut Vec::new()).await.expect("the end");
         assert_refused(&server, &cursor).await;
-        // Others begin, and go on.
+        // New subscriptions start and continue.
         let mut anew = subscribe(&mut client, behind("")).await;
         assert!(all(&mut anew).await.0.len() >= 30);
         publish(&mut client, some("new", 9)).await;
@@ -256,7 +256,7 @@ async fn a_slow_subscriber_that_read_nothing_lost_goes_on(backend: Backend) {
     let mut client = server.client().await;
     let mut slow = subscribe(&mut client, behind("")).await;
     let mut quick = subscribe(&mut client, behind("")).await;
-    // Far more than fits the windows of a connection and what waits in the service.
+    // Far more than the flow-control windows and the service's buffers.
     let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(500_000));
     let large = |request: usize| -> Vec<Event> {
         (0..8).map(|n| event_with("t", &format!("old-{}", request * 8 + n), &payload)).collect()
@@ -278,8 +278,8 @@ async fn a_slow_subscriber_that_read_nothing_lost_goes_on(backend: Backend) {
     assert!(!ids.iter().any(|id| id.starts_with("lost-")), "{ids:?}");
 }
 
-/// A subscriber to a rare topic passes what it does not ask for in steps, and a place between two of them
-/// is one like others. Rows that an administrator deletes do not make a place a bad one.
+/// A subscription to a rare topic skips other events in steps, and a cursor between two steps is as
+/// valid as any other. Rows deleted by an administrator do not invalidate a cursor.
 async fn a_cursor_is_good_as_long_as_its_events_are_there(backend: Backend) {
     let lane = match backend {
         Backend::Sqlite => 0,

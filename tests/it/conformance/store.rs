@@ -1,4 +1,4 @@
-//! The stores themselves, where the service does not show enough.
+//! The stores themselves, where the API does not expose enough.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn batch(ids: &[&str]) -> Arc<Batch> {
     batch_at(ids, Timestamp::now().as_micros())
 }
 
-/// A batch that was received at a time, in microseconds since 1970.
+/// A batch received at a time, in microseconds since 1970.
 fn batch_at(ids: &[&str], micros: i64) -> Arc<Batch> {
     let name = |text: &str| Name::new("name", text.to_owned()).expect("valid");
     let events = ids.iter().map(|id| NewEvent {
@@ -65,7 +65,7 @@ fn batch_at(ids: &[&str], micros: i64) -> Arc<Batch> {
     })
 }
 
-/// A batch of events with payloads of so many bytes.
+/// A batch of events with payloads of this size.
 fn batch_of(sizes: &[usize]) -> Arc<Batch> {
     let ids: Vec<String> = (0..sizes.len()).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -92,7 +92,7 @@ async fn a_batch_is_applied_once_however_often_it_is_committed(backend: Backend)
     };
     store.commit(batch(&["before"])).await.expect("commit");
 
-    // As after a COMMIT whose answer was lost: nobody may be told that its event is a duplicate.
+    // As after a COMMIT whose reply was lost: its events must not be reported as duplicates.
     let retried = batch(&["new", "before", "new", "other"]);
     let expected = [Accepted, Duplicate, Duplicate, Accepted];
     for _ in 0..3 {
@@ -124,7 +124,7 @@ async fn sequence_numbers_have_no_gaps(backend: Backend) {
 async fn time_never_runs_backwards(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
-    // A clock that is set back between the first and the second batch.
+    // The clock is set back between the first and the second batch.
     let mut received = Vec::new();
     for (id, micros) in [("a", 2_000), ("b", 1_000), ("a", 1_500), ("c", 3_000)] {
         let outcomes = store.commit(batch_at(&[id], micros)).await.expect("commit");
@@ -238,7 +238,7 @@ async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
 async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
-    // More than can be counted.
+    // More than fits in a capacity.
     let (limit, topics) = (i64::MAX as usize, Arc::default());
     let after = Mark::default();
     let query = FeedQuery { lane: 0, after, last: 1, topics, limit, max_bytes: 1_000 };
@@ -256,7 +256,7 @@ async fn a_panic_of_the_writer_ends_the_service() {
     let app = App::start(&harness::config_for(&database.url)).await.expect("start");
     let mut client = harness::connect_to(app.address()).await;
     let running = tokio::spawn(app.run(std::future::pending()));
-    // There is no number behind the last one.
+    // There is no number after the last one.
     database.execute("UPDATE lanes SET head = 9223372036854775807").await;
     let answer = harness::try_publish(&mut client, vec![harness::event("t", "1")]).await;
     assert_eq!(answer.expect_err("nobody writes").code(), tonic::Code::Unavailable);
@@ -285,7 +285,7 @@ async fn slow_pruning_does_not_look_like_an_outage() {
 async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
-    // An instance whose clock is a day behind commits, and another one, whose entry is old.
+    // An instance whose clock is a day behind commits, and one with an old entry.
     let behind = Timestamp::now().as_micros() - 86_400_000_000;
     let id = uuid::Builder::from_unix_timestamp_millis((behind / 1_000) as u64, &[7; 10]);
     let events = batch(&["of one behind"]).events.clone();
@@ -293,7 +293,7 @@ async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     let of_one_behind = Arc::new(Batch { id: id.into_uuid(), lane: 0, received_at, events });
     store.commit(Arc::clone(&of_one_behind)).await.expect("commit");
     store.commit(batch(&["old"])).await.expect("commit");
-    // The last ones are kept however old they are.
+    // The last entries are kept regardless of their age.
     database.execute(&entries(backend, LEDGER_ENTRIES)).await;
     let age = match backend {
         Backend::Sqlite => "7200 * 1000000",
@@ -305,7 +305,7 @@ async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     store.close().await;
     drop(store);
 
-    // The first thing that is done is to prune: by SQLite's writer, behind a commit.
+    // Pruning comes first: on SQLite by the writer, after a commit.
     let store = open(&database).await;
     store.commit(batch(&["new"])).await.expect("commit");
     while database.number("SELECT count(*) FROM batch_ledger WHERE first_seq = 2").await > 0 {
@@ -317,7 +317,7 @@ async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
     store.close().await;
 }
 
-/// Makes entries of so many batches behind those in the ledger of the first lane.
+/// Inserts this many ledger entries after those of the first lane.
 fn entries(backend: Backend, count: i64) -> String {
     match backend {
         Backend::Sqlite => format!(
@@ -335,7 +335,7 @@ fn entries(backend: Backend, count: i64) -> String {
 async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
-    // Its answer is lost. Then the clock of the database jumps, so that its entry looks old.
+    // The reply is lost. Then the database's clock jumps, so that the entry looks old.
     let in_doubt = batch(&["1", "2"]);
     store.commit(Arc::clone(&in_doubt)).await.expect("commit");
     let age = match backend {
@@ -346,8 +346,8 @@ async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
     store.close().await;
     drop(store);
 
-    // Pruning is the first thing that is done: on SQLite behind a commit. To know when it was done, there
-    // is an entry that it deletes: of more than are kept, the first one in order.
+    // Pruning comes first, on SQLite after a commit. An extra entry, the first one in order, tells
+    // when it is done, because it exceeds the number to keep.
     let sacrifice = match backend {
         Backend::Sqlite => "randomblob(16), 0, -5, 0, 0, 0",
         Backend::Postgres => "gen_random_uuid(), 0, -5, 0, 'epoch', 'epoch'",
@@ -357,7 +357,7 @@ async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
          SELECT {sacrifice}"
     );
     database.execute(&insert).await;
-    // With the batch in doubt, and the one that is committed next on SQLite, exactly those kept.
+    // With the unconfirmed batch, and the next one on SQLite, exactly as many as are kept.
     let others = LEDGER_ENTRIES - if let Backend::Sqlite = backend { 2 } else { 1 };
     database.execute(&entries(backend, others)).await;
     let store = open(&database).await;
@@ -396,7 +396,7 @@ async fn times_in_the_future_are_repaired(backend: Backend) {
     for id in ["1", "2", "3"] {
         store.commit(batch(&[id])).await.expect("commit");
     }
-    // As an earlier version would have kept them.
+    // As stored by an earlier version.
     let (year, of_lane) = match backend {
         Backend::Sqlite => ("365 * 86400 * 1000000", "lane = 0"),
         Backend::Postgres => ("interval '365 days'", "lane = 0"),
@@ -441,7 +441,7 @@ async fn times_in_the_future_are_repaired(backend: Backend) {
 async fn no_page_is_longer_than_what_was_asked_for(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
-    // Many small events, then a large one, more small ones, and larger ones than a page.
+    // Many small events, a large one, more small ones, and some larger than a page.
     let sizes = [&[10; 100][..], &[5_000], &[10; 20], &[20_000; 3], &[10]].concat();
     store.commit(batch_of(&sizes)).await.expect("commit");
     let mut query = ListQuery {
@@ -473,7 +473,7 @@ async fn keys_are_looked_up_until_the_answer_is_full(backend: Backend) {
     let store = open(&database).await;
     let sizes = [&[10; 100][..], &[5_000], &[10; 20], &[20_000; 3], &[10]].concat();
     store.commit(batch_of(&sizes)).await.expect("commit");
-    // Each one is followed by one that is not there, and then all are asked for again.
+    // Each key is followed by a missing one, and then all are repeated.
     let id = |number: usize| format!("{}{}", number / 2, ["", "-missing"][number % 2]);
     let ids: Vec<String> = (0..sizes.len() * 2).map(id).collect();
     let ids: Vec<&str> = ids.iter().chain(&ids).map(String::as_str).collect();

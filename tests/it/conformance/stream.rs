@@ -1,4 +1,4 @@
-//! PublishStream: answers in order, per event, to the end.
+//! PublishStream: responses in order, per event, until the end.
 
 use event_aggregator::{
     config::Database,
@@ -126,7 +126,7 @@ async fn a_stopping_service_answers_what_it_took(backend: Backend) {
     assert_eq!(server.stored().await, 2);
 }
 
-/// Somebody past the service who lets nothing be committed.
+/// Locks the lanes, bypassing the service, so that nothing can be committed.
 enum Held {
     Sqlite(rusqlite::Connection),
     Postgres(tokio_postgres::Client),

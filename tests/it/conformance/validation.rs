@@ -1,4 +1,4 @@
-//! Requests with more than one fault, or with too much in them, and those that are just not too much.
+//! Requests with several violations, with oversized fields, and with the maximum sizes.
 
 use event_aggregator::proto::v1::{Event, ListEventsRequest, PublishRequest};
 use prost_types::{Timestamp, value::Kind};
@@ -71,7 +71,7 @@ async fn requests_that_hold_too_much_are_refused(backend: Backend) {
 async fn the_largest_names_and_payloads_are_taken(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
-    // Random text, so that no database can make it small.
+    // Random text, which no database can compress.
     let name = |seed: u64| -> String {
         let mut random = fastrand::Rng::with_seed(seed);
         (0..255).map(|_| random.alphanumeric()).collect()
@@ -108,7 +108,7 @@ async fn many_faults_do_not_overflow_the_answer(backend: Backend) {
         assert_eq!(fields_at_fault(&status).len(), 20);
         let more = format!("and {} more", faults - 1);
         assert!(status.message().contains(&more), "{}", status.message());
-        // What gRPC clients take by default, in base64.
+        // The default limit of gRPC clients, in base64.
         assert!((status.details().len() + status.message().len()) * 4 / 3 < 7 * 1_024);
     }
 }

@@ -1,4 +1,4 @@
-//! `verify`: the counters against the rows, past the service.
+//! `verify`: the counters compared with the rows, bypassing the service.
 
 use std::process::Output;
 
@@ -84,14 +84,14 @@ async fn what_was_tampered_with_is_named(backend: Backend) {
     );
 
     if let Backend::Postgres = backend {
-        // With another number of lanes, new events of a topic would go elsewhere than its old ones.
+        // With another number of lanes, new events of a topic would go to another lane.
         database.execute("INSERT INTO lanes (lane) SELECT generate_series(4, 12)").await;
         let output = verify(&database, "table").await;
         assert!(text(&output.stdout).contains("lane of topic"), "{}", text(&output.stdout));
         database.execute("DELETE FROM lanes WHERE lane > 3").await;
     }
 
-    // Many differences are counted, and some are named.
+    // All differences are counted, and some are listed.
     let many = "INSERT INTO audit_stats (topic, received, unique_processed, duplicate_dropped,
                                          conflicts, last_received_at)
                 SELECT 'no-' || topic || event_id || x, 1, 1, 0, 0, received_at
@@ -134,7 +134,7 @@ async fn a_damaged_file_is_named() {
     let page = (database.number(root).await - 1) as usize * 4_096;
     let path = database.path("events.db");
     let mut file = std::fs::read(&path).expect("file");
-    // How many bytes of the page are lost between others: nobody needs that to read it.
+    // The number of fragmented free bytes of the page, which reads do not need.
     file[page + 7] ^= 1;
     std::fs::write(&path, file).expect("write");
     let output = verify(&database, "json").await;

@@ -1,4 +1,5 @@
-//! Connections that make work and take no answers: each is ended, and nobody else notices.
+//! Abusive HTTP/2 connections, which cause work and read no responses: each is closed, without
+//! effects on others.
 
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ use crate::harness::*;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// Sends the same again and again, each time for the next call, until the connection is ended.
+/// Sends the same frames for one call after another, until the connection is closed.
 async fn flood(address: SocketAddr, call: impl Fn(u32) -> Vec<u8>) -> (usize, Option<u32>) {
     const AT_ONCE: usize = 100;
     const ENOUGH: usize = 100_000;
@@ -60,7 +61,7 @@ async fn a_head_that_is_too_large_ends_its_call_alone() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = Connection::open(server.address).await;
     let mut head = begin("GetStats", stream(0), END_STREAM).split_off(9);
-    // More than 16 KiB once it is unpacked, as some repetitions of a header that the table keeps.
+    // More than 16 KiB when decompressed: repetitions of a header in the HPACK table.
     let value = [b'x'; 1_000];
     let length = [0x7f, 0xe9, 0x06];
     head.extend_from_slice(&[&[0x40, 1, b'x'][..], &length, &value].concat());

@@ -1,4 +1,4 @@
-//! HTTP/2 as it comes over the wire, for what no client does.
+//! HTTP/2 frames by hand, for behavior that no client library has.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,33 +16,33 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// In frames of the connection.
+/// Flag of connection frames.
 pub const ACK: u8 = 1;
-/// In frames of a call.
+/// Flags of call frames.
 pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Where reflection is asked.
+/// Path of the reflection method.
 pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
-/// A frame.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = (content.len() as u32).to_be_bytes();
     let head = [a, b, c, kind, flags];
     [&head[..], &stream.to_be_bytes(), content].concat()
 }
 
-/// The frame that begins a call of the contract.
+/// The HEADERS frame of an API call.
 pub fn begin(method: &str, stream: u32, flags: u8) -> Vec<u8> {
     begin_at(&format!("/{SERVICE_NAME}/{method}"), stream, flags)
 }
 
-/// The frame that begins a call of any service.
+/// The HEADERS frame of a call of any service.
 pub fn begin_at(path: &str, stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | flags, stream, &head(path))
 }
 
-/// The frame that begins a call of the contract with the token of an identity.
+/// The HEADERS frame of an API call with the token of an identity.
 pub fn begin_as(name: &str, method: &str, stream: u32) -> Vec<u8> {
     let mut head = head(&format!("/{SERVICE_NAME}/{method}"));
     for (prefix, text) in [(&[0][..], "authorization"), (&[], &format!("Bearer token-of-{name}"))] {
@@ -54,7 +54,7 @@ pub fn begin_as(name: &str, method: &str, stream: u32) -> Vec<u8> {
 }
 
 fn head(path: &str) -> Vec<u8> {
-    // POST and http are known by number, so are the names of the next three.
+    // POST and http are in the static table, and so are the names of the next three.
     let mut head = vec![0x83, 0x86];
     for (name, value) in [
         (&[0x04][..], path),
@@ -69,7 +69,7 @@ fn head(path: &str) -> Vec<u8> {
     head
 }
 
-/// A message of a call, in as many frames as it takes.
+/// A gRPC message in as many DATA frames as it takes.
 pub fn message(stream: u32, content: &[u8], flags: u8) -> Vec<u8> {
     const LARGEST: usize = 16 << 10;
     let length = (content.len() as u32).to_be_bytes();
@@ -83,12 +83,12 @@ pub fn message(stream: u32, content: &[u8], flags: u8) -> Vec<u8> {
     frames
 }
 
-/// The number of the nth call of a connection.
+/// The stream id of the nth call of a connection.
 pub fn stream(n: usize) -> u32 {
     n as u32 * 2 + 1
 }
 
-/// A frame that came in.
+/// A received frame.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -96,7 +96,7 @@ pub struct Frame {
     pub content: Vec<u8>,
 }
 
-/// A connection that has said that it speaks HTTP/2.
+/// A connection after the HTTP/2 preface.
 pub struct Connection(TcpStream);
 
 impl Connection {
@@ -104,12 +104,12 @@ impl Connection {
         Self::open_with(TcpStream::connect(address).await.expect("connect"), &[]).await
     }
 
-    /// One that takes no answer but its head.
+    /// A connection with a receive window of zero: it gets only the headers of responses.
     pub async fn open_without_window(address: SocketAddr) -> Self {
         Self::open_without_window_from(Ipv4Addr::LOCALHOST, address).await
     }
 
-    /// The same from another address of this machine.
+    /// The same from another loopback address.
     pub async fn open_without_window_from(from: Ipv4Addr, address: SocketAddr) -> Self {
         const INITIAL_WINDOW_SIZE: u8 = 4;
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -125,13 +125,13 @@ impl Connection {
         connection
     }
 
-    /// Takes the settings of the other side, with which more may be sent at once.
+    /// Waits for the peer's settings, which allow more data to be sent.
     pub async fn acknowledge(&mut self) {
         while self.next().await.is_some_and(|frame| frame.kind != SETTINGS) {}
         self.send(&frame(SETTINGS, ACK, 0, &[])).await;
     }
 
-    /// Shows that it is still there, until it is ended.
+    /// Answers pings until the connection is closed.
     pub async fn stay(mut self) {
         while let Some(next) = self.next().await {
             if next.kind == PING {
@@ -140,12 +140,12 @@ impl Connection {
         }
     }
 
-    /// Sends what may come too late.
+    /// Sends frames. The connection may already be closed.
     pub async fn send(&mut self, frames: &[u8]) {
         let _ = self.0.write_all(frames).await;
     }
 
-    /// The next frame, until there are no more.
+    /// The next frame, or `None` at the end.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
@@ -155,7 +155,7 @@ impl Connection {
         Some(Frame { kind, stream: u32::from_be_bytes(stream), content })
     }
 
-    /// What came before all that was sent was seen.
+    /// The frames received until everything sent so far was processed.
     pub async fn answers(&mut self) -> Vec<Frame> {
         self.send(&frame(PING, 0, 0, b"all seen")).await;
         let mut answers = Vec::new();

@@ -1,5 +1,5 @@
-//! What there is no room for: connections, calls and subscriptions too many are refused, and those that
-//! are there go on.
+//! Limits of connections, calls and subscriptions: excess ones are rejected, and existing ones
+//! continue.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -24,10 +24,10 @@ use crate::{
     process::{PROGRAM, Service, wait_until, without_environment},
 };
 
-/// Few, and yet more than half of the files that it takes.
+/// A low limit, and yet more than twice the number of reserved descriptors.
 const ROOM: usize = 200;
 
-/// A connection from one of the addresses of this machine.
+/// A connection from a loopback address.
 pub async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     let from: IpAddr = Ipv4Addr::new(127, 0, 0, host).into();
@@ -35,7 +35,7 @@ pub async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.expect("the system takes it")
 }
 
-/// Whether a connection is ended although it did nothing.
+/// Whether an idle connection was closed.
 async fn is_refused(mut connection: TcpStream) -> bool {
     matches!(connection.read(&mut [0; 1]).await, Ok(0) | Err(_))
 }
@@ -67,7 +67,7 @@ async fn connections_are_taken_in_as_files_and_addresses_allow() {
     let told = format!("leaves room for {ROOM} connections");
     wait_until(|| std::fs::read_to_string(&log).expect("text").contains(&told));
 
-    // This one, and as many as may come from its address.
+    // This one, and as many as its address may have.
     let mut client = connect_to(address).await;
     publish(&mut client, vec![event("t", "1")]).await;
     let mut connections = Vec::new();
@@ -82,19 +82,19 @@ async fn connections_are_taken_in_as_files_and_addresses_allow() {
     }
     assert!(is_refused(connect_from(3, address).await).await, "there is no room for others");
 
-    // Who is there already is served, also with what needs the database.
+    // Existing connections are served, including calls that need the database.
     for n in 0..10 {
         publish(&mut client, vec![event("t", &format!("during-{n}"))]).await;
         let page = client.list_events(ListEventsRequest::default()).await.expect("list");
         assert_eq!(page.into_inner().events.len(), n + 2);
     }
     connections.clear();
-    // Its own connection is refused until one of the others is seen to be gone.
+    // New connections are rejected until the service notices that one has closed.
     while !get_if_let_in(address).await {}
     assert!(metric(address, "event_aggregator_connections_refused_total").await >= 2.0);
 }
 
-/// Whether somebody new gets an answer.
+/// Whether a new connection gets a response.
 async fn get_if_let_in(address: SocketAddr) -> bool {
     use tokio::io::AsyncWriteExt;
     let mut connection = TcpStream::connect(address).await.expect("the system takes it");
@@ -104,7 +104,7 @@ async fn get_if_let_in(address: SocketAddr) -> bool {
     sent.is_ok() && connection.read_to_string(&mut answer).await.is_ok_and(|read| read > 0)
 }
 
-/// Connections that begin so many calls, as many on each as may be.
+/// Connections that start this many calls, with the maximum number on each.
 pub async fn begin_calls(
     address: SocketAddr,
     calls: usize,
@@ -141,7 +141,7 @@ async fn one_connection_has_its_share_of_the_calls() {
     let answers = connection.answers().await;
     let reset = answers.iter().find(|answer| answer.kind == RST_STREAM).expect("a refusal");
     assert_eq!((reset.stream, &*reset.content), (stream(share), &REFUSED_STREAM[..]));
-    // Others have theirs.
+    // Other connections have their own limit.
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     drop(connection);
     until_metric(server.address, calls, 1).await;
@@ -164,7 +164,7 @@ async fn calls_too_many_are_told_to_wait() {
         answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1\r\n"),
         "{answer}"
     );
-    // Whoever asks whether it is alive is told so.
+    // Health checks are answered.
     for probe in ["/healthz", "/readyz"] {
         assert!(get(server.address, probe).await.starts_with("HTTP/1.1 200"), "{probe}");
     }
@@ -179,7 +179,7 @@ async fn subscribers_too_many_are_told_to_wait() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let subscribe = |stream| {
-        // A message without anything in it.
+        // An empty message.
         let message = frame(DATA, END_STREAM, stream, &[0; 5]);
         [begin("Subscribe", stream, 0), message].concat()
     };
@@ -190,7 +190,7 @@ async fn subscribers_too_many_are_told_to_wait() {
     assert_told_to_wait(&refused, "TOO_MANY_SUBSCRIBERS");
     let answer = get(server.address, "/events/stream").await;
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
-    // All else is done.
+    // Other calls are served.
     publish(&mut client, vec![event("t", "1")]).await;
     drop(connections);
     until_metric(server.address, subscribers, 0).await;

@@ -1,4 +1,4 @@
-//! What one caller may use of each bound: others have theirs, whatever it does.
+//! Each caller's share of the limits, which it cannot exceed at the expense of others.
 
 use std::{
     net::SocketAddr,
@@ -47,7 +47,7 @@ use crate::{access::Guarded, harness::*};
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Health in every way in which it is asked for.
+/// Checks health over every protocol.
 async fn assert_healthy(address: SocketAddr) {
     for probe in ["/healthz", "/readyz"] {
         let answer = get(address, probe).await;
@@ -57,7 +57,7 @@ async fn assert_healthy(address: SocketAddr) {
     health.check(HealthCheckRequest::default()).await.expect("an answer");
 }
 
-/// Waits until so many calls of a connection have an answer.
+/// Waits until this many calls of a connection have a response.
 async fn until_answered(connection: &mut Connection, calls: usize) {
     let mut answered = std::collections::BTreeSet::new();
     while answered.len() < calls {
@@ -87,7 +87,7 @@ async fn strangers_cannot_make_it_unhealthy(address: SocketAddr) {
     assert_told_to_wait(&refused, "TOO_MANY_CALLS");
     assert_healthy(address).await;
     drop(watches);
-    // Those that were begun and not sent end.
+    // Unfinished calls time out.
     let mut late = Connection::open(address).await;
     late.send(&begin_at(CHECK, stream(0), 0)).await;
     late.send(&begin_at(WATCH, stream(1), 0)).await;
@@ -104,7 +104,7 @@ async fn strangers_cannot_make_an_open_service_unhealthy() {
 async fn strangers_cannot_make_a_service_with_an_access_file_unhealthy() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     strangers_cannot_make_it_unhealthy(guarded.server.address).await;
-    // Refused calls whose answers are not taken count for nobody.
+    // Rejected calls with unread responses do not count.
     let address = guarded.server.address;
     let mut unread = Vec::new();
     for _ in 0..CALLS / 1_024 {
@@ -120,7 +120,7 @@ async fn strangers_cannot_make_a_service_with_an_access_file_unhealthy() {
     assert_healthy(address).await;
 }
 
-/// Whether a caller is told that it used up its share.
+/// Asserts that a caller used up its share.
 #[track_caller]
 fn assert_share_is_used(status: &Status, reason: &str) {
     assert_told_to_wait(status, reason);
@@ -184,7 +184,7 @@ async fn messages_of_one_identity_leave_room_to_others_and_end_when_they_stall()
         tokio::spawn(
             async move { root.publish(PublishRequest { events, allow_partial: false }).await },
         );
-    // As long as they go on arriving, they are read.
+    // They are read as long as data arrives.
     while !publishing.is_finished() {
         for n in 0..MESSAGES {
             begun.send(&frame(DATA, 0, stream(n), b"x")).await;
@@ -280,7 +280,7 @@ async fn costly_repeats_of_one_identity_let_others_pass_and_keep_their_order(bac
     for n in 0..LARGE {
         root.publish(request(vec![event_with("orders", &id(n), &large)])).await.expect("stored");
     }
-    // One request repeats, those around it do not.
+    // One request has duplicates, those around it do not.
     let repeats = (0..LARGE).map(|n| event("orders", &id(n))).collect();
     let requests = [
         vec![event_with("orders", "a", r#"{"a":1}"#)],
@@ -301,7 +301,7 @@ async fn costly_repeats_of_one_identity_let_others_pass_and_keep_their_order(bac
         }
         found
     });
-    // Another caller waits for a part of it at most, although it publishes to the same topic.
+    // Another caller waits for at most one part, although it publishes to the same topic.
     for n in 0..3 {
         let other = vec![event("orders", &format!("other-{n}"))];
         root.publish(request(other)).await.expect("an answer");
@@ -347,12 +347,13 @@ async fn events_of_one_address_leave_room_in_the_queue_to_others() {
     client.get_stats(GetStatsRequest::default()).await.expect("an answer");
 }
 
-/// Waits until more bytes wait in the queue.
+/// Waits until the queue has more bytes than this.
 async fn until_more(server: &StrangeServer, queued: f64) {
     while server.metric("event_aggregator_queue_bytes").await <= queued {}
 }
 
-/// Publishes from another address while so many bytes wait in the queue. Returns once it waits, too.
+/// Publishes from another address while the queue has this many bytes. Returns once the event is
+/// queued.
 async fn publish_from_elsewhere(server: &StrangeServer, queued: f64) -> TcpStream {
     let mut other = connect_from(2, server.address).await;
     let body = r#"{"topic":"t","event_id":"other","source":"s"}"#;

@@ -1,4 +1,4 @@
-//! Calls that anybody may make, also where others must say who they are: they take nothing from those.
+//! Calls that need no credentials do not use up the limits of authenticated callers.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ async fn whoever_watches_takes_no_room_of_others() {
     assert_told_to_wait(&refused, "TOO_MANY_CALLS");
     health.check(HealthCheckRequest::default()).await.expect("an answer");
     publish(&mut server.client().await, vec![event("t", "1")]).await;
-    // Only the one that asks is counted.
+    // Only this call is counted.
     until_metric(server.address, "event_aggregator_calls_in_progress", 1).await;
     drop(connections);
     while health.watch(HealthCheckRequest::default()).await.is_err() {}
@@ -52,7 +52,7 @@ async fn large_messages_of_strangers_are_refused_and_not_waited_for() {
     let mut refused = Vec::new();
     while refused.len() < 3 {
         let answer = connection.next().await.expect("an answer");
-        // Its end is the last frame of a call.
+        // The last frame of a call ends its stream.
         if answer.stream > 0 && !refused.contains(&answer.stream) {
             refused.push(answer.stream);
         }

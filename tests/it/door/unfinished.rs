@@ -1,4 +1,4 @@
-//! Calls whose callers do not send them to their end: nothing is made of them until then.
+//! Calls whose request is not complete: they are not processed until then.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::harness::*;
 
-/// What is counted of a call.
+/// Name of a metric with the labels of a call.
 fn counted(what: &str, method: &str, code: &str) -> String {
     let service = "grpc_service=\"event_aggregator.v1.EventAggregatorService\"";
     let code = if code.is_empty() { code } else { &format!(",grpc_code=\"{code}\"") };
@@ -30,7 +30,7 @@ async fn the_message_of_a_call_waits_for_the_end_of_the_call() {
     let address = server.address;
     let mut connection = Connection::open(address).await;
     connection.send(&begin("Publish", stream(0), 0)).await;
-    // A message that cannot be read, in two pieces.
+    // An undecodable message in two frames.
     connection.send(&frame(DATA, 0, stream(0), &[0, 0, 0, 0, 2, 8])).await;
     connection.send(&frame(DATA, 0, stream(0), &[1])).await;
     until_metric(address, &counted("grpc_server_msg_received_total", "Publish", ""), 1).await;
@@ -50,11 +50,11 @@ async fn a_second_message_where_there_is_one_is_refused() {
     let message = frame(DATA, 0, stream(0), &[0; 5]);
     connection.send(&begin("GetStats", stream(0), 0)).await;
     connection.send(&[&message[..], &message].concat()).await;
-    // Without an end.
+    // Without half-closing.
     let refused = counted("grpc_server_handled_total", "GetStats", "InvalidArgument");
     until_metric(address, &refused, 1).await;
 
-    // With an end of its own a call is answered as ever.
+    // A call with a separate half-close is answered as usual.
     connection.send(&begin("GetStats", stream(1), 0)).await;
     connection.send(&frame(DATA, 0, stream(1), &[0; 5])).await;
     connection.send(&frame(DATA, 0, stream(1), &[])).await;
@@ -82,13 +82,13 @@ async fn reflection_ends_when_nobody_asks_any_more() {
     let mut connection = Connection::open(server.address).await;
     let begun = Instant::now();
     connection.send(&begin_at(REFLECTION, stream(0), 0)).await;
-    // The names of all services are asked for.
+    // Lists the names of all services.
     connection.send(&message(stream(0), &[0x3a, 1, b'*'], 0)).await;
     let (mut heads, mut is_answered) = (0, false);
     while heads < 2 {
         let next = connection.next().await.expect("a frame");
         match next.kind {
-            // The head of the answer, and its end.
+            // The headers and the trailers.
             HEADERS => heads += 1,
             DATA => is_answered = true,
             PING => connection.send(&frame(PING, ACK, 0, &next.content)).await,

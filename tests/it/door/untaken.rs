@@ -1,4 +1,5 @@
-//! What callers do not take, or make others keep: it is bounded, and thrown away in the end.
+//! Unread responses, and memory that callers can make the service hold: both are bounded and
+//! released in the end.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::harness::*;
 
-/// An event with so much payload.
+/// An event with a payload of this size.
 fn large(id: &str, bytes: usize) -> event_aggregator::proto::v1::Event {
     event_with("t", id, &format!(r#"{{"data":"{}"}}"#, "x".repeat(bytes)))
 }
@@ -51,7 +52,7 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
         }
     };
     assert_told_to_wait(&refused, "TOO_MANY_ANSWERS");
-    // It is refused before anything is read for it.
+    // Rejected before anything is read for it.
     let reads = server.store.reads.load(Ordering::Relaxed);
     let keys = vec![EventKey { topic: "t".to_owned(), event_id: "1".to_owned() }];
     let look_up = BatchGetEventsRequest { keys, ..BatchGetEventsRequest::default() };
@@ -68,11 +69,11 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
         assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     }
     assert_eq!(server.store.reads.load(Ordering::Relaxed), reads);
-    // Everything else goes on.
+    // Other calls continue.
     client.get_stats(GetStatsRequest::default()).await.expect("an answer");
     publish(&mut client, vec![event("t", "4")]).await;
 
-    // The greedy one stays, and loses what it did not take.
+    // The greedy client stays connected, and loses its unread responses.
     greedy.answers().await;
     let staying = tokio::spawn(greedy.stay());
     while server.metric("event_aggregator_answer_bytes").await > 0.0 {
@@ -87,13 +88,13 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_takes_no_room_of_what_is_being_read() {
-    /// Larger than what needs no room, and smaller than what may come before it is asked for.
+    /// Larger than what needs no permit, and smaller than the receive window.
     const LARGE: usize = SMALL_REQUEST_BYTES + (8 << 10);
     let server = StrangeServer::start().await;
     server.hang(true);
     let mut connection = Connection::open(server.address).await;
     connection.send(&begin("PublishStream", stream(0), 0)).await;
-    // As many as may wait for their commit; after the last one the stream is not read any more.
+    // As many as may be unanswered; after the last one the stream is not read any further.
     for n in 0..STREAM_REQUESTS_IN_FLIGHT {
         let bytes = if n + 1 < STREAM_REQUESTS_IN_FLIGHT { 1 } else { LARGE };
         let events = vec![large(&n.to_string(), bytes)];
@@ -103,7 +104,7 @@ async fn what_was_read_takes_no_room_of_what_is_being_read() {
     while server.metric("event_aggregator_queue_bytes").await < LARGE as f64 {}
     assert_eq!(server.metric("event_aggregator_reading_bytes").await, 0.0);
 
-    // The same for a call that waits.
+    // The same for a waiting unary call.
     let mut client = connect_to(server.address).await;
     let request = PublishRequest { events: vec![large("100", LARGE)], allow_partial: false };
     let publishing = tokio::spawn(async move { client.publish(request).await });
@@ -118,7 +119,7 @@ async fn the_queue_counts_all_that_it_keeps_in_memory() {
     let server = StrangeServer::start().await;
     server.hang(true);
     let mut client = connect_to(server.address).await;
-    // One small event, and one that is refused for its size.
+    // One small event, and one that is rejected for its size.
     let events = vec![event("t", "1"), large("2", 2 << 20)];
     let publishing = tokio::spawn(async move {
         client.publish(PublishRequest { events, allow_partial: true }).await
@@ -161,7 +162,7 @@ async fn many_small_requests_wait_until_the_store_is_back() {
     connection.acknowledge().await;
     connection.send(&begin("PublishStream", stream(0), 0)).await;
     for of in [0, stream(0)] {
-        // Room for the answers.
+        // Space for the responses.
         connection.send(&frame(WINDOW_UPDATE, 0, of, &(1_u32 << 20).to_be_bytes())).await;
     }
     for n in 0..REQUESTS {

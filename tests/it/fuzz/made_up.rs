@@ -1,4 +1,4 @@
-//! Input that is made up: what is nearly right reaches further than what is not at all.
+//! Generators of nearly valid input, which reaches further than random bytes.
 
 use event_aggregator::proto::v1::{Event, PublishRequest, event::Content};
 use proptest::{
@@ -9,7 +9,7 @@ use proptest::{
 use prost::Message;
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 
-/// The text of a JSON object, if nothing is wrong with it; seldom something is.
+/// The text of a JSON object, sometimes invalid.
 pub fn payload() -> impl Strategy<Value = String> {
     prop_oneof![
         12 => object(),
@@ -89,12 +89,12 @@ fn string() -> impl Strategy<Value = String> {
     prop_oneof![
         40 => vec(character, 0..5).prop_map(|text| format!("\"{}\"", text.concat())),
         1 => odd.prop_map(|text| format!("\"{text}\"")),
-        // What serde_json treats in its own way.
+        // Keys with a special meaning in serde_json.
         1 => Just(r#""$serde_json::private::RawValue""#.to_owned()),
     ]
 }
 
-/// A name that is mostly valid.
+/// A name, usually valid.
 pub fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "[a-z'\"%$;-]{1,6}",
@@ -116,7 +116,7 @@ fn timestamp() -> impl Strategy<Value = Option<Timestamp>> {
     ]
 }
 
-/// A structure, with kinds that are none and numbers that are none now and then.
+/// A `Struct`, sometimes with invalid kinds and numbers.
 pub fn structure() -> impl Strategy<Value = Struct> {
     let text = || prop_oneof![6 => "[a-c\"\\\\ü]{0,3}", 1 => any::<String>()];
     let number = prop_oneof![
@@ -142,7 +142,7 @@ pub fn structure() -> impl Strategy<Value = Struct> {
     btree_map("[a-c]{0,2}", value, 0..4).prop_map(|fields| Struct { fields })
 }
 
-/// An event that is mostly valid, and quite often the same as another one.
+/// An event, usually valid, and often a duplicate.
 pub fn event() -> impl Strategy<Value = Event> {
     let content = prop_oneof![
         1 => Just(None),
@@ -161,7 +161,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-/// A message to Publish.
+/// A Publish message.
 pub fn message() -> impl Strategy<Value = Vec<u8>> {
     let events = vec(event(), 1..4);
     let request = (events, any::<bool>())
@@ -169,7 +169,7 @@ pub fn message() -> impl Strategy<Value = Vec<u8>> {
     request.prop_map(|request| request.encode_to_vec())
 }
 
-/// The same with a few bytes that are others, or missing.
+/// The same with a few bytes changed or missing.
 pub fn damaged(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let damage = vec((any::<Index>(), any::<u8>(), any::<bool>()), 0..4);
     (bytes, damage).prop_map(|(mut bytes, damage)| {

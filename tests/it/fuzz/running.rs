@@ -1,5 +1,5 @@
-//! Made-up events on the running service: both stores judge them alike, and whatever one of them took is
-//! given back as it came, by every call that gives events back.
+//! Random events on a running service: both stores return the same verdicts, and every read call
+//! returns stored events unchanged.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use super::{check, made_up, targets};
 use crate::harness::*;
 
-/// A service on one of the stores, and where its feed was read to.
+/// A service on one of the stores, with a feed cursor.
 struct Side {
     server: TestServer,
     client: Client,
@@ -46,7 +46,7 @@ impl Side {
         self.client.clone().list_events(request).await.expect("listed").into_inner().events
     }
 
-    /// What is new in the feed.
+    /// New events in the feed.
     async fn feed(&self, events: usize, format: PayloadFormat) -> Vec<Event> {
         let request = SubscribeRequest {
             cursor: self.cursor.borrow().clone(),
@@ -75,14 +75,14 @@ fn key(event: &Event) -> EventKey {
 
 fn sorted(mut events: Vec<Event>) -> Vec<Event> {
     events.sort_by(|a, b| (&a.topic, &a.event_id).cmp(&(&b.topic, &b.event_id)));
-    // When and where they were stored differs between calls and stores.
+    // Times and positions differ between calls and stores.
     for event in &mut events {
         event.cursor.clear();
     }
     events
 }
 
-/// Whether an event came back as it was sent.
+/// Whether an event was returned as it was sent.
 fn agrees(given: &Event, sent: &Event) {
     assert_eq!(given.source, sent.source);
     match (&given.content, &sent.content) {
@@ -152,7 +152,7 @@ fn both_stores_judge_alike_and_give_back_what_they_took() {
     });
     let cases = AtomicUsize::new(0);
     check(32, vec(made_up::event(), 1..12), |mut events| {
-        // Keys of their own for each case, and a neighbour that nothing is wrong with.
+        // Separate keys for each case, and a valid event next to the random one.
         let case = cases.fetch_add(1, Ordering::Relaxed);
         let named = events.iter_mut().filter(|event| !event.event_id.is_empty());
         named.for_each(|event| event.event_id.insert_str(0, &format!("{case}.")));

@@ -1,4 +1,4 @@
-//! Schemas and databases of PostgreSQL that hide, replace or lose the tables.
+//! PostgreSQL schemas and databases that hide, replace or lose the tables.
 
 use event_aggregator::{
     config::Database,
@@ -9,7 +9,7 @@ use tonic::Code;
 use super::*;
 use crate::{postgres_server::Server, process::fails};
 
-/// A database on a server of its own, whose owner is the role `app`.
+/// A database on a server of its own, owned by the role `app`.
 async fn owned() -> (Server, TestDatabase, String) {
     let starting = tokio::task::spawn_blocking(|| Server::start("-c fsync=off"));
     let server = starting.await.expect("started");
@@ -30,7 +30,7 @@ fn in_schema(url: &str, schema: &str) -> String {
     format!("{url}{separator}options=-c%20search_path%3D{schema}")
 }
 
-/// A service on the store in the schema `store`, with another store in the schema `other`.
+/// A service on the store in schema `store`, with another store in schema `other`.
 async fn beside_another_store() -> (Server, TestDatabase, Logged) {
     let (server, database, url) = owned().await;
     database
@@ -52,7 +52,7 @@ async fn a_schema_that_hides_the_tables_makes_no_second_store() {
     let mut client = first.client().await;
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);
 
-    // By default, it comes first in the search path of its role.
+    // By default, it is first in the search path of its role.
     database.execute("CREATE SCHEMA app AUTHORIZATION app").await;
     let second = Logged::start(&database, &url, "second.log");
     let mut other = second.client().await;
@@ -60,7 +60,7 @@ async fn a_schema_that_hides_the_tables_makes_no_second_store() {
         verdicts(&mut other, vec![event("t", "1"), event("t", "2")]).await,
         [Duplicate, Accepted]
     );
-    // New sessions of the one that runs do not drift there.
+    // New sessions of the running service do not switch to it.
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'";
     database.number(cut).await;
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Duplicate]);
@@ -68,7 +68,7 @@ async fn a_schema_that_hides_the_tables_makes_no_second_store() {
     assert_eq!(database.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'app'").await, 0);
     let verified = program().args(["verify", "--database-url", &url]).output().expect("run");
     assert!(verified.status.success(), "{verified:?}");
-    // Even if tables are made there.
+    // Not even if tables are created there.
     drop(second);
     drop(Service::start(&in_schema(&url, "app")));
     database.number(cut).await;
@@ -94,9 +94,9 @@ async fn of_several_schemas_the_url_names_one() {
     }
     let tables = "SELECT count(DISTINCT schemaname) FROM pg_tables WHERE tablename = 'lanes'";
     assert_eq!(database.number(tables).await, 2);
-    // Neither is in the search path of others.
+    // Neither schema is in the search path of the role.
     refused(&url, &["exist in several schemas", odd, "options=-c%20search_path"]);
-    // The only one that is left is found wherever it is.
+    // The only remaining schema is found regardless of the search path.
     database.execute("DROP SCHEMA b CASCADE").await;
     let (address, _stop, _running) = launch_on(&Database::Postgres(url)).await;
     let mut client = connect_to(address).await;
@@ -145,7 +145,7 @@ async fn a_database_that_was_made_anew_takes_nothing_from_the_old_service() {
 async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
     let (_server, database, service) = beside_another_store().await;
     let mut client = service.client().await;
-    // One that is all new, and one that is judged.
+    // One batch of new events, and one with duplicates.
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);
     counters(&mut client).await;
     let swap =
@@ -169,7 +169,7 @@ async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
     }
     assert_eq!(counters(&mut client).await, [3, 2, 1, 0]);
 
-    // The tables are moved out, and back again, as by a restore.
+    // The tables are moved away and back, as by a restore.
     let tables = ["store_identity", "lanes", "processed_events", "audit_stats", "batch_ledger"];
     let moved = |from: &str, to: &str| {
         tables.map(|table| format!("ALTER TABLE {from}.{table} SET SCHEMA {to};")).concat()
@@ -185,7 +185,7 @@ async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
     service.wait_until_ready(true).await;
 }
 
-/// A read waits for a lock, and finds other tables under its names once it has it.
+/// A read waits for a lock, and then its table names resolve to other tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_swapped_beneath_a_read_are_noticed() {
     let (_server, database, service) = beside_another_store().await;

@@ -1,4 +1,4 @@
-//! A SQLite file whose path leads elsewhere, and second services on one file.
+//! A SQLite file whose path leads elsewhere, and a second service on one file.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ async fn a_file_that_was_moved_away_takes_nothing_until_it_is_back() {
     assert!(cannot_read(&mut client).await);
     let waiting = publishing(client.clone(), "2");
     service.wait_until_ready(false).await;
-    // Another file in its place is another store, and empty.
+    // A new file in its place is another, empty store.
     fs::write(&path, "").expect("write");
     assert!(cannot_read(&mut client).await);
     service.wait_until_ready(false).await;
@@ -45,7 +45,7 @@ async fn a_file_that_was_removed_makes_the_service_unready() {
     let mut client = service.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
     fs::remove_file(database.path("events.db")).expect("remove");
-    // Without anybody who publishes or reads.
+    // Without any call.
     service.wait_until_ready(false).await;
     let waiting = publishing(client, "2");
     service.has_told_once();
@@ -74,7 +74,7 @@ async fn a_log_that_was_removed_loses_nothing() {
     }
 }
 
-/// Says why a second service does not start on a file.
+/// Asserts the error of a second service on a file.
 fn refused(url: &str, code: i32, expected: &str) {
     fails(&["serve", "--listen", "127.0.0.1:0", "--database-url", url], code, &[expected]);
 }
@@ -93,7 +93,7 @@ async fn a_second_service_is_refused_however_it_names_the_file() {
     fs::hard_link(&path, &other).expect("link");
     refused(&url, 1, in_use);
     refused(&format!("sqlite:file:{}", path.display()), 2, "URIs are not supported");
-    // Nothing beside the database has to be there for that.
+    // No other file is needed for that.
     let names = fs::read_dir(path.parent().expect("folder")).expect("folder");
     let names: Vec<String> = names
         .map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"))

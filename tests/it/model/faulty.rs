@@ -1,5 +1,4 @@
-//! A store that fails in every way that a database fails in, so that what stands on it must keep the
-//! promises all the same.
+//! A store that fails in every way in which a database can, to test that the guarantees still hold.
 
 use std::{
     collections::VecDeque,
@@ -19,42 +18,41 @@ use event_aggregator::{
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-/// What happens to one commit.
+/// The fault of one commit.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// It takes long, and is done.
+    /// It is slow and succeeds.
     Slow,
     /// It is not done.
     Before,
-    /// It is done, and the answer is lost.
+    /// It is done, and the reply is lost.
     After,
-    /// It is done twice at the same time.
+    /// It is done twice, concurrently.
     Twice,
-    /// The answer is lost, and it is done together with the commit that comes so much later, as a
-    /// statement whose client is gone.
+    /// The reply is lost, and it is done together with a later commit, like an orphaned statement.
     Late(usize),
 }
 
-/// Another store with faults.
+/// Wraps a store with faults.
 pub struct FaultyStore {
     store: Arc<dyn Store>,
     faults: Mutex<VecDeque<Fault>>,
     failing_reads: AtomicUsize,
-    /// How often it panics when it is asked for the heads.
+    /// Number of panics left in `heads`.
     panics: AtomicUsize,
-    /// Batches to be done yet, and with which commit from now.
+    /// Delayed batches, and the number of commits until each is done.
     late: Mutex<Vec<(usize, Arc<Batch>)>>,
 }
 
-/// A payload that the store refuses, although it is valid.
+/// A valid payload that the store cannot store.
 pub const POISON: &str = r#"{"poison":true}"#;
 
 fn is_poison(event: &NewEvent) -> bool {
     event.payload.as_str() == POISON
 }
 
-/// Does what takes real time while the clock of the test stands still: it jumps to the next pause only
-/// when nothing blocks.
+/// Runs work that takes real time while the test's clock is paused: the clock skips to the next
+/// delay only when no task is blocked.
 pub async fn in_real_time<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = Handle::current();
     spawn_blocking(move || runtime.block_on(work)).await.expect("no panic")
@@ -72,7 +70,7 @@ impl FaultyStore {
         }
     }
 
-    /// Lets a commit to come fail.
+    /// Lets a later commit fail.
     pub fn fail(&self, fault: Fault) {
         self.faults.lock().expect("lock").push_back(fault);
     }
@@ -82,17 +80,17 @@ impl FaultyStore {
         self.failing_reads.store(reads, Relaxed);
     }
 
-    /// Panics so often when it is asked for the heads.
+    /// Lets the next calls of `heads` panic.
     pub fn panic(&self, times: usize) {
         self.panics.store(times, Relaxed);
     }
 
-    /// Whether all that was asked for has happened.
+    /// Whether all requested faults have occurred.
     pub fn has_panicked(&self) -> bool {
         self.panics.load(Relaxed) == 0
     }
 
-    /// Does all that is late, and lets nothing fail any more.
+    /// Runs all delayed commits and clears the faults.
     pub async fn heal(&self) {
         self.faults.lock().expect("lock").clear();
         self.failing_reads.store(0, Relaxed);
@@ -103,7 +101,7 @@ impl FaultyStore {
     async fn do_late(&self, late: Vec<Arc<Batch>>) {
         for batch in late {
             let store = Arc::clone(&self.store);
-            // Nobody is there to hear what became of it.
+            // The result is not observed.
             drop(in_real_time(async move { store.commit(batch).await }).await);
         }
     }
@@ -181,7 +179,7 @@ impl Store for FaultyStore {
                 _ => store.commit(batch).await,
             };
             for other in others {
-                // Nobody is there to hear what became of it.
+                // The result is not observed.
                 drop(other.await.expect("no panic"));
             }
             committed
@@ -233,7 +231,7 @@ impl Store for FaultyStore {
     async fn close(&self) {
         let store = Arc::clone(&self.store);
         in_real_time(async move { store.close().await }).await;
-        // A read that nobody waits for any more still holds it.
+        // A cancelled read still holds it.
         while Arc::strong_count(&self.store) > 1 {
             sleep(FEED_POLL_PAUSE).await;
         }

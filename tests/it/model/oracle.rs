@@ -1,5 +1,5 @@
-//! What the promises say about everything that was done: an event is kept once under its key, all that
-//! came is counted, and lanes are read in the order in which they were written.
+//! The expected result of all steps: an event is stored once under its key, everything received is
+//! counted, and lanes are read in commit order.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -13,7 +13,7 @@ use event_aggregator::{
 
 use super::faulty::POISON;
 
-/// Payloads, each with what it means: texts of the same meaning are no conflict.
+/// Payload texts, each with its value: texts of equal value do not conflict.
 pub static PAYLOADS: LazyLock<[(String, u8); 10]> = LazyLock::new(|| {
     let large = |keys: &mut dyn Iterator<Item = u32>| {
         let members: Vec<String> = keys.map(|key| format!(r#""{key}":[{key}]"#)).collect();
@@ -34,18 +34,18 @@ pub static PAYLOADS: LazyLock<[(String, u8); 10]> = LazyLock::new(|| {
     ]
 });
 
-/// An event as it is sent.
+/// An event to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     pub topic: u8,
     pub id: u8,
     pub source: u8,
     pub timestamp: Option<i64>,
-    /// Which of [`PAYLOADS`].
+    /// Index in [`PAYLOADS`].
     pub payload: usize,
 }
 
-/// An event that is kept.
+/// A stored event.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
     pub sent: Sent,
@@ -86,7 +86,7 @@ impl Kept {
         Place { received_at: self.received_at, position: self.position }
     }
 
-    /// Checks that an event that was read is this one.
+    /// Checks that a returned event is this one.
     pub fn check(&self, event: &Event) {
         let sent = self.sent.event();
         let timestamp = sent.timestamp.unwrap_or(self.received_at);
@@ -97,10 +97,10 @@ impl Kept {
     }
 }
 
-/// Everything that was done.
+/// The expected state.
 #[derive(Clone)]
 pub struct Oracle {
-    /// What each lane has, in its order.
+    /// Events of each lane, in order.
     pub lanes: Vec<Vec<Kept>>,
     by_key: BTreeMap<(u8, u8), Kept>,
     counters: BTreeMap<u8, Counters>,
@@ -112,7 +112,7 @@ impl Oracle {
         Self { lanes, by_key: BTreeMap::new(), counters: BTreeMap::new() }
     }
 
-    /// Takes note of an event, the next of its lane, and checks what was answered.
+    /// Records an event, the next of its lane, and checks its verdict.
     pub fn judge(&mut self, sent: Sent, outcome: Option<Outcome>) {
         if PAYLOADS[sent.payload].0 == POISON {
             assert_eq!(outcome, None, "refused: {sent:?}");
@@ -141,7 +141,7 @@ impl Oracle {
         self.by_key.insert((sent.topic, sent.id), kept);
     }
 
-    /// What a listing has, all its pages together.
+    /// The expected listing, over all pages.
     pub fn listing(&self, filter: &Filter) -> Vec<Kept> {
         let is_listed = |kept: &&Kept| {
             filter.topic.as_ref().is_none_or(|wanted| *wanted == topic(kept.sent.topic))
@@ -164,7 +164,7 @@ impl Oracle {
         self.counters.iter().map(|(&number, &counters)| (topic(number), counters)).collect()
     }
 
-    /// Whether everything is still there that a cursor has passed.
+    /// Whether all events before a cursor still exist.
     pub fn holds(&self, cursor: &Cursor) -> bool {
         let marks = cursor.marks();
         marks.iter().zip(&self.lanes).all(|(mark, lane)| {
@@ -174,7 +174,7 @@ impl Oracle {
         })
     }
 
-    /// How far each lane goes.
+    /// The head of each lane.
     pub fn heads(&self) -> Vec<usize> {
         self.lanes.iter().map(Vec::len).collect()
     }

@@ -1,4 +1,5 @@
-//! Subscribers that do not read: they keep little, are ended in the end, and nobody waits for them.
+//! Subscribers that do not read: their memory is bounded, they are disconnected in the end, and
+//! others are not affected.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -18,17 +19,17 @@ on_both_stores!(subscribers_that_do_not_read_keep_little_and_are_ended);
 /// Calls of one kind on a connection.
 const OF_ONE: usize = 60;
 
-/// Far less than those who do not read would keep if all that was read for them waited.
+/// Far less than unread subscriptions would need if everything read for them was kept.
 const MOST_MIB: u64 = 512;
 
-/// An event whose payload is nearly as large as it may be.
+/// An event with a payload of almost the maximum size.
 fn large(n: usize) -> Event {
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat((1 << 20) - 20));
     event_with(&format!("t{n}"), "large", &payload)
 }
 
 fn subscribe(stream: u32) -> Vec<u8> {
-    // A message without anything in it.
+    // An empty message.
     [begin("Subscribe", stream, 0), frame(DATA, END_STREAM, stream, &[0; 5])].concat()
 }
 
@@ -53,14 +54,14 @@ async fn until_subscribers(service: &Service, count: usize) {
     }
 }
 
-/// The most memory that the service ever had.
+/// Peak memory of the service.
 fn peak_mib(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") / 1_024
 }
 
-/// Publishes a small event, which all of these get.
+/// Publishes a small event, which all subscribers get.
 async fn publish_to(readers: &mut [Reader], client: &mut Client, id: &str) {
     publish(client, vec![event("small", id)]).await;
     for reader in readers {
@@ -88,7 +89,7 @@ async fn subscribers_that_do_not_read_keep_little_and_are_ended(backend: Backend
         reader.until_caught_up().await;
         live.push(reader);
     }
-    // What a client takes that is not asked for more, and nothing at all.
+    // The initial flow-control window of a client, and none.
     let mut lazy = Reader::from(&mut connect_to(service.address).await, "").await;
     let mut unread = Vec::new();
     for host in [2, 3] {
@@ -110,7 +111,7 @@ async fn subscribers_that_do_not_read_keep_little_and_are_ended(backend: Backend
     assert_eq!(events.len(), LARGE + 20, "one that reads gets everything");
     drop(reader);
 
-    // All that take nothing are ended, and those that have nothing to take are not.
+    // Stalled subscriptions end, and idle ones do not.
     until_subscribers(&service, LIVE).await;
     assert_eq!(metric(&service, "event_aggregator_subscription_bytes").await, 0);
     let peak = peak_mib(&service);

@@ -1,4 +1,4 @@
-//! A message to Publish: read, checked and stored, or refused with a reason, whatever its bytes are.
+//! A Publish message of arbitrary bytes: parsed, validated and stored, or rejected with a reason.
 
 use super::service::{Raw, call};
 

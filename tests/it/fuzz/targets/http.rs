@@ -1,4 +1,4 @@
-//! A body of `POST /publish`: events in every form that is taken, or an answer that says what is wrong.
+//! A body of `POST /publish` in every media type: accepted, or rejected with a reason.
 
 use super::service::call;
 
@@ -9,7 +9,7 @@ const MEDIA_TYPES: [&str; 4] = [
     "application/cloudevents-batch+json",
 ];
 
-/// The first byte chooses the form.
+/// The first byte selects the media type.
 pub fn run(bytes: &[u8]) {
     let Some((&form, body)) = bytes.split_first() else { return };
     let media_type = MEDIA_TYPES[usize::from(form) % MEDIA_TYPES.len()];
@@ -17,7 +17,7 @@ pub fn run(bytes: &[u8]) {
     if status != 200 {
         return;
     }
-    // What is taken is JSON, and every payload stands in it as it is kept.
+    // Accepted input is JSON and contains every stored payload.
     let body = std::str::from_utf8(body).expect("UTF-8");
     for event in &stored {
         let payload = event.payload.as_str();

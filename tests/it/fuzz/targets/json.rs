@@ -1,13 +1,13 @@
-//! The text of payloads, against serde_json, which builds the document of it.
+//! Payload text, compared with serde_json as the reference.
 
 use event_aggregator::event::Payload;
 use serde_json::Value;
 
-/// What serde_json itself takes for something else than an object with this key.
+/// Key of objects that serde_json treats specially.
 pub const PRIVATE: &str = "$serde_json::private";
 
-/// Checks the text, and compares the two parts of it if it has them: the character between them stands
-/// in no JSON.
+/// Validates the text, and compares its two parts if there are two. The separator is not valid
+/// JSON.
 pub fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match text.split_once('\u{1}') {
@@ -36,7 +36,7 @@ fn check(text: &str) {
     assert!(depth(text) <= 24, "{text}");
     assert!(!has_nul(&document), "{text}");
     assert!(payload.is_same_value(text));
-    // Written anew it is the same, unless it has numbers that floats change.
+    // Serialized again it is equal, unless it has numbers that a float changes.
     let again = document.to_string();
     if !text.contains(['.', 'e', 'E']) && !again.contains(['.', 'e', 'E']) {
         assert!(payload.is_same_value(&again), "{text} {again}");
@@ -49,7 +49,7 @@ fn compare(a: &str, b: &str) {
     let same = one.is_same_value(b);
     assert_eq!(same, other.is_same_value(a), "{a} {b}");
     let (a, b) = (a.trim(), b.trim());
-    // Whatever else a key had before, the last one counts; and the order of keys does not.
+    // The last of repeated keys counts, and the order of keys does not matter.
     let nested = format!("{{\"n\":[{a}],\"m\":{b}}}");
     let shuffled = format!("{{ \"\\u006d\":[0,{a}], \"m\" : {b},\"n\":{b},\"\\u006e\":[{a} ]}}");
     if let (Ok(nested), Ok(_)) = (new(&nested), new(&shuffled)) {
@@ -64,13 +64,13 @@ fn compare(a: &str, b: &str) {
     let same_rounded = same_floats(&read(a), &read(b));
     assert!(!same || same_rounded, "said to be the same: {a} {b}");
     if !(a.to_owned() + b).contains(['.', 'e', 'E']) && a.len() < 300 && b.len() < 300 {
-        // Whole numbers up to 64 bits are exact for serde_json, too.
+        // Integers of up to 64 bits are exact in serde_json, too.
         let is_exact = read(a) == read(b) && !has_float(&read(a));
         assert!(same || !is_exact, "said to differ: {a} {b}");
     }
 }
 
-/// Whether two documents are the same when their numbers are floats.
+/// Whether two documents are equal with numbers as floats.
 pub fn same_floats(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -85,7 +85,7 @@ pub fn same_floats(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether there is nothing in a text that could be a reason to refuse it.
+/// Whether a text has nothing that could be a reason to reject it.
 fn is_fine(text: &str, document: Option<Value>) -> bool {
     let has_exponents = bare(text).replace("true", "").replace("false", "").contains(['e', 'E']);
     let has_plain_numbers = !has_exponents && text.len() < 300;
@@ -96,7 +96,7 @@ fn is_fine(text: &str, document: Option<Value>) -> bool {
         && depth(text) <= 24
 }
 
-/// What of a text stands outside of strings.
+/// The part of a text outside of strings.
 fn bare(text: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     let is_bare = |c: &char| {
@@ -112,7 +112,7 @@ fn bare(text: &str) -> String {
     text.chars().filter(is_bare).collect()
 }
 
-/// How deep brackets nest outside of strings.
+/// The nesting of brackets outside of strings.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     for c in bare(text).chars() {

@@ -1,6 +1,5 @@
-//! What can be done with any bytes: one function for each place where bytes of others come in. Each
-//! panics if a promise is broken. The tests drive them with what they make up, and `fuzz/` with what
-//! libFuzzer finds.
+//! Fuzz targets: one function for each parser of untrusted bytes, which panics if an invariant is
+//! violated. Tests run them with generated input, `fuzz/` with input from libFuzzer.
 
 pub mod event;
 pub mod http;

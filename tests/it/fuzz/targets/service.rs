@@ -1,5 +1,4 @@
-//! The whole service but for its sockets and its disk: calls go in as messages, and what passed all
-//! checks lies on a shelf.
+//! The whole service without sockets and disk: calls are messages, and the store is in memory.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -31,7 +30,7 @@ use tonic::{
     codegen::{Service as _, http as wire},
 };
 
-/// Runs a call to its end on a service that this process has once.
+/// Runs a call to its end, on one service per process.
 pub fn call<T>(call: impl AsyncFnOnce(&Subject) -> T) -> T {
     static SUBJECT: OnceLock<(Runtime, Subject)> = OnceLock::new();
     let (runtime, subject) = SUBJECT.get_or_init(|| {
@@ -42,15 +41,15 @@ pub fn call<T>(call: impl AsyncFnOnce(&Subject) -> T) -> T {
     runtime.block_on(call(subject))
 }
 
-/// A service, and what it has taken in.
+/// A service and the events it has stored.
 pub struct Subject {
     service: Service,
     shelf: Arc<Shelf>,
-    /// One call after the other, so that everyone finds what is theirs.
+    /// Serializes the calls, so that each finds its own events.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A message of any bytes.
+/// A message of arbitrary bytes.
 #[derive(Debug, Default)]
 pub struct Raw(pub Vec<u8>);
 
@@ -86,7 +85,7 @@ impl Subject {
         Self { service, shelf, turn: tokio::sync::Mutex::new(()) }
     }
 
-    /// Sends a message to Publish, and gives back the answer with what was stored.
+    /// Sends a Publish message, and returns the response with the stored events.
     pub async fn publish(&self, message: Raw) -> Result<(PublishResponse, Vec<NewEvent>), Status> {
         let _turn = self.turn.lock().await;
         self.shelf.events.lock().expect("lock").clear();
@@ -109,7 +108,7 @@ impl Subject {
         }
     }
 
-    /// Sends a body to /publish, and gives back the status with what was stored.
+    /// Sends a body to /publish, and returns the status with the stored events.
     pub async fn post(&self, media_type: &str, body: Vec<u8>) -> (u16, Vec<NewEvent>) {
         let _turn = self.turn.lock().await;
         self.shelf.events.lock().expect("lock").clear();
@@ -129,7 +128,7 @@ impl Subject {
         (status, stored)
     }
 
-    /// What was taken in can be read, in either form, by a client as it is by default.
+    /// Stored events can be read in either format, with the default limits of a client.
     async fn read_back(&self, stored: &[NewEvent]) {
         let mut client = EventAggregatorServiceClient::new(grpc::contract(self.service.clone()));
         for format in [PayloadFormat::Struct, PayloadFormat::Json] {
@@ -139,7 +138,7 @@ impl Subject {
                 ..Default::default()
             };
             let page = client.list_events(request).await.expect("can be read").into_inner();
-            // A page is cut by its bytes, behind one event at least.
+            // A page is cut by size, but has at least one event.
             assert!(!page.events.is_empty() || stored.is_empty());
             assert!(page.events.len() == stored.len() || !page.next_page_token.is_empty());
             for (event, stored) in page.events.iter().zip(stored) {
@@ -160,7 +159,7 @@ impl Subject {
     }
 }
 
-/// A store that keeps the events of one call, and takes all of them for new.
+/// A store with the events of one call, all of which are new.
 #[derive(Default)]
 struct Shelf {
     events: Mutex<Vec<NewEvent>>,

@@ -1,4 +1,4 @@
-//! A payload that comes as `google.protobuf.Struct`, against prost, which builds the tree of it.
+//! A payload as `google.protobuf.Struct`, compared with prost as the reference.
 
 use event_aggregator::{
     event::Payload,
@@ -9,7 +9,7 @@ use prost_types::{Struct, Value, value::Kind};
 
 use super::service::{Raw, call};
 
-/// An event as a message, with these bytes as its structure.
+/// An event message with these bytes as its struct.
 pub fn event_with(structure: &[u8]) -> Vec<u8> {
     let event = Event {
         topic: "t".to_owned(),
@@ -22,7 +22,7 @@ pub fn event_with(structure: &[u8]) -> Vec<u8> {
     event
 }
 
-/// Sends the bytes as a structure, and compares what is kept with what prost makes of them.
+/// Sends the bytes as a struct, and compares the stored payload with that of prost.
 pub fn run(bytes: &[u8]) {
     let mut request = Vec::new();
     prost::encoding::bytes::encode(1, &event_with(bytes), &mut request);
@@ -38,7 +38,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Sends a structure as any client writes it, and compares what is kept with it.
+/// Sends a valid struct, and compares the stored payload with it.
 pub fn tree(structure: Struct) {
     let valid = is_valid(&structure, 1);
     let event = Event {
@@ -61,14 +61,14 @@ pub fn tree(structure: Struct) {
     }
 }
 
-/// Checks that a structure says the same as a text.
+/// Checks that a struct and a text are equal.
 pub fn agrees(structure: &Struct, text: &str) {
     let object = object(structure);
     let json = object.to_string();
     let is_other = json.contains(super::json::PRIVATE);
     let payload = Payload::new("structure", json).expect("valid");
     let numbers_are_exact = !text.contains(['.', 'e', 'E']);
-    // A fraction with many digits is rounded by every reader.
+    // All parsers round fractions with many digits.
     if numbers_are_exact {
         assert!(payload.is_same_value(text), "{structure:?}: {text}");
     } else if !is_other {

@@ -1,4 +1,4 @@
-//! Cursors and page tokens: whatever text comes back, and whatever somebody seals who knows how.
+//! Cursors and page tokens: arbitrary text, and arbitrary contents with a valid checksum.
 
 use event_aggregator::{
     cursor::Cursor,
@@ -27,7 +27,7 @@ pub fn run(bytes: &[u8]) {
         assert!(is_in_reach && marks.len() == usize::from(lanes));
         assert!(marks.iter().all(|mark| mark.seq >= 0));
     }
-    // Behind the mark of the filter, which anybody can copy from a token of theirs.
+    // After the filter hash, which can be copied from a valid token.
     let filter = Filter { topic: Some("t".to_owned()), ..Filter::default() };
     let mark = page::encode(STORE, &filter, place(), &[]);
     let mut body = token::open(&mark, Kind::Page, STORE).expect("sealed").body[..8].to_vec();
@@ -40,7 +40,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Whether some text is a token for a listing of everything; for no other listing it is.
+/// Whether a text is a valid token for a listing of everything; it must be invalid for any other.
 fn opened(text: &str) -> bool {
     let opened = page::decode(text, STORE, 4, &Filter::default());
     let other = Filter { oldest_first: true, ..Filter::default() };
@@ -49,7 +49,7 @@ fn opened(text: &str) -> bool {
     opened.is_ok()
 }
 
-/// Whether a store with so many lanes can look behind a place.
+/// Whether a store with this many lanes can read after a place.
 fn is_in_reach(place: event_aggregator::store::Place, lanes: u32) -> bool {
     (0..i64::MAX).contains(&place.position.seq) && u32::from(place.position.lane) < lanes
 }
