@@ -182,7 +182,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_definition_is_valid() {
         super::Cli::command().debug_assert();
     }
 }

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheme_chooses_the_store() {
+    fn url_scheme_selects_the_store() {
         let sqlite = |path: &str| Ok(Database::Sqlite(PathBuf::from(path)));
         assert_eq!("sqlite:a/b.db".parse(), sqlite("a/b.db"));
         assert_eq!("sqlite://a/b.db".parse(), sqlite("a/b.db"));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_never_printed() {
+    fn debug_output_hides_the_url() {
         let database: Database = "postgres://u:s3cret@h:1/d".parse().expect("valid");
         assert_eq!(format!("{database:?}"), "postgres");
     }

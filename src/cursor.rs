@@ -136,7 +136,7 @@ mod tests {
     };
 
     #[test]
-    fn the_longest_cursor_fits_an_event() {
+    fn longest_cursor_fits_in_the_event_envelope() {
         let position = Position { lane: 0, seq: i64::MAX };
         let place = Place { received_at: Timestamp::now(), position };
         let head = Mark { seq: i64::MAX, received_at: Some(Timestamp::now()) };
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_survive_the_way_there_and_back() {
+    fn cursors_round_trip() {
         let store = Uuid::new_v4();
         let place = Place {
             received_at: Timestamp::from_micros(7).expect("valid"),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_of_version_1_are_read() {
+    fn version_1_cursors_are_accepted() {
         let store = Uuid::from_u128(1);
         // After events 5 and 0 of two lanes, and after event 3 of the second, received at 7.
         let feed = "AgEAAAAAAAAAAAAAAAAAAAABAAAAAAAAAAAFAAAAAAAAAAAxsFSIFH0gUw";

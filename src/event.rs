@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_made_whatever_the_clock_says() {
+    fn uuids_are_generated_for_any_time() {
         for micros in [i64::MIN, -1, 0, 1_700_000_000_123_456, i64::MAX] {
             let time = Timestamp::from_micros(micros).unwrap_or_else(Timestamp::now);
             let (one, other) = (time.new_uuid(), time.new_uuid());
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_byte_by_byte() {
+    fn names_are_validated() {
         for text in ["a", "ü", "a b", "A", &"x".repeat(255)] {
             assert_eq!(&*Name::new("topic", text.to_owned()).expect(text), text);
         }
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_are_cut_to_the_microsecond_and_to_four_digit_years() {
+    fn timestamps_are_truncated_and_range_checked() {
         let text =
             |seconds, nanos| Timestamp::new("t", seconds, nanos).map(|time| time.to_string());
         assert_eq!(text(-1, 999_999_999).as_deref(), Ok("1969-12-31T23:59:59.999999Z"));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_with_any_offset() {
+    fn times_are_parsed_with_any_offset() {
         let time: Timestamp = "2026-01-31T12:00:00.1234567+02:00".parse().expect("valid");
         assert_eq!(time.to_string(), "2026-01-31T10:00:00.123456Z");
         for text in ["yesterday", "0000-12-31T23:59:59Z", "9999-12-31T23:59:59-00:01"] {

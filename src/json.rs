@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_every_reader_can_hold() {
+    fn accepts_portable_json() {
         for text in [
             "{}",
             " {\"a\" : [1, -2.5e3, true, null, \"\\u00e9\\ud83d\\ude00\"]} ",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_with_a_reason() {
+    fn rejects_other_json_with_a_reason() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(24), "]".repeat(24));
         let long = format!("{{\"a\":0.{}1}}", "0".repeat(MAX_NUMBER_BYTES));
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_PAYLOAD_BYTES));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_payload_is_accepted() {
+    fn deepest_payload_is_accepted() {
         let text = format!("{{\"a\":{}{}}}", "[".repeat(23), "]".repeat(23));
         assert_eq!(check_object(&text), Ok(()));
     }

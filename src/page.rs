@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_for_one_listing_of_one_store() {
+    fn page_token_is_bound_to_its_listing_and_store() {
         let store = Uuid::new_v4();
         let filter = Filter { topic: Some("a".into()), ..Filter::default() };
         let after = Place {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_version_1_are_read() {
+    fn version_1_page_tokens_are_accepted() {
         let token = "AQEAAAAAAAAAAAAAAAAAAAABqiQQlsO5FSMAAAAAAAAABwAAAAAAAAAAAANcDMcaQ8nBFg";
         let after = Place {
             received_at: Timestamp::from_micros(7).expect("valid"),

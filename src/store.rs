@@ -363,7 +363,7 @@ fn migration_failed(
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_lane_of_a_topic_never_changes() {
+    fn lane_of_a_topic_is_stable() {
         let lanes = ["orders", "payments", "clicks", "ü"].map(|topic| super::lane_of(topic, 4));
         assert_eq!(lanes, [3, 1, 3, 2]);
     }

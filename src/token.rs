@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sealed_comes_out_again() {
+    fn tokens_round_trip() {
         let store = Uuid::new_v4();
         let token = seal(Kind::Page, store, b"body");
         let opened = Opened { version: VERSION, body: b"body".to_vec() };
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tokens_of_later_versions_are_refused() {
+    fn unknown_versions_are_rejected() {
         let store = Uuid::new_v4();
         let sealed = URL_SAFE_NO_PAD.decode(seal(Kind::Cursor, store, b"body")).expect("base64");
         let of_version = |version| {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_tokens_are_refused() {
+    fn damaged_tokens_are_rejected() {
         let store = Uuid::from_u128(1);
         let token = seal(Kind::Page, store, b"body");
         let opened = |token: &str| open(token, Kind::Page, store);

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_machine_it_takes_tls_and_names() {
+    fn non_loopback_address_requires_tls_and_authentication() {
         let [here, beyond] = ["127.0.0.1", "0.0.0.0"].map(|it| it.parse().expect("an address"));
         for (tls, authenticated) in [(false, false), (false, true), (true, false), (true, true)] {
             assert!(!is_exposed(here, tls, authenticated), "{tls} {authenticated}");
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_address_is_one_in_any_dress() {
+    fn loopback_includes_mapped_addresses() {
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(is_loopback(address.parse().expect("an address")), "{address}");
         }

@@ -37,7 +37,7 @@ mod tests {
     use super::is_here;
 
     #[test]
-    fn only_names_that_no_page_can_have_are_here() {
+    fn only_local_hosts_are_accepted() {
         for host in [
             "127.0.0.1",
             "127.0.0.1:50051",

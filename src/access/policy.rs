@@ -166,7 +166,7 @@ mod tests {
     use super::Pattern;
 
     #[test]
-    fn patterns_cover_what_they_say() {
+    fn patterns_match_topics() {
         let covers = |pattern, topic| Pattern::new(pattern).expect("a pattern").covers(topic);
         assert!(covers("a", "a") && !covers("a", "ab") && !covers("a", ""));
         assert!(covers("a*", "a") && covers("a*", "ab") && !covers("a*", "b"));

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_compared_is_paid_for_first() {
+    fn comparison_debt_is_paid_first() {
         let rate = Rate::new(1, 1_000).expect("a rate");
         rate.charge(999 * COMPARED_BYTES_PER_EVENT + 5);
         assert_eq!(rate.spend(1), Ok(()));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_charged_once_it_is_an_event() {
+    fn debt_is_paid_in_whole_events() {
         let rate = Rate::new(1, 1_000).expect("a rate");
         rate.charge(COMPARED_BYTES_PER_EVENT - 1);
         assert_eq!(rate.spend(1_000), Ok(()));

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_known_by_its_digest() {
+    fn token_matches_its_digest() {
         let (token, other) = (Token::random().expect("random"), Token::random().expect("random"));
         let digest = Digest::from_hex(&token.digest());
         let header = |scheme: &str, token: &Token| format!("{scheme}{}", token.reveal());

@@ -164,7 +164,7 @@ mod tests {
     use super::is_colourful;
 
     #[test]
-    fn colours_are_for_terminals_that_want_them() {
+    fn colors_respect_terminal_and_no_color() {
         assert!(is_colourful(true, None));
         assert!(is_colourful(true, Some("".into())), "an empty variable says nothing");
         assert!(!is_colourful(true, Some("1".into())));

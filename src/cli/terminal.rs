@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_escaped() {
+    fn terminal_control_characters_are_escaped() {
         let all = "a\u{9b}\u{7f}\u{85}\r\u{1b}\u{202e}\u{2028}\u{feff}\u{e0041}b";
         assert_eq!(
             escaped(all, is_unsafe, Escape::Plain),

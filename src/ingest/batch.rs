@@ -41,7 +41,7 @@ mod tests {
     use crate::ingest::submission;
 
     #[test]
-    fn a_batch_is_closed_by_its_bytes_but_never_empty() {
+    fn batch_is_limited_by_bytes_but_never_empty() {
         let submission = |bytes| submission(Vec::new(), bytes).0;
         let mut batch = Gathering::new(submission(MAX_BATCH_BYTES + 1));
         assert!(batch.add(submission(1)).is_some());

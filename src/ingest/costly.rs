@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_grow_while_they_are_cheap_and_take_whole_submissions() {
+    fn parts_grow_while_cheap_and_include_whole_submissions() {
         let mut costly = Costly::default();
         let mut answers = Vec::new();
         for count in [3, 1, 1, 1, 20] {

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_numbers_are_equal_however_they_are_written() {
+    fn equal_numbers_are_equal_in_any_notation() {
         let same = [
             &["0", "-0", "0.000", "0e5", "-0.0E-7"][..],
             &["1", "1.0", "10e-1", "0.1e1", "0.001E+3", "1000e-3"],

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeated_payload_is_noticed_also_when_it_is_written_and_read_again() {
+    fn repeated_payload_is_detected_and_round_trips() {
         for (message, repeated) in [
             (&b"\x0a\x01t"[..], None),
             (b"\x0a\x01t\x0a\x01u\x2a\x02\x0a\x00", None),

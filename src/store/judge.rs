@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_judged_alone_also_against_its_neighbours() {
+    fn events_are_compared_with_stored_and_earlier_ones() {
         let conflict = Verdict::Conflict(Difference { payload: true, ..Difference::default() });
         let at = |micros| Timestamp::from_micros(micros).expect("valid");
         let batch = Batch {

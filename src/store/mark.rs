@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_holds_as_long_as_its_event_is_the_same() {
+    fn mark_holds_while_its_event_exists() {
         let mark = |seq, micros| Mark { seq, received_at: Timestamp::from_micros(micros) };
         let lane = |head, found| LaneState { head: mark(head, 90), found };
         let is_held = |lane: LaneState| lane.holds(&mark(5, 50));

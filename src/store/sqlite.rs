@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn reads_that_take_long_do_not_look_like_an_outage() {
+    async fn slow_reads_do_not_look_like_an_outage() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
         let _all_readers = store.readers.suspend().await.expect("open");

@@ -145,7 +145,7 @@ fn request(topics: &[&str], allow_partial: bool) -> PublishRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_known_gets_the_same_answer_everywhere() {
+async fn unauthenticated_calls_get_identical_errors() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut answers = Vec::new();
     for header in [
@@ -214,7 +214,7 @@ async fn who_is_not_known_gets_the_same_answer_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_counts_where_no_token_is_shown() {
+async fn certificate_authenticates_without_token() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let grants = grant("read", "orders");
     let text =
@@ -235,7 +235,7 @@ async fn a_certificate_counts_where_no_token_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn browsers_prove_who_they_are_as_well() {
+async fn grpc_web_requires_authentication() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut message = vec![0];
     let request = request(&["orders"], false);

@@ -76,7 +76,7 @@ fn with_source(source: &str, event: Event) -> Event {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_dashboard_says_how_to_begin() {
+async fn empty_dashboard_shows_example_calls() {
     let server = TestServer::start(Backend::Sqlite).await;
     let browser = Browser::start();
     browser.open(&format!("http://{}/", server.address));
@@ -101,7 +101,7 @@ async fn an_empty_dashboard_says_how_to_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_to_copy_speak_tls_where_the_page_does() {
+async fn example_calls_use_the_scheme_of_the_page() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
     let [certificate, key] = ["server.pem", "server.key"].map(|name| database.path(name));
@@ -120,7 +120,7 @@ async fn calls_to_copy_speak_tls_where_the_page_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_goes_on_by_itself() {
+async fn dashboard_refreshes_automatically() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let exact = r#"{ "big" : 12345678901234567890123, "x":[{"received_at":1}] }"#;
@@ -193,7 +193,7 @@ async fn the_dashboard_goes_on_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_events_are_filtered_and_held() {
+async fn live_tail_can_be_filtered_and_paused() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "early"), event("u", "other")]).await;
@@ -226,7 +226,7 @@ async fn live_events_are_filtered_and_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_recovers_from_a_service_that_was_away() {
+async fn dashboard_reconnects_after_outage() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = Service::start(&database.url_text());
     let address = service.address;
@@ -251,7 +251,7 @@ async fn the_dashboard_recovers_from_a_service_that_was_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_asks_for_a_token_where_one_is_needed() {
+async fn dashboard_prompts_for_token() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut root = guarded.caller("root").await;
     let request = PublishRequest { events: vec![event("t", "1")], allow_partial: false };

@@ -42,7 +42,7 @@ fn json(output: &Output) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_simulation_is_counted_exactly() {
+async fn simulation_is_counted_exactly() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::start(backend).await;
         let simulate = [
@@ -76,7 +76,7 @@ async fn a_simulation_is_counted_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_event_is_shown_by_its_key() {
+async fn get_shows_event_by_key() {
     let server = TestServer::start(Backend::Sqlite).await;
     publish(&mut server.client().await, vec![event("t", "a b")]).await;
     let found = json(&run(&server, &["get", "t", "a b"]).await);
@@ -91,7 +91,7 @@ async fn one_event_is_shown_by_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shells_complete_the_commands() {
+async fn completions_are_generated() {
     for shell in ["bash", "zsh", "fish"] {
         let output = program().args(["completions", shell]).output().expect("completions");
         assert!(output.status.success());
@@ -102,7 +102,7 @@ async fn shells_complete_the_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_listed_can_be_published_elsewhere() {
+async fn list_output_can_be_published() {
     let server = TestServer::start(Backend::Sqlite).await;
     let lines = concat!(
         r#"{"topic":"t","event_id":"1","source":"s","payload":{ "n" : 9007199254740993 }}"#,
@@ -131,7 +131,7 @@ async fn what_is_listed_can_be_published_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_lines_are_told_and_cost_the_others_nothing() {
+async fn invalid_lines_are_reported_and_others_published() {
     let server = TestServer::start(Backend::Sqlite).await;
     let lines = concat!(
         "not json\n",
@@ -156,7 +156,7 @@ async fn bad_lines_are_told_and_cost_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_file_is_taken_line_by_line() {
+async fn any_file_is_read_line_by_line() {
     let server = TestServer::start(Backend::Sqlite).await;
     let file = server.database.path("events.ndjson");
     let good = |id: u8| format!("{{\"topic\":\"t\",\"event_id\":\"{id}\",\"source\":\"s\"}}\n");
@@ -180,7 +180,7 @@ async fn any_file_is_taken_line_by_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conflicts_are_told_with_their_lines() {
+async fn conflicts_are_reported_with_line_numbers() {
     let server = TestServer::start(Backend::Sqlite).await;
     let lines = concat!(
         r#"{"topic":"t","event_id":"1","source":"s"}"#,
@@ -195,7 +195,7 @@ async fn conflicts_are_told_with_their_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_stops_reading_causes_no_error() {
+async fn closed_stdout_is_not_an_error() {
     let server = TestServer::start(Backend::Sqlite).await;
     for command in [&["publish", "--simulate", "100"][..], &["stats"], &["list"], &["health"]] {
         let mut child = program()
@@ -212,7 +212,7 @@ async fn whoever_stops_reading_causes_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_reads_only_the_beginning_causes_no_error() {
+async fn broken_pipe_is_not_an_error() {
     let server = TestServer::start(Backend::Sqlite).await;
     run(&server, &["publish", "--simulate", "3000", "--duplicates", "0"]).await;
     let address = server.address.to_string();
@@ -232,7 +232,7 @@ async fn whoever_reads_only_the_beginning_causes_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_output_is_what_it_says() {
+async fn output_formats_are_correct() {
     let server = TestServer::start(Backend::Sqlite).await;
     let empty = json(&run(&server, &["list", "-o", "json"]).await);
     assert_eq!(empty, serde_json::json!([]));
@@ -253,7 +253,7 @@ async fn each_output_is_what_it_says() {
 }
 
 #[test]
-fn the_version_and_the_exit_codes_are_told() {
+fn version_and_exit_codes_are_printed() {
     let version = json(&program().arg("version").output().expect("run"));
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["contract"], "event_aggregator.v1");
@@ -262,7 +262,7 @@ fn the_version_and_the_exit_codes_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_and_hints_are_for_people() {
+async fn tables_and_hints_are_printed() {
     let server = TestServer::start(Backend::Sqlite).await;
     let empty = run(&server, &["stats", "-o", "table"]).await;
     assert!(stdout(&empty).contains("publish --simulate"));
@@ -278,7 +278,7 @@ async fn tables_and_hints_are_for_people() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_of_the_service_decide_the_exit_code() {
+async fn exit_code_reflects_grpc_status() {
     let server = TestServer::start(Backend::Sqlite).await;
     let healthy = run(&server, &["health"]).await;
     assert_eq!((healthy.status.code(), stdout(&healthy)), (Some(0), "serving\n"));
@@ -298,7 +298,7 @@ async fn answers_of_the_service_decide_the_exit_code() {
 }
 
 #[test]
-fn wrong_usage_is_explained() {
+fn usage_errors_are_explained() {
     for (arguments, text) in [
         (&["publish"][..], "--simulate"),
         (&["publish", "--simulate", "1", "--file", "x"], "cannot be used with"),

@@ -14,7 +14,7 @@ use crate::harness::*;
 const SERVICE: &str = "event_aggregator.v1.EventAggregatorService";
 
 #[tokio::test]
-async fn reflection_describes_the_contract_with_its_comments() {
+async fn reflection_includes_comments() {
     use v1::{
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -55,7 +55,7 @@ async fn reflection_describes_the_contract_with_its_comments() {
 }
 
 #[tokio::test]
-async fn older_tools_find_reflection_too() {
+async fn reflection_v1alpha_is_served() {
     use v1alpha::{
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest,
@@ -72,7 +72,7 @@ async fn older_tools_find_reflection_too() {
 }
 
 #[tokio::test]
-async fn health_is_told_for_the_service_and_the_whole() {
+async fn health_covers_the_service_and_the_server() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::start(backend).await;
         let mut client = HealthClient::new(channel_to(server.address).await);
@@ -92,7 +92,7 @@ async fn health_is_told_for_the_service_and_the_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_health_hears_of_the_end_and_delays_it_not() {
+async fn health_watch_reports_shutdown_without_delaying_it() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = HealthClient::new(channel_to(server.address).await);
     let request = HealthCheckRequest { service: SERVICE.into() };

@@ -68,7 +68,7 @@ fn assert_log_names(log: &Path, event_id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_page_of_sqlite_stops_one_event() {
+async fn corrupt_sqlite_page_fails_one_event() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let log = database.path("log");
     let mut service = start(&database, &log);
@@ -98,7 +98,7 @@ async fn a_damaged_page_of_sqlite_stops_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_row_of_postgresql_stops_one_event() {
+async fn corrupt_postgresql_row_fails_one_event() {
     let starting = tokio::task::spawn_blocking(|| Server::start("-c fsync=off"));
     let database_server = Arc::new(starting.await.expect("started"));
     let database = TestDatabase::on(&database_server).await;
@@ -126,7 +126,7 @@ async fn a_damaged_row_of_postgresql_stops_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_raises_stops_one_event() {
+async fn raising_trigger_fails_one_event() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let log = database.path("log");
     let service = start(&database, &log);

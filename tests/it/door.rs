@@ -211,7 +211,7 @@ async fn lasts(address: SocketAddr, text: &'static [u8], drips: bool) -> Duratio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_come_to_the_point_is_cut() {
+async fn idle_connections_time_out() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address;
@@ -240,7 +240,7 @@ async fn who_does_not_come_to_the_point_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_show_that_it_is_there_is_cut() {
+async fn unanswered_keepalive_closes_connection() {
     let server = TestServer::start(Backend::Sqlite).await;
     let begun = Instant::now();
     let mut vanished = Connection::open(server.address).await;
@@ -251,7 +251,7 @@ async fn who_does_not_show_that_it_is_there_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_and_heads_without_end_are_refused() {
+async fn garbage_and_endless_headers_are_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
     let refused = async |request: Vec<u8>| {
         let mut connection = TcpStream::connect(server.address).await.expect("connect");
@@ -277,7 +277,7 @@ async fn garbage_and_heads_without_end_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_while_no_connection_can_be_had() {
+async fn calls_continue_while_accept_fails() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let log = database.path("log");
     let service = Service::run(
@@ -351,7 +351,7 @@ async fn answer_within(address: SocketAddr, method: &str, message: &[u8], time: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_end_when_their_time_is_over() {
+async fn call_deadlines_are_enforced() {
     let server = StrangeServer::start().await;
     let mut client = connect_to(server.address).await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -380,7 +380,7 @@ async fn calls_end_when_their_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_a_call_is_an_answer_and_a_number() {
+async fn panic_in_a_call_is_reported_and_counted() {
     let server = StrangeServer::start().await;
     let mut client = connect_to(server.address).await;
     server.store.panics.store(true, Ordering::Relaxed);
@@ -400,7 +400,7 @@ async fn a_panic_in_a_call_is_an_answer_and_a_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_the_write_path_ends_the_service() {
+async fn panic_in_the_write_path_stops_the_service() {
     let server = StrangeServer::start().await;
     let mut client = connect_to(server.address).await;
     let mut frames =
@@ -416,7 +416,7 @@ async fn a_panic_in_the_write_path_ends_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_requests_wait_for_room_and_small_ones_do_not() {
+async fn large_requests_wait_for_permits_and_small_ones_do_not() {
     let server = TestServer::start(Backend::Sqlite).await;
     // Each announces a large body, and then sends very little.
     let size = MAX_REQUEST_BYTES;
@@ -451,7 +451,7 @@ async fn large_requests_wait_for_room_and_small_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_stand_still_do_not_hold_a_stop() {
+async fn stalled_readers_do_not_delay_shutdown() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address;
     let mut client = server.client().await;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_a_crash_may_rob_is_refused() {
+async fn non_durable_database_is_rejected() {
     let starting = tokio::task::spawn_blocking(|| Server::start(""));
     let server = starting.await.expect("started");
     server.set("fsync = off").await;
@@ -46,7 +46,7 @@ async fn a_database_that_a_crash_may_rob_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_default_weakens_a_commit() {
+async fn session_settings_override_defaults() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let name: String = {
         let url = database.url_text();
@@ -115,7 +115,7 @@ async fn start_pooler(server: &Server) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_ignores_settings_is_noticed() {
+async fn pooler_that_drops_settings_is_detected() {
     let starting = tokio::task::spawn_blocking(|| Server::start("-c fsync=off"));
     let server = starting.await.expect("started");
     let port = start_pooler(&server).await;
@@ -147,7 +147,7 @@ async fn a_pooler_that_ignores_settings_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_compared_byte_by_byte_whatever_the_collation() {
+async fn keys_use_the_c_collation() {
     let server = TestServer::start(Backend::Postgres).await;
     // An operating system update that changes a collation would corrupt the index.
     let collated = "SELECT count(*) FROM pg_index, unnest(indcollation) AS used
@@ -162,7 +162,7 @@ async fn keys_are_compared_byte_by_byte_whatever_the_collation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_flushes_a_log_that_it_cannot_damage() {
+async fn sqlite_version_and_wal_mode_are_safe() {
     // Earlier versions may corrupt the file when the WAL restarts.
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
     let server = TestServer::start(Backend::Sqlite).await;

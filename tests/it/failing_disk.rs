@@ -29,7 +29,7 @@ fn fail_flushes(pids: &[i32], when: &str) -> Child {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_postgresql_changes_no_count() {
+async fn postgresql_fsync_failure_keeps_counts_exact() {
     let starting = tokio::task::spawn_blocking(|| Server::start("-c shared_buffers=32MB"));
     let database_server = starting.await.expect("started");
     let server = TestServer::on(TestDatabase::on(&database_server).await).await;
@@ -54,7 +54,7 @@ async fn of_postgresql_changes_no_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_sqlite_changes_no_count() {
+async fn sqlite_fsync_failure_keeps_counts_exact() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let mut service = Service::start(&database.url_text());
     let mut client = connect_to(service.address).await;

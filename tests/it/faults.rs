@@ -62,17 +62,17 @@ async fn cut_commits(judged: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_new_events_survives_a_cut_commit() {
+async fn new_batch_survives_an_interrupted_commit() {
     cut_commits(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_judged_batch_survives_a_cut_commit() {
+async fn deduplicated_batch_survives_an_interrupted_commit() {
     cut_commits(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_database_changes_no_count() {
+async fn database_kill_keeps_counts_exact() {
     let starting = tokio::task::spawn_blocking(|| Server::start("-c shared_buffers=32MB"));
     let database_server = Arc::new(starting.await.expect("started"));
     let server = TestServer::on(TestDatabase::on(&database_server).await).await;
@@ -117,7 +117,7 @@ async fn a_killed_database_changes_no_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_stream_leaves_room_for_others() {
+async fn one_stream_leaves_queue_capacity_for_others() {
     let server = TestServer::start(Backend::Postgres).await;
     let blocker = block_lanes(&server.database).await;
 
@@ -154,7 +154,7 @@ async fn one_stream_leaves_room_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_unary_calls_and_keeps_what_it_took() {
+async fn full_queue_rejects_unary_calls_and_keeps_accepted_events() {
     let server = TestServer::start(Backend::Postgres).await;
     let blocker = block_lanes(&server.database).await;
 

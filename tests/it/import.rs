@@ -38,7 +38,7 @@ fn records(path: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_lines_are_kept_and_can_be_mended() {
+async fn rejected_lines_are_saved_and_can_be_fixed() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
     let (file, rejects) = (server.database.path("in"), server.database.path("rejects"));
@@ -64,7 +64,7 @@ async fn refused_lines_are_kept_and_can_be_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_is_killed_goes_on_and_skips_nothing() {
+async fn killed_import_resumes_without_gaps() {
     const LINES: usize = 60_000;
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::start(backend).await;
@@ -108,7 +108,7 @@ async fn an_import_that_is_killed_goes_on_and_skips_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_is_interrupted_says_how_to_go_on() {
+async fn interrupted_import_explains_how_to_resume() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
     let mut child = program()
@@ -132,7 +132,7 @@ async fn an_import_that_is_interrupted_says_how_to_go_on() {
 }
 
 #[test]
-fn what_cannot_be_resumed_says_why() {
+fn invalid_resume_arguments_are_explained() {
     for (arguments, code, text) in [
         (&["--file", "-", "--resume-file", "x"][..], 1, "regular file"),
         (&["--simulate", "1", "--resume-file", "x"], 2, "cannot be used"),

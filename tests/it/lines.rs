@@ -36,7 +36,7 @@ async fn command(server: &TestServer, arguments: &[&str], input: Vec<u8>) -> Vec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_is_one_line_and_a_copy_has_the_same_events() {
+async fn ndjson_has_one_line_per_event_and_round_trips() {
     let (server, copy) =
         (TestServer::start(Backend::Sqlite).await, TestServer::start(Backend::Postgres).await);
     let mut client = server.client().await;
@@ -112,7 +112,7 @@ async fn every_event_is_one_line_and_a_copy_has_the_same_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_lines_are_one_line_each() {
+async fn rejected_lines_are_one_line_each() {
     let server = TestServer::start(Backend::Sqlite).await;
     let rejects = server.database.path("rejects");
     let input = "{\"topic\":\"\",\"event_id\":\"1\",\"source\":\"s\",\r\"payload\":{\r}}\n\

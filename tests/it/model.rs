@@ -527,7 +527,7 @@ fn postgres_keeps_the_promises() {
 }
 
 #[test]
-fn the_feed_goes_on_after_a_panic() {
+fn feed_recovers_after_a_panic() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let database = Database::Sqlite(folder.path().join("events.db"));
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();

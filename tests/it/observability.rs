@@ -42,7 +42,7 @@ fn expressions(dashboard: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_and_dashboard_name_only_what_is_exported() {
+async fn rules_and_dashboard_use_only_exported_metrics() {
     let exported = exported().await;
     for file in ["alerts.yml", "alerts_test.yml", "grafana/event-aggregator.json"] {
         let text = fs::read_to_string(folder().join(file)).expect(file);
@@ -70,7 +70,7 @@ fn promtool_accepts_rules_and_settings() {
 
 /// The dashboard's expressions as rules, a format that promtool can check.
 #[test]
-fn promtool_accepts_what_the_dashboard_asks_for() {
+fn promtool_accepts_dashboard_queries() {
     let text = fs::read_to_string(folder().join("grafana/event-aggregator.json")).expect("text");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");
     let rules: Vec<Value> = expressions(&dashboard)

@@ -54,7 +54,7 @@ async fn wait_until_healthy(server: &TestServer, healthy: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_outlives_its_connection_changes_no_count() {
+async fn orphaned_statement_keeps_counts_exact() {
     let database_server = start("-c fsync=off").await;
     let database = TestDatabase::on(&database_server).await;
     let proxy = Proxy::start(&database).await;
@@ -93,7 +93,7 @@ async fn a_statement_that_outlives_its_connection_changes_no_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_server_is_noticed_and_waited_for() {
+async fn frozen_server_is_detected_and_waited_for() {
     let database_server = start("-c fsync=off").await;
     let server = TestServer::on(TestDatabase::on(&database_server).await).await;
     let mut client = server.client().await;
@@ -115,7 +115,7 @@ async fn a_frozen_server_is_noticed_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_of_others_that_are_in_the_way_change_no_count() {
+async fn blocking_sessions_keep_counts_exact() {
     let server = TestServer::start(Backend::Postgres).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "before")]).await;
@@ -144,7 +144,7 @@ async fn sessions_of_others_that_are_in_the_way_change_no_count() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_room_for_sessions_is_waited_for() {
+async fn exhausted_connection_limit_is_waited_for() {
     let database_server = start("-c fsync=off").await;
     let database = TestDatabase::on(&database_server).await;
     let url = database.url_text();
@@ -183,7 +183,7 @@ async fn a_server_without_room_for_sessions_is_waited_for() {
 
 /// Sessions end while their query for too many originals is cancelled.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_end_while_a_look_is_cancelled_are_replaced() {
+async fn sessions_lost_during_cancellation_are_replaced() {
     const LARGE: usize = 12;
     let server = TestServer::start(Backend::Postgres).await;
     let mut client = server.client().await;

@@ -33,7 +33,7 @@ async fn start(signed_by: &CertifiedIssuer<'static, KeyPair>) -> (Server, u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_elsewhere_is_reached_with_tls_or_not_at_all() {
+async fn remote_server_requires_tls() {
     let ours = authority();
     let (server, port) = start(&ours).await;
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -106,7 +106,7 @@ fn events(count: usize) -> Vec<Event> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_ends_it_well() {
+async fn sigterm_shuts_down_cleanly() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         for signal in ["TERM", "INT"] {
             let database = TestDatabase::new(backend).await;
@@ -120,7 +120,7 @@ async fn a_signal_ends_it_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_when_it_is_killed() {
+async fn kill_loses_no_acknowledged_event() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let database = TestDatabase::new(backend).await;
         let mut acknowledged = 0;
@@ -164,7 +164,7 @@ async fn nothing_acknowledged_is_lost_when_it_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_acknowledged_while_the_disk_fails() {
+async fn disk_failure_acknowledges_nothing() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let log = database.path("log");
     std::fs::write(&log, " ".repeat(10_000)).expect("log");
@@ -208,7 +208,7 @@ async fn nothing_is_acknowledged_while_the_disk_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_rides_out_a_killed_service() {
+async fn publish_reconnects_after_a_kill() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let database = TestDatabase::new(backend).await;
         let url = database.url_text();
@@ -240,7 +240,7 @@ async fn a_publisher_rides_out_a_killed_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_watches_the_counters_rides_out_a_restart() {
+async fn stats_watch_reconnects_after_a_restart() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let url = database.url_text();
     let mut service = Service::start(&url);
@@ -278,7 +278,7 @@ async fn whoever_watches_the_counters_rides_out_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_shows_events_and_leaves_nothing_behind() {
+async fn demo_shows_events_and_cleans_up() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut command = program();
     command.args(["demo", "--listen", "127.0.0.1:0", "--rate", "1000"]);
@@ -299,7 +299,7 @@ async fn a_demo_shows_events_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_at_once_on_an_empty_database() {
+async fn three_instances_start_on_an_empty_database() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let url = database.url_text();
     let services: Vec<_> = (0..3)
@@ -336,7 +336,7 @@ async fn three_at_once_on_an_empty_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_cut_change_no_count() {
+async fn lost_connections_keep_counts_exact() {
     let database = TestDatabase::new(Backend::Postgres).await;
     let server = TestServer::on(database).await;
     let mut client = server.client().await;
@@ -386,7 +386,7 @@ pub fn fails_as(command: &mut Command, code: i32, expected: &[&str]) {
 }
 
 #[test]
-fn what_cannot_start_says_why_in_one_line() {
+fn startup_errors_are_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let taken = taken.local_addr().expect("address").to_string();
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -428,7 +428,7 @@ fn what_cannot_start_says_why_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_in_use_is_refused() {
+async fn file_in_use_is_rejected() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let url = database.url_text();
     let _service = Service::start(&url);
@@ -437,7 +437,7 @@ async fn a_file_in_use_is_refused() {
 }
 
 #[test]
-fn an_unknown_database_is_refused_at_once() {
+fn unknown_database_fails_immediately() {
     let (server, _) = crate::postgres_server::url().rsplit_once('/').expect("a database");
     let arguments =
         ["serve", "--listen", "127.0.0.1:0", "--database-url", &format!("{server}/nowhere")];
@@ -445,7 +445,7 @@ fn an_unknown_database_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_database_named_is_a_file_in_the_data_folder() {
+async fn default_database_is_a_file_in_the_data_directory() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let data = folder.path().join("a/b");
     let service =

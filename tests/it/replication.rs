@@ -61,7 +61,7 @@ async fn until_commits_wait(database: &TestDatabase) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
+async fn acknowledged_events_are_on_the_standby() {
     let database_server = blocking(|| Server::start("-c fsync=off")).await;
     let server = TestServer::on(TestDatabase::on(&database_server).await).await;
     let mut client = server.client().await;
@@ -96,7 +96,7 @@ async fn nothing_is_acknowledged_that_the_standby_does_not_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_that_takes_over_is_followed() {
+async fn service_follows_a_failover() {
     let primary = Arc::new(blocking(|| Server::start("-c fsync=off")).await);
     let made = Arc::clone(&primary);
     let standby = blocking(move || made.standby()).await;

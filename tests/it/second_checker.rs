@@ -147,18 +147,18 @@ fn holds(change: impl FnOnce(&mut History)) {
 }
 
 #[test]
-fn a_good_history_breaks_no_rule() {
+fn valid_history_has_no_violations() {
     let violations = judge(&good());
     assert!(violations.is_empty(), "{violations:?}");
 }
 
 #[test]
-fn a_key_is_accepted_once() {
+fn key_is_accepted_once() {
     breaks(Once, |history| history.attempts[1].outcome = accepted());
 }
 
 #[test]
-fn what_was_answered_is_stored_once_and_to_the_byte() {
+fn acknowledged_events_are_stored_once_bytewise() {
     breaks(Stored, |history| drop(history.rows.remove(0)));
     breaks(Stored, |history| history.rows.push(history.rows[0].clone()));
     // Equal by value is not enough,
@@ -172,7 +172,7 @@ fn what_was_answered_is_stored_once_and_to_the_byte() {
 }
 
 #[test]
-fn a_structure_is_stored_with_its_value() {
+fn struct_is_stored_with_its_value() {
     let as_struct = |history: &mut History| history.keys[0].contents[0].is_struct = true;
     let store = |history: &mut History, payload: &str| {
         history.rows[0].payload = payload.into();
@@ -218,7 +218,7 @@ fn the_first_write_wins_at_one_instant() {
 }
 
 #[test]
-fn verdicts_tell_the_truth() {
+fn verdicts_match_the_history() {
     breaks(Verdict, |history| history.attempts[2].outcome = duplicate());
     breaks(Verdict, |history| history.attempts[1].outcome = conflict(&["payload"]));
     breaks(Verdict, |history| history.attempts[1].outcome = conflict(&[]));
@@ -264,7 +264,7 @@ fn counters_count_each_event_once() {
 }
 
 #[test]
-fn what_was_lost_may_count_once() {
+fn lost_requests_may_count_once() {
     let lose = |history: &mut History| history.attempts[2].outcome = lost();
     for may_be in [counts(2, 3, 1), counts(2, 4, 2)] {
         holds(|history| {
@@ -290,7 +290,7 @@ fn subscribers_get_each_event_once_and_in_order() {
 }
 
 #[test]
-fn what_is_given_back_is_what_is_stored() {
+fn returned_events_match_stored_events() {
     let change = |change: fn(&mut Seen)| {
         move |history: &mut History| change(history.sights[1].seen.as_mut().expect("an event"))
     };
@@ -303,7 +303,7 @@ fn what_is_given_back_is_what_is_stored() {
 }
 
 #[test]
-fn whatever_else_is_wrong_is_told() {
+fn other_errors_are_reported() {
     breaks_only(Answer, |history| history.faults.push("verify ended with 1".to_owned()));
 }
 

@@ -29,7 +29,7 @@ async fn publish_some(client: &mut Client, from: usize, to: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_command_copies_a_store_into_another() {
+async fn tail_and_publish_copy_a_store() {
     let (one, other) =
         (TestServer::start(Backend::Sqlite).await, TestServer::start(Backend::Postgres).await);
     let mut client = one.client().await;
@@ -77,7 +77,7 @@ fn ids_in(output: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_is_killed_has_each_event_once() {
+async fn killed_export_has_each_event_once() {
     const EVENTS: usize = 10_000;
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::start(backend).await;
@@ -119,7 +119,7 @@ async fn an_export_that_is_killed_has_each_event_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_the_service_is_ridden_out() {
+async fn tail_reconnects_after_a_restart() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let mut service = Service::start(&database.url_text());
     let address = service.address.to_string();
@@ -144,7 +144,7 @@ async fn a_restart_of_the_service_is_ridden_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_tailed_says_why() {
+async fn invalid_tail_arguments_are_explained() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
     let cursor = server.database.path("cursor");
@@ -184,7 +184,7 @@ fn killed_at(call: &str, address: &str, cursor: &Path, output: &Path) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_is_killed_before_its_first_batch_ends_has_each_event_once() {
+async fn export_killed_in_its_first_batch_has_each_event_once() {
     const EVENTS: usize = 3_000;
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
@@ -241,7 +241,7 @@ fn kept_lines(cursor: &Path, output: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_begins_at_the_end_that_there_was() {
+async fn export_starts_at_the_saved_end() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
     let (cursor, output) = (server.database.path("cursor"), server.database.path("output"));
@@ -271,7 +271,7 @@ async fn an_export_begins_at_the_end_that_there_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipe_has_no_cursor_file_and_ends_what_writes_into_it() {
+async fn cursor_file_rejects_a_pipe_and_tail_ends_with_its_reader() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address.to_string();
     publish_some(&mut server.client().await, 0, 3).await;

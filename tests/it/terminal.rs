@@ -52,7 +52,7 @@ async fn hostile() -> TestServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_an_event_steers_it() {
+async fn event_text_is_escaped() {
     let server = hostile().await;
     let get = format!("get '{NAME}' '{NAME}'");
     for (arguments, rows) in [
@@ -72,7 +72,7 @@ async fn nothing_of_an_event_steers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_on_it_is_the_same_value() {
+async fn escaped_json_is_equivalent() {
     let server = hostile().await;
     let mut values = Vec::new();
     for arguments in ["list -o ndjson", "tail --from-start -n 1 -o ndjson", "get N N -o ndjson"] {
@@ -103,7 +103,7 @@ async fn json_on_it_is_the_same_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_lines_and_watched_topics_do_not_steer_it() {
+async fn rejected_lines_and_watched_topics_are_escaped() {
     let server = hostile().await;
     let file = server.database.path("events");
     std::fs::write(&file, "{\"\u{9b}2J\u{202e}\":1}\n").expect("write");

@@ -157,7 +157,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn parts_know_only_what_they_may() {
+fn modules_use_only_what_they_may() {
     for (name, text) in sources() {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         let mut is_list = false;
@@ -183,7 +183,7 @@ fn parts_know_only_what_they_may() {
 }
 
 #[test]
-fn every_file_says_what_lives_there_and_stays_short() {
+fn files_have_module_docs_and_are_short() {
     for (name, text) in sources() {
         assert!(text.starts_with("//! "), "{name} has no module docs");
         let lines = text.lines().count();
@@ -192,7 +192,7 @@ fn every_file_says_what_lives_there_and_stays_short() {
 }
 
 #[test]
-fn the_contract_names_every_reason_of_an_error() {
+fn proto_documents_every_error_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path| fs::read_to_string(root.join(path)).expect("text");
     let contract = read("proto/event_aggregator/v1/event_aggregator.proto");
@@ -209,7 +209,7 @@ fn the_contract_names_every_reason_of_an_error() {
 }
 
 #[test]
-fn operators_are_told_the_sum_of_all_bounds() {
+fn operations_doc_states_the_memory_limit() {
     let page = include_str!("../../docs/operations.md");
     let told = format!("**{} GiB**", event_aggregator::limits::MEMORY_BYTES.div_ceil(1 << 30));
     assert!(page.contains(&told), "docs/operations.md does not say {told}");

@@ -141,7 +141,7 @@ pub async fn client(service: &Service, tls: ClientTlsConfig) -> Result<Client, t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_speaks_tls_and_nothing_else() {
+async fn tls_service_rejects_plaintext() {
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     let database = TestDatabase::new(Backend::Sqlite).await;
@@ -183,7 +183,7 @@ async fn a_service_speaks_tls_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_show_a_certificate_if_they_are_asked_for_one() {
+async fn client_ca_requires_client_certificates() {
     let (authority, foreign) = (Authority::new(), Authority::new());
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     for authority in [&authority, &foreign] {
@@ -209,7 +209,7 @@ async fn clients_show_a_certificate_if_they_are_asked_for_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_says_who_calls_where_no_token_does() {
+async fn certificate_identifies_the_caller_without_token() {
     const BEARER: &str = "Bearer token-of-root";
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
@@ -291,7 +291,7 @@ async fn a_certificate_says_who_calls_where_no_token_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_demands_tokens_is_checked_without_one() {
+async fn container_health_check_needs_no_token() {
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     let by_certificate = "[[identity]]\nname = \"x\"\ncertificate = \"x.test\"\ngrants = []\n";
@@ -325,7 +325,7 @@ async fn a_container_that_demands_tokens_is_checked_without_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_certificates_are_taken_and_bad_ones_are_not() {
+async fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     let (old, new) = (Authority::new(), Authority::new());
     for authority in [&old, &new] {
         authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
@@ -361,7 +361,7 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_missing_is_told_once() {
+async fn missing_file_is_logged_once() {
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     let database = TestDatabase::new(Backend::Sqlite).await;
@@ -385,7 +385,7 @@ async fn a_file_that_is_missing_is_told_once() {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_is_said_in_one_line() {
+fn certificate_errors_are_one_line() {
     let authority = Authority::new();
     authority.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
     authority.issue("other", ExtendedKeyUsagePurpose::ServerAuth);
@@ -411,7 +411,7 @@ fn what_is_wrong_with_certificates_is_said_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_reach_a_service_behind_tls_if_its_certificate_is_trusted() {
+async fn commands_verify_the_server_certificate() {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
     let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
     let (reporter, health) = tonic_health::server::health_reporter();

@@ -81,7 +81,7 @@ fn follow_http1(server: &Authority, of: &Authority, service: &Service, into: &st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_that_is_replaced_takes_its_connections_along() {
+async fn replaced_client_ca_closes_connections() {
     let (kept, removed) = (Authority::new(), Authority::new());
     for authority in [&kept, &removed] {
         authority.issue("producer", ExtendedKeyUsagePurpose::ClientAuth);
@@ -118,7 +118,7 @@ async fn an_authority_that_is_replaced_takes_its_connections_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_ends_with_its_certificate() {
+async fn expired_client_certificate_closes_connection() {
     let (authority, other) = (Authority::new(), Authority::new());
     authority.issue("producer", ExtendedKeyUsagePurpose::ClientAuth);
     let (_database, service) = serve(&authority, &other).await;

@@ -139,13 +139,13 @@ fn breaks(rules: &[Rule], change: impl FnOnce(&mut History)) {
 }
 
 #[test]
-fn what_is_right_breaks_no_rule() {
+fn valid_history_has_no_violations() {
     assert_eq!(checker::check(&good()), []);
     assert_eq!(checker::check(&History::default()), []);
 }
 
 #[test]
-fn a_lost_write_is_found() {
+fn lost_write_is_detected() {
     // The first response was lost; the second one reports a duplicate.
     let lost = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Duplicate)];
     assert_eq!(broken(&history_with(&lost, &[])), [LostWrite, Counters]);
@@ -166,7 +166,7 @@ fn a_lost_write_is_found() {
 }
 
 #[test]
-fn a_phantom_is_found() {
+fn phantom_is_detected() {
     let failed = Delivery { key: key("b/2"), content: 1, at: at(9_000) };
     breaks(&[Phantom], |history| history.readers[0].deliveries.push(failed.clone()));
     breaks(&[Phantom], |history| history.listings[0].events.push(failed));
@@ -181,7 +181,7 @@ fn a_phantom_is_found() {
 }
 
 #[test]
-fn a_duplicate_is_found() {
+fn duplicate_is_detected() {
     breaks(&[Rule::Duplicate], |history| {
         let again = history.readers[0].deliveries[0].clone();
         history.readers[0].deliveries.push(again);
@@ -203,7 +203,7 @@ fn a_duplicate_is_found() {
 }
 
 #[test]
-fn a_wrong_verdict_is_found() {
+fn wrong_verdict_is_detected() {
     // Sent once. Unknown outcomes keep the counters plausible.
     let sent = [
         ("b/1", 1, Unknown(Code::Unavailable)),
@@ -242,7 +242,7 @@ fn a_wrong_verdict_is_found() {
 }
 
 #[test]
-fn wrong_counters_are_found() {
+fn wrong_counters_are_detected() {
     // They do not add up, in total or over topics.
     breaks(&[Counters], |history| history.samples[4].totals.received += 1);
     breaks(&[Counters], |history| {
@@ -287,7 +287,7 @@ fn wrong_counters_are_found() {
 }
 
 #[test]
-fn a_key_is_unique_once() {
+fn key_is_unique_once() {
     // Whichever of two attempts stored it, there is one event.
     let sent = [("a/1", 1, Unknown(Code::Unavailable)), ("a/1", 1, Unknown(Code::Unavailable))];
     let mut history = history_with(&sent[..1], &["a/1"]);
@@ -322,7 +322,7 @@ fn without_unknown_outcomes_counters_are_exact() {
 }
 
 #[test]
-fn a_cursor_that_skips_is_found() {
+fn skipped_events_are_detected() {
     // Subscribers: missing events in between or at the end, wrong order, or wrong content.
     breaks(&[Cursor], |history| drop(history.readers[0].deliveries.remove(0)));
     breaks(&[Cursor], |history| drop(history.readers[0].deliveries.pop()));
@@ -349,7 +349,7 @@ fn a_cursor_that_skips_is_found() {
 }
 
 #[test]
-fn lanes_may_come_in_any_mixture_and_listings_may_miss_what_comes_meanwhile() {
+fn lanes_may_interleave_and_listings_may_miss_concurrent_events() {
     breaks(&[], |history| {
         history.readers[0].deliveries.iter_mut().for_each(|delivery| delivery.at = at(9_000));
         history.readers[0].deliveries.sort_by_key(|delivery| delivery.key.topic.clone());
@@ -366,14 +366,14 @@ fn lanes_may_come_in_any_mixture_and_listings_may_miss_what_comes_meanwhile() {
 }
 
 #[test]
-fn what_does_not_come_back_and_what_nobody_may_see_is_found() {
+fn liveness_and_visibility_violations_are_detected() {
     breaks(&[Liveness], |history| history.settled.stuck.push("instance 1".into()));
     breaks(&[Liveness], |history| history.readers[0].caught_up = false);
     breaks(&[Hygiene], |history| history.settled.dirt.push("a panic".into()));
 }
 
 #[test]
-fn what_comes_back_too_late_is_found() {
+fn late_recovery_is_detected() {
     breaks(&[Liveness], |history| history.attempts[10].returned = at(61_000));
     breaks(&[], |history| {
         history.attempts[10].returned = at(61_000);
@@ -382,7 +382,7 @@ fn what_comes_back_too_late_is_found() {
 }
 
 #[test]
-fn a_history_with_nothing_in_it_is_found() {
+fn empty_history_is_detected() {
     let enough = checker::Enough { producers: 1, readers: 1, listings: 1, samples: 11 };
     let lacks = |history: &History| checker::check_extent(history, enough).len();
     assert_eq!(lacks(&good()), 0);
@@ -394,7 +394,7 @@ fn a_history_with_nothing_in_it_is_found() {
 }
 
 #[test]
-fn some_violations_of_a_rule_are_told_and_the_others_counted() {
+fn violations_are_listed_up_to_a_limit_and_counted() {
     let settled = Settled { stuck: vec!["still".into(); 30], ..Settled::default() };
     let history = History { settled, ..History::default() };
     let told = checker::check(&history);

@@ -36,7 +36,7 @@ impl TraceService for Collector {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_traced_with_the_commit_it_waited_for() {
+async fn call_span_is_linked_to_its_commit() {
     let collector = Collector::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));

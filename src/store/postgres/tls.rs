@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_library_does_not_know_is_taken_out_of_the_url() {
+    fn unsupported_url_parameters_are_removed() {
         let split = |url: &str| {
             let (url, trusted) = split(url);
             (url, trusted.unwrap_or_default())
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_on_this_machine_needs_no_tls() {
+    fn only_local_servers_may_skip_tls() {
         let mode = |url: &str| mode(&url.parse().expect("a URL"));
         for url in [
             "postgres://u@localhost/d",

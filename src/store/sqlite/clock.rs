@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jump_ahead_counts_once_it_has_lasted() {
+    fn lasting_clock_jump_is_accepted() {
         let second = Duration::from_secs(1);
         let (time, begun) = (Timestamp::now(), Instant::now());
         let day = Duration::from_secs(86_400);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_steps_ahead_are_a_jump_too() {
+    fn small_steps_ahead_add_up_to_a_jump() {
         let (time, begun) = (Timestamp::now(), Instant::now());
         let mut clock = Clock::new(time, begun);
         let mut latest = time;

@@ -15,7 +15,7 @@ use super::{Guarded, entry, grant, refused, until};
 use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_file_holds_for_open_streams_too() {
+async fn reload_applies_to_open_streams() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut shop = guarded.caller("shop").await;
     let topics = vec!["orders".to_owned()];
@@ -72,7 +72,7 @@ async fn a_changed_file_holds_for_open_streams_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_tokens_are_valid_while_they_are_exchanged() {
+async fn both_tokens_are_valid_during_rotation() {
     let both = entry("shop", &grant("read", "*"));
     let other = entry("new", "");
     let digest = other.split('[').nth(3).and_then(|rest| rest.split(']').next()).expect("a digest");
@@ -89,7 +89,7 @@ async fn two_tokens_are_valid_while_they_are_exchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_gets_no_more_of_a_batch_that_was_begun() {
+async fn revoked_grant_stops_a_batch_in_progress() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut root = guarded.caller("root").await;
     // Far more than the system buffers for a reader that does not read.
@@ -121,7 +121,7 @@ async fn a_slow_reader_gets_no_more_of_a_batch_that_was_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn server_sent_events_end_when_they_are_not_granted_any_more() {
+async fn sse_ends_when_grant_is_revoked() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut connection = TcpStream::connect(guarded.server.address).await.expect("connect");
     let head = "GET /events/stream?topic=orders&cursor=beginning HTTP/1.1\r\nHost: test\r\n\

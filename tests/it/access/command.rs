@@ -36,7 +36,7 @@ fn guarded(database: &TestDatabase, text: &str) -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_made_token_is_valid_where_its_entry_is() {
+async fn generated_token_authenticates() {
     let made = run({
         let mut command = program();
         command.args(["token", "some \"one\""]);
@@ -95,7 +95,7 @@ async fn a_made_token_is_valid_where_its_entry_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_sent_where_nobody_can_read_it_on_the_way() {
+async fn token_is_not_sent_over_remote_plaintext() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = guarded(&database, &everybody());
     let stats = |address: &str, more: &[&str]| {
@@ -123,7 +123,7 @@ async fn a_token_is_sent_where_nobody_can_read_it_on_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_publish_and_follow_with_a_token() {
+async fn commands_authenticate_with_token() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = guarded(&database, &everybody());
     let command = |name: &str, arguments: &[&str]| {
@@ -159,7 +159,7 @@ async fn commands_publish_and_follow_with_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
+async fn non_loopback_address_requires_tls_and_access_or_insecure() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let file = database.path("access.toml");
     fs::write(&file, entry("shop", &grant("read", "*"))).expect("write");
@@ -196,7 +196,7 @@ async fn beyond_its_machine_a_service_listens_only_when_told_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_makes_it_read_the_file_again() {
+async fn sighup_reloads_access_file() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let mut service = guarded(&database, &everybody());
     let mut root = with_header(service.address, Some("Bearer token-of-root".to_owned())).await;

@@ -75,7 +75,7 @@ async fn over_http2(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_browser_sends_without_asking_is_no_call() {
+async fn cors_simple_requests_are_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
     for content_type in [
         None,
@@ -134,7 +134,7 @@ const CALLS: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_was_made_to_lead_here_opens_nothing() {
+async fn dns_rebinding_is_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
     let port = server.address.port();
     let evil = format!("evil.example:{port}");
@@ -164,7 +164,7 @@ async fn a_name_that_was_made_to_lead_here_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_names_are_taken_where_the_operator_answers_for_them() {
+async fn any_host_is_accepted_with_insecure_or_access() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let config = Config { insecure: true, ..config_for(&database.url) };
     let server = TestServer::with(database, &config).await;

@@ -22,7 +22,7 @@ async fn fault_of(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_is_told_with_its_line() {
+async fn all_errors_are_reported_with_line_numbers() {
     let shop = entry("shop", &grant("read", "*"));
     let of_shop = |more: &str| format!("{shop}{more}");
     for (text, line, expected) in [

@@ -15,7 +15,7 @@ use crate::{conformance::on_both_stores, harness::*};
 on_both_stores!(
     reading_is_granted_by_topic,
     publishing_is_granted_by_topic,
-    what_one_may_read_opens_nothing_else,
+    tokens_and_cursors_do_not_bypass_grants,
 );
 
 async fn publishing_is_granted_by_topic(backend: Backend) {
@@ -132,7 +132,7 @@ async fn reading_is_granted_by_topic(backend: Backend) {
     }
 }
 
-async fn what_one_may_read_opens_nothing_else(backend: Backend) {
+async fn tokens_and_cursors_do_not_bypass_grants(backend: Backend) {
     let guarded = Guarded::start(backend).await;
     let mut root = guarded.caller("root").await;
     root.publish(request(&["other", "other", "other", "orders"], false)).await.expect("granted");

@@ -12,7 +12,7 @@ use super::{Guarded, entry, grant, refused};
 use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_refuses_calls_and_slows_streams() {
+async fn rate_limit_rejects_calls_and_throttles_streams() {
     let with_rate = |rate: u32| {
         let limited = entry("shop", &grant("publish", "*"));
         let others = entry("root", &grant("publish admin", "*"));
@@ -66,7 +66,7 @@ async fn a_rate_refuses_calls_and_slows_streams() {
 
 /// Small duplicates of large stored payloads are charged for the comparison, over every protocol
 /// and whether or not the caller waits for the response.
-async fn comparing_is_charged(backend: Backend) {
+async fn comparisons_are_charged_to_the_rate_limit(backend: Backend) {
     let limited = entry("shop", &grant("publish", "*"));
     let others = entry("root", &grant("publish admin", "*"));
     let text = format!("{limited}events_per_second = 1\nburst = 1000\n{others}");
@@ -97,4 +97,4 @@ async fn comparing_is_charged(backend: Backend) {
     root.publish(publish(vec![event("t", "other")])).await.expect("without a rate");
 }
 
-crate::conformance::on_both_stores!(comparing_is_charged);
+crate::conformance::on_both_stores!(comparisons_are_charged_to_the_rate_limit);

@@ -5,7 +5,7 @@ use event_aggregator::{config::Database, proto::v1::PublishStatus};
 use crate::{harness::*, postgres_server::Server};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_can_change_no_event_is_enough() {
+async fn role_without_update_privilege_suffices() {
     let postgres = Server::start("-c fsync=off");
     let database = TestDatabase::on(&postgres).await;
     // The owner creates the tables.

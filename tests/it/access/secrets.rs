@@ -81,7 +81,7 @@ fn read(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_database_quotes_is_not_told() {
+async fn values_in_database_errors_are_redacted() {
     let postgres = Server::start("-c fsync=off");
     let database = TestDatabase::on(&postgres).await;
     let loud = Loud::start(&database, &database.url_text(), &[]);
@@ -108,7 +108,7 @@ async fn what_the_database_quotes_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_log_tells_secrets_however_much_it_says() {
+async fn verbose_logs_contain_no_secrets() {
     let postgres = Server::start("-c fsync=off");
     let database = TestDatabase::on(&postgres).await;
     let url = database.url_text().replacen("postgres@", &format!("postgres:{PASSWORD}@"), 1);
@@ -162,7 +162,7 @@ async fn no_log_tells_secrets_however_much_it_says() {
 }
 
 #[test]
-fn no_help_and_no_error_tells_secrets() {
+fn help_and_errors_contain_no_secrets() {
     let run = |arguments: &[&str]| {
         let output = program()
             .args(arguments)

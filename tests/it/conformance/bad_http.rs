@@ -10,13 +10,13 @@ use super::http::{call, get, post};
 use crate::harness::*;
 
 on_both_stores!(
-    times_are_taken_to_the_microsecond_or_refused,
-    bytes_that_are_no_text_are_refused,
-    a_limit_beyond_the_largest_page_is_that_page,
-    an_id_that_was_not_given_out_is_refused,
+    timestamps_are_truncated_to_microseconds_or_rejected,
+    invalid_utf8_is_rejected,
+    limit_is_clamped_to_maximum_page_size,
+    invalid_last_event_id_is_rejected,
 );
 
-async fn times_are_taken_to_the_microsecond_or_refused(backend: Backend) {
+async fn timestamps_are_truncated_to_microseconds_or_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     let body = |id: usize, time: &serde_json::Value| {
         json!({"topic": "t", "event_id": id.to_string(), "source": "s", "timestamp": time})
@@ -56,7 +56,7 @@ async fn times_are_taken_to_the_microsecond_or_refused(backend: Backend) {
     }
 }
 
-async fn bytes_that_are_no_text_are_refused(backend: Backend) {
+async fn invalid_utf8_is_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     for (before, after) in [
         (r#"{"topic":"t"#, r#"","event_id":"1","source":"s"}"#),
@@ -81,7 +81,7 @@ async fn bytes_that_are_no_text_are_refused(backend: Backend) {
     assert_eq!(counters(&mut server.client().await).await, [0; 4]);
 }
 
-async fn a_limit_beyond_the_largest_page_is_that_page(backend: Backend) {
+async fn limit_is_clamped_to_maximum_page_size(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, (0..1_000).map(|id| event("t", &id.to_string())).collect()).await;
@@ -99,7 +99,7 @@ async fn a_limit_beyond_the_largest_page_is_that_page(backend: Backend) {
     }
 }
 
-async fn an_id_that_was_not_given_out_is_refused(backend: Backend) {
+async fn invalid_last_event_id_is_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     let page = get(&server, "/events").await.json();

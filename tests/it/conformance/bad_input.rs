@@ -29,13 +29,13 @@ use crate::{
 };
 
 on_both_stores!(
-    every_bad_field_is_named_wherever_it_comes_from,
-    what_cannot_be_read_is_refused_like_the_rest,
-    calls_that_are_none_leave_their_connection_usable,
-    reads_refuse_bad_arguments,
-    places_that_were_not_given_out_are_refused,
-    statements_in_names_are_names,
-    what_cannot_be_read_in_an_event_costs_only_that_event,
+    every_invalid_field_is_reported_over_every_protocol,
+    undecodable_messages_are_rejected,
+    malformed_calls_keep_connection_usable,
+    reads_reject_invalid_arguments,
+    forged_cursors_and_page_tokens_are_rejected,
+    sql_in_names_is_not_executed,
+    undecodable_event_is_rejected_alone,
 );
 
 /// An event with one field in its payload, as a `Struct`.
@@ -202,7 +202,7 @@ impl Stream {
     }
 }
 
-async fn every_bad_field_is_named_wherever_it_comes_from(backend: Backend) {
+async fn every_invalid_field_is_reported_over_every_protocol(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut stream = Stream::open(&mut client.clone()).await;
@@ -278,7 +278,7 @@ async fn send(
     client.unary(request, path, codec).await.expect_err("refused")
 }
 
-async fn what_cannot_be_read_is_refused_like_the_rest(backend: Backend) {
+async fn undecodable_messages_are_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     let channel = channel_to(server.address).await;
     let whole =
@@ -338,7 +338,7 @@ fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 10] {
     ]
 }
 
-async fn what_cannot_be_read_in_an_event_costs_only_that_event(backend: Backend) {
+async fn undecodable_event_is_rejected_alone(backend: Backend) {
     use PublishStatus::{Accepted, Rejected};
     let server = TestServer::start(backend).await;
     let channel = channel_to(server.address).await;
@@ -371,7 +371,7 @@ async fn what_cannot_be_read_in_an_event_costs_only_that_event(backend: Backend)
     assert_eq!(server.stored().await, unreadable_events().len() as i64);
 }
 
-async fn calls_that_are_none_leave_their_connection_usable(backend: Backend) {
+async fn malformed_calls_keep_connection_usable(backend: Backend) {
     let server = TestServer::start(backend).await;
     let channel = channel_to(server.address).await;
     let mut client = Client::new(channel.clone());
@@ -407,7 +407,7 @@ async fn calls_that_are_none_leave_their_connection_usable(backend: Backend) {
     assert_eq!(server.stored().await, 1);
 }
 
-async fn reads_refuse_bad_arguments(backend: Backend) {
+async fn reads_reject_invalid_arguments(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
@@ -456,7 +456,7 @@ async fn reads_refuse_bad_arguments(backend: Backend) {
     }
 }
 
-async fn places_that_were_not_given_out_are_refused(backend: Backend) {
+async fn forged_cursors_and_page_tokens_are_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     let other = TestServer::start(backend).await;
     let mut client = server.client().await;
@@ -539,7 +539,7 @@ async fn places_that_were_not_given_out_are_refused(backend: Backend) {
     client.subscribe(SubscribeRequest { cursor, ..Default::default() }).await.expect("a feed");
 }
 
-async fn statements_in_names_are_names(backend: Backend) {
+async fn sql_in_names_is_not_executed(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let name = r#"'; DROP TABLE processed_events; -- " $1 ?1 %s \' {} ["#;

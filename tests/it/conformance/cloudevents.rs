@@ -6,10 +6,10 @@ use super::http::{get, post, post_as};
 use crate::harness::*;
 
 on_both_stores!(
-    a_cloud_event_is_an_event,
-    what_is_not_kept_is_named,
-    a_batch_is_judged_one_by_one,
-    what_is_wrong_is_told_in_words_of_cloud_events,
+    cloudevent_is_stored_as_event,
+    dropped_attributes_are_reported,
+    batch_events_have_individual_results,
+    violations_use_cloudevents_attribute_names,
 );
 
 const ONE: &str = "application/cloudevents+json; charset=utf-8";
@@ -23,7 +23,7 @@ fn cloud_event(id: &str) -> Value {
     })
 }
 
-async fn a_cloud_event_is_an_event(backend: Backend) {
+async fn cloudevent_is_stored_as_event(backend: Backend) {
     let server = TestServer::start(backend).await;
     let first = post_as(&server, ONE, &cloud_event("1").to_string()).await;
     assert_eq!(first.status, 200, "{}", first.body);
@@ -47,7 +47,7 @@ async fn a_cloud_event_is_an_event(backend: Backend) {
     assert_eq!(get(&server, "/events/t/2").await.json()["payload"], json!({}));
 }
 
-async fn what_is_not_kept_is_named(backend: Backend) {
+async fn dropped_attributes_are_reported(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut with_all = cloud_event("1");
     for (name, value) in [("subject", "s"), ("dataschema", "x:y"), ("traceparent", "00")] {
@@ -63,7 +63,7 @@ async fn what_is_not_kept_is_named(backend: Backend) {
     assert_eq!(answer["results"][1]["not_kept"], names);
 }
 
-async fn a_batch_is_judged_one_by_one(backend: Backend) {
+async fn batch_events_have_individual_results(backend: Backend) {
     let server = TestServer::start(backend).await;
     let batch = json!([cloud_event("1"), cloud_event("2"), cloud_event("1")]).to_string();
     let answer = post_as(&server, BATCH, &batch).await.json();
@@ -73,7 +73,7 @@ async fn a_batch_is_judged_one_by_one(backend: Backend) {
     assert_eq!(server.stored().await, 2);
 }
 
-async fn what_is_wrong_is_told_in_words_of_cloud_events(backend: Backend) {
+async fn violations_use_cloudevents_attribute_names(backend: Backend) {
     let server = TestServer::start(backend).await;
     let bad = json!({ "specversion": "0.3", "id": "", "type": 1, "time": "soon",
                       "datacontenttype": "text/plain", "data_base64": "AA==", "data": "x" });

@@ -5,12 +5,12 @@ use event_aggregator::proto::v1::{Event, PublishRequest};
 use crate::harness::*;
 
 on_both_stores!(
-    overlapping_batches_in_opposite_order,
-    one_event_from_everywhere_is_new_once,
-    a_cancelled_call_is_stored_and_counted_at_most_once,
+    overlapping_batches_do_not_deadlock,
+    concurrent_duplicates_are_accepted_once,
+    cancelled_call_is_stored_and_counted_at_most_once,
 );
 
-async fn overlapping_batches_in_opposite_order(backend: Backend) {
+async fn overlapping_batches_do_not_deadlock(backend: Backend) {
     const ROUNDS: i64 = 1_000;
     const EVENTS: i64 = 20;
     let server = TestServer::start(backend).await;
@@ -39,7 +39,7 @@ async fn overlapping_batches_in_opposite_order(backend: Backend) {
     assert_eq!(server.stored().await, total);
 }
 
-async fn one_event_from_everywhere_is_new_once(backend: Backend) {
+async fn concurrent_duplicates_are_accepted_once(backend: Backend) {
     let server = TestServer::start(backend).await;
     let client = server.client().await;
     let calls: Vec<_> = (0..200)
@@ -56,7 +56,7 @@ async fn one_event_from_everywhere_is_new_once(backend: Backend) {
     assert_eq!(counters(&mut server.client().await).await, [200, 1, 199, 0]);
 }
 
-async fn a_cancelled_call_is_stored_and_counted_at_most_once(backend: Backend) {
+async fn cancelled_call_is_stored_and_counted_at_most_once(backend: Backend) {
     let server = TestServer::start(backend).await;
     let client = server.client().await;
     let mut cancelled = 0;

@@ -14,17 +14,17 @@ use event_aggregator::proto::v1::{Event, SubscribeResponse};
 mod unread;
 
 on_both_stores!(
-    what_is_stored_comes_first_then_what_is_new,
-    the_end_brings_only_what_is_new,
-    every_cursor_goes_on_behind_its_event,
-    cursors_of_listings_and_look_ups_go_on_in_their_order,
-    pages_show_what_was_stored_when_their_listing_began,
-    topics_narrow_the_feed_and_cursors_pass_the_rest,
-    bad_subscriptions_are_refused_by_name,
-    a_late_or_undone_commit_is_neither_skipped_nor_seen_early,
-    a_slow_reader_slows_nobody,
-    a_stopping_service_ends_subscriptions_behind_their_cursor,
-    readers_that_come_and_go_see_every_event_once,
+    subscription_sends_stored_then_new_events,
+    subscription_from_end_sends_only_new_events,
+    subscription_resumes_after_any_cursor,
+    list_and_lookup_cursors_resume_in_listing_order,
+    pages_are_a_snapshot_of_the_listing_start,
+    topic_filter_advances_past_other_topics,
+    invalid_subscriptions_are_rejected_with_reason,
+    late_or_aborted_commit_is_neither_skipped_nor_visible_early,
+    slow_subscriber_does_not_block_others,
+    shutdown_ends_subscriptions_at_their_cursor,
+    reconnecting_subscribers_see_every_event_once,
 );
 
 /// A subscription of a test.
@@ -86,7 +86,7 @@ fn sorted(events: &[Event]) -> Vec<&str> {
     ids
 }
 
-async fn what_is_stored_comes_first_then_what_is_new(backend: Backend) {
+async fn subscription_sends_stored_then_new_events(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut empty = Reader::from(&mut client, "").await;
@@ -116,7 +116,7 @@ async fn what_is_stored_comes_first_then_what_is_new(backend: Backend) {
     assert_eq!(empty.take(2_501).await.len(), 2_501);
 }
 
-async fn the_end_brings_only_what_is_new(backend: Backend) {
+async fn subscription_from_end_sends_only_new_events(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "old")]).await;
@@ -126,7 +126,7 @@ async fn the_end_brings_only_what_is_new(backend: Backend) {
     assert_eq!(ids(&reader.take(1).await), ["new"]);
 }
 
-async fn every_cursor_goes_on_behind_its_event(backend: Backend) {
+async fn subscription_resumes_after_any_cursor(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for batch in 0..4 {
@@ -144,7 +144,7 @@ async fn every_cursor_goes_on_behind_its_event(backend: Backend) {
     }
 }
 
-async fn cursors_of_listings_and_look_ups_go_on_in_their_order(backend: Backend) {
+async fn list_and_lookup_cursors_resume_in_listing_order(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for batch in 0..3 {
@@ -215,7 +215,7 @@ async fn assert_nothing_is_missed(server: &TestServer, listed: &[(String, String
     }
 }
 
-async fn pages_show_what_was_stored_when_their_listing_began(backend: Backend) {
+async fn pages_are_a_snapshot_of_the_listing_start(backend: Backend) {
     for order in [ListOrder::OldestFirst, ListOrder::NewestFirst] {
         let server = TestServer::start(backend).await;
         let mut client = server.client().await;
@@ -240,7 +240,7 @@ async fn pages_show_what_was_stored_when_their_listing_began(backend: Backend) {
 /// A late commit, because its lane waited or the clock of its instance is behind, is on no page
 /// that is read after the place of its time. Requires more than one lane.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_between_two_pages_is_behind_them() {
+async fn commit_between_pages_is_after_their_cursors() {
     for order in [ListOrder::OldestFirst, ListOrder::NewestFirst] {
         let server = TestServer::start(Backend::Postgres).await;
         let mut client = server.client().await;
@@ -267,7 +267,7 @@ async fn a_commit_between_two_pages_is_behind_them() {
     }
 }
 
-async fn topics_narrow_the_feed_and_cursors_pass_the_rest(backend: Backend) {
+async fn topic_filter_advances_past_other_topics(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let hidden = |from: usize, to: usize| {
@@ -304,7 +304,7 @@ async fn topics_narrow_the_feed_and_cursors_pass_the_rest(backend: Backend) {
     );
 }
 
-async fn bad_subscriptions_are_refused_by_name(backend: Backend) {
+async fn invalid_subscriptions_are_rejected_with_reason(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -342,7 +342,7 @@ async fn bad_subscriptions_are_refused_by_name(backend: Backend) {
     assert_eq!(reason(&ended), "STORE_RESTORED");
 }
 
-async fn a_late_or_undone_commit_is_neither_skipped_nor_seen_early(backend: Backend) {
+async fn late_or_aborted_commit_is_neither_skipped_nor_visible_early(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut reader = Reader::from(&mut client, "").await;
@@ -374,7 +374,7 @@ async fn a_late_or_undone_commit_is_neither_skipped_nor_seen_early(backend: Back
 /// lists first must not miss events received before and committed after. Requires more than one
 /// lane.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_commit_comes_behind_what_was_listed() {
+async fn late_commit_is_after_listing_cursors() {
     let server = TestServer::start(Backend::Postgres).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "first")]).await;
@@ -390,7 +390,7 @@ async fn a_late_commit_comes_behind_what_was_listed() {
     assert_eq!(ids(&rest), ["late"]);
 }
 
-async fn a_slow_reader_slows_nobody(backend: Backend) {
+async fn slow_subscriber_does_not_block_others(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let slow = Reader::from(&mut client, "").await;
@@ -414,7 +414,7 @@ async fn a_slow_reader_slows_nobody(backend: Backend) {
     assert_eq!(events.len(), 80, "nothing is lost on the slow one");
 }
 
-async fn a_stopping_service_ends_subscriptions_behind_their_cursor(backend: Backend) {
+async fn shutdown_ends_subscriptions_at_their_cursor(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -433,7 +433,7 @@ async fn a_stopping_service_ends_subscriptions_behind_their_cursor(backend: Back
 
 /// Several services on one database write to the same topics, while subscribers connect, read some
 /// events, and continue on another service.
-async fn readers_that_come_and_go_see_every_event_once(backend: Backend) {
+async fn reconnecting_subscribers_see_every_event_once(backend: Backend) {
     const EVENTS: usize = 3_000;
     let server = TestServer::start(backend).await;
     let mut addresses = vec![server.address];

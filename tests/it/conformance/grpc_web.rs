@@ -14,8 +14,8 @@ use crate::harness::*;
 
 on_both_stores!(
     events_are_published_and_counted,
-    errors_and_unknown_calls_are_told,
-    streams_are_read_while_they_last,
+    errors_and_unknown_methods_are_reported,
+    streams_are_delivered_incrementally,
 );
 
 const TRAILERS: u8 = 0x80;
@@ -108,7 +108,7 @@ async fn events_are_published_and_counted(backend: Backend) {
     call.is_ok().await;
 }
 
-async fn errors_and_unknown_calls_are_told(backend: Backend) {
+async fn errors_and_unknown_methods_are_reported(backend: Backend) {
     let server = TestServer::start(backend).await;
     let request = PublishRequest { events: vec![event("", "1")], allow_partial: false };
     let call = Call::begin(&server, "Publish", &request).await;
@@ -117,7 +117,7 @@ async fn errors_and_unknown_calls_are_told(backend: Backend) {
     assert!(call.head.contains("grpc-status: 12"), "{}", call.head);
 }
 
-async fn streams_are_read_while_they_last(backend: Backend) {
+async fn streams_are_delivered_incrementally(backend: Backend) {
     let server = TestServer::start(backend).await;
     let cursor = "beginning".to_owned();
     let request = SubscribeRequest { cursor, ..SubscribeRequest::default() };

@@ -12,16 +12,16 @@ use crate::harness::*;
 
 on_both_stores!(
     one_event_is_published_twice,
-    many_events_come_as_an_array_or_as_lines,
-    what_is_wrong_is_told_by_field,
-    what_is_no_event_at_all_has_its_status,
+    batches_are_accepted_as_array_or_ndjson,
+    violations_are_reported_by_field,
+    malformed_bodies_have_specific_statuses,
     events_are_listed_page_by_page,
     an_event_is_found_by_its_key,
     statistics_are_numbers,
     statistics_name_the_largest_topics,
-    server_sent_events_go_on_behind_their_id,
-    probes_and_unknown_places_answer,
-    the_dashboard_is_served_with_its_policy,
+    sse_resumes_after_last_event_id,
+    probes_and_unknown_paths_are_answered,
+    dashboard_is_served_with_csp,
 );
 
 pub struct Answer {
@@ -113,7 +113,7 @@ async fn one_event_is_published_twice(backend: Backend) {
     assert_eq!(counters(&mut server.client().await).await, [3, 1, 2, 1]);
 }
 
-async fn many_events_come_as_an_array_or_as_lines(backend: Backend) {
+async fn batches_are_accepted_as_array_or_ndjson(backend: Backend) {
     let server = TestServer::start(backend).await;
     let event = |id: &str| format!(r#"{{"topic":"t","event_id":"{id}","source":"s"}}"#);
     let array = format!("[{},{},{}]", event("1"), event("2"), event("1"));
@@ -133,7 +133,7 @@ async fn many_events_come_as_an_array_or_as_lines(backend: Backend) {
     assert_eq!(server.stored().await, 3);
 }
 
-async fn what_is_wrong_is_told_by_field(backend: Backend) {
+async fn violations_are_reported_by_field(backend: Backend) {
     let server = TestServer::start(backend).await;
     let fields = |answer: &Answer| -> Vec<String> {
         assert_eq!(answer.status, 422, "{}", answer.body);
@@ -158,7 +158,7 @@ async fn what_is_wrong_is_told_by_field(backend: Backend) {
     }
 }
 
-async fn what_is_no_event_at_all_has_its_status(backend: Backend) {
+async fn malformed_bodies_have_specific_statuses(backend: Backend) {
     let server = TestServer::start(backend).await;
     for body in ["", "{", "nonsense", "{\"topic\":\"t\"} ]"] {
         assert_eq!(post(&server, body).await.status, 400, "{body}");
@@ -279,7 +279,7 @@ async fn next_event(lines: &mut Lines<BufReader<TcpStream>>) -> (String, Value) 
     }
 }
 
-async fn server_sent_events_go_on_behind_their_id(backend: Backend) {
+async fn sse_resumes_after_last_event_id(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1"), event("t", "2"), event("u", "3")]).await;
@@ -300,7 +300,7 @@ async fn server_sent_events_go_on_behind_their_id(backend: Backend) {
     assert_eq!(next_event(&mut second).await.1["event_id"], "5");
 }
 
-async fn probes_and_unknown_places_answer(backend: Backend) {
+async fn probes_and_unknown_paths_are_answered(backend: Backend) {
     let server = TestServer::start(backend).await;
     assert_eq!(get(&server, "/healthz").await.status, 200);
     assert_eq!(get(&server, "/readyz").await.status, 200);
@@ -310,7 +310,7 @@ async fn probes_and_unknown_places_answer(backend: Backend) {
     assert_eq!(get(&server, "/publish").await.status, 405);
 }
 
-async fn the_dashboard_is_served_with_its_policy(backend: Backend) {
+async fn dashboard_is_served_with_csp(backend: Backend) {
     let server = TestServer::start(backend).await;
     let page = get(&server, "/").await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));

@@ -9,13 +9,9 @@ use tokio::{
 use super::http::{get, post_as};
 use crate::harness::*;
 
-on_both_stores!(
-    media_types_are_read_in_any_case,
-    parameters_are_text,
-    answers_are_for_the_caller_alone,
-);
+on_both_stores!(media_types_are_case_insensitive, parameters_are_text, responses_are_private,);
 
-async fn media_types_are_read_in_any_case(backend: Backend) {
+async fn media_types_are_case_insensitive(backend: Backend) {
     let server = TestServer::start(backend).await;
     let event = r#"{"topic":"t","event_id":"1","source":"s"}"#;
     for media_type in ["Application/JSON", "APPLICATION/X-NDJSON; charset=utf-8"] {
@@ -41,7 +37,7 @@ async fn parameters_are_text(backend: Backend) {
     assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
 }
 
-async fn answers_are_for_the_caller_alone(backend: Backend) {
+async fn responses_are_private(backend: Backend) {
     let server = TestServer::start(backend).await;
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     for path in [

@@ -5,22 +5,22 @@ use event_aggregator::proto::v1::{Event, ListEventsRequest, ListOrder};
 use crate::harness::*;
 
 on_both_stores!(
-    newest_first_unless_asked_otherwise,
-    events_of_a_request_keep_their_order,
+    default_order_is_newest_first,
+    request_order_is_kept,
     filters_narrow_the_listing,
     times_are_a_half_open_range,
     pages_show_every_event_once,
-    pages_stay_put_while_events_arrive,
-    page_sizes_follow_the_rules,
-    tokens_are_good_for_their_listing_only,
-    nothing_to_list_is_no_error,
+    pages_are_stable_while_events_arrive,
+    page_size_is_validated_and_clamped,
+    page_tokens_are_bound_to_their_listing,
+    empty_listing_is_not_an_error,
 );
 
 fn list() -> ListEventsRequest {
     ListEventsRequest::default()
 }
 
-async fn newest_first_unless_asked_otherwise(backend: Backend) {
+async fn default_order_is_newest_first(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for id in ["1", "2", "3"] {
@@ -31,7 +31,7 @@ async fn newest_first_unless_asked_otherwise(backend: Backend) {
     assert_eq!(ids(&list_all(&mut client, oldest).await), ["1", "2", "3"]);
 }
 
-async fn events_of_a_request_keep_their_order(backend: Backend) {
+async fn request_order_is_kept(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "d")]).await;
@@ -108,7 +108,7 @@ async fn pages_show_every_event_once(backend: Backend) {
     }
 }
 
-async fn pages_stay_put_while_events_arrive(backend: Backend) {
+async fn pages_are_stable_while_events_arrive(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for id in 0..10 {
@@ -129,7 +129,7 @@ async fn pages_stay_put_while_events_arrive(backend: Backend) {
     assert_eq!(seen, expected);
 }
 
-async fn page_sizes_follow_the_rules(backend: Backend) {
+async fn page_size_is_validated_and_clamped(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for batch in 0..3 {
@@ -146,7 +146,7 @@ async fn page_sizes_follow_the_rules(backend: Backend) {
     assert_eq!(list_all(&mut client, all).await.len(), 1_500, "no empty page at the end");
 }
 
-async fn tokens_are_good_for_their_listing_only(backend: Backend) {
+async fn page_tokens_are_bound_to_their_listing(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1"), event("t", "2")]).await;
@@ -175,7 +175,7 @@ async fn tokens_are_good_for_their_listing_only(backend: Backend) {
     assert!(status.message().contains("another database"), "{}", status.message());
 }
 
-async fn nothing_to_list_is_no_error(backend: Backend) {
+async fn empty_listing_is_not_an_error(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let request = ListEventsRequest { topic: "unknown".into(), ..list() };

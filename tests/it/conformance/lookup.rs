@@ -4,13 +4,13 @@ use event_aggregator::proto::v1::{BatchGetEventsRequest, Event, EventKey, Payloa
 
 use crate::harness::*;
 
-on_both_stores!(keys_are_found_or_missing_in_order, a_large_answer_is_cut_and_can_be_continued,);
+on_both_stores!(lookup_keeps_key_order, large_lookup_is_truncated_and_resumable,);
 
 fn key(topic: &str, event_id: &str) -> EventKey {
     EventKey { topic: topic.into(), event_id: event_id.into() }
 }
 
-async fn keys_are_found_or_missing_in_order(backend: Backend) {
+async fn lookup_keeps_key_order(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let stored = vec![event_with("a", "1", r#"{"n":1}"#), event("b", "2"), event("a", "3")];
@@ -25,7 +25,7 @@ async fn keys_are_found_or_missing_in_order(backend: Backend) {
     assert_eq!(response.missing, [key("a", "2"), key("A", "1")]);
 }
 
-async fn a_large_answer_is_cut_and_can_be_continued(backend: Backend) {
+async fn large_lookup_is_truncated_and_resumable(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));

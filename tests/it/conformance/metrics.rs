@@ -9,10 +9,10 @@ use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(
-    calls_are_counted_by_their_end,
-    events_are_counted_by_what_became_of_them,
-    subscribers_are_counted_while_they_stay,
-    what_callers_name_is_no_label,
+    calls_are_counted_by_status_code,
+    events_are_counted_by_outcome,
+    active_subscribers_are_counted,
+    caller_input_never_becomes_a_label,
 );
 
 /// The samples by name and labels.
@@ -36,7 +36,7 @@ fn handled(kind: &str, method: &str, code: &str) -> String {
     format!(r#"grpc_server_handled_total{{{},grpc_code="{code}"}}"#, labels(kind, method))
 }
 
-async fn calls_are_counted_by_their_end(backend: Backend) {
+async fn calls_are_counted_by_status_code(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -61,7 +61,7 @@ async fn calls_are_counted_by_their_end(backend: Backend) {
     assert_eq!(samples[&format!("grpc_server_msg_sent_total{{{stream}}}")], 3.0);
 }
 
-async fn events_are_counted_by_what_became_of_them(backend: Backend) {
+async fn events_are_counted_by_outcome(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let events =
@@ -80,7 +80,7 @@ async fn events_are_counted_by_what_became_of_them(backend: Backend) {
     assert_eq!(samples["event_aggregator_queue_bytes"], 0.0);
 }
 
-async fn subscribers_are_counted_while_they_stay(backend: Backend) {
+async fn active_subscribers_are_counted(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let subscribers = async || samples(&server).await["event_aggregator_subscribers"];
@@ -94,7 +94,7 @@ async fn subscribers_are_counted_while_they_stay(backend: Backend) {
     }
 }
 
-async fn what_callers_name_is_no_label(backend: Backend) {
+async fn caller_input_never_becomes_a_label(backend: Backend) {
     let server = TestServer::start(backend).await;
     let before = samples(&server).await.len();
     publish(&mut server.client().await, vec![event("a-topic", "an-id")]).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::http::{get, post_to};
 use crate::harness::*;
 
-on_both_stores!(every_route_is_described_and_every_description_answered);
+on_both_stores!(openapi_matches_the_routes);
 
 const JSON: &str = "application/json";
 
@@ -21,7 +21,7 @@ fn routes() -> BTreeSet<(String, String)> {
     routes.chain([("get".to_owned(), "/".to_owned())]).collect()
 }
 
-async fn every_route_is_described_and_every_description_answered(backend: Backend) {
+async fn openapi_matches_the_routes(backend: Backend) {
     let server = TestServer::start(backend).await;
     let answer = get(&server, "/openapi.json").await;
     assert_eq!(answer.header("content-type"), Some("application/json"));

@@ -15,24 +15,24 @@ use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(
-    text_is_given_back_exactly,
-    structures_are_the_default_form,
-    a_structure_and_its_text_are_the_same_event,
-    numbers_of_a_structure_come_back_as_they_were,
-    what_a_structure_would_change_comes_as_text,
-    no_key_of_a_payload_means_anything,
-    an_absent_payload_is_an_empty_object,
-    whatever_was_taken_fits_a_client_that_reads_it,
-    many_repeats_of_a_large_payload_are_judged_at_once,
-    the_largest_payloads_are_read_over_http,
-    small_repeats_of_many_large_payloads_are_judged_in_parts,
+    json_text_is_returned_verbatim,
+    struct_is_the_default_format,
+    struct_and_equal_text_are_duplicates,
+    struct_numbers_round_trip,
+    lossy_payloads_are_returned_as_text,
+    payload_keys_are_never_interpreted,
+    missing_payload_is_an_empty_object,
+    stored_payloads_fit_client_message_limits,
+    many_duplicates_of_a_large_payload_are_compared_in_one_batch,
+    largest_payloads_are_returned_over_http,
+    small_duplicates_of_large_payloads_are_committed_in_parts,
 );
 
 fn as_json() -> ListEventsRequest {
     ListEventsRequest { payload_format: PayloadFormat::Json.into(), ..Default::default() }
 }
 
-async fn text_is_given_back_exactly(backend: Backend) {
+async fn json_text_is_returned_verbatim(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let texts = [
@@ -61,7 +61,7 @@ fn number(number: f64) -> Value {
     Value { kind: Some(Kind::NumberValue(number)) }
 }
 
-async fn structures_are_the_default_form(backend: Backend) {
+async fn struct_is_the_default_format(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event_with("t", "1", r#"{"a":"ü","b":1.5,"b":2}"#)]).await;
@@ -70,7 +70,7 @@ async fn structures_are_the_default_form(backend: Backend) {
     assert_eq!(listed[0].content, Some(Content::Payload(Struct { fields })));
 }
 
-async fn a_structure_and_its_text_are_the_same_event(backend: Backend) {
+async fn struct_and_equal_text_are_duplicates(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let fields =
@@ -86,7 +86,7 @@ async fn a_structure_and_its_text_are_the_same_event(backend: Backend) {
     assert_eq!(publish(&mut client, vec![same]).await.conflicts, 0);
 }
 
-async fn numbers_of_a_structure_come_back_as_they_were(backend: Backend) {
+async fn struct_numbers_round_trip(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut random = fastrand::Rng::with_seed(1);
@@ -98,7 +98,7 @@ async fn numbers_of_a_structure_come_back_as_they_were(backend: Backend) {
     assert_eq!(publish(&mut client, listed).await.conflicts, 0);
 }
 
-async fn what_a_structure_would_change_comes_as_text(backend: Backend) {
+async fn lossy_payloads_are_returned_as_text(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let exact = r#"{"n":9007199254740993}"#;
@@ -107,7 +107,7 @@ async fn what_a_structure_would_change_comes_as_text(backend: Backend) {
     assert_eq!(payload_text(&listed[0]), exact);
 }
 
-async fn no_key_of_a_payload_means_anything(backend: Backend) {
+async fn payload_keys_are_never_interpreted(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     // serde_json would parse the text in it, deeper than any client can decode.
@@ -119,7 +119,7 @@ async fn no_key_of_a_payload_means_anything(backend: Backend) {
     assert_eq!(listed[0].content, Some(Content::Payload(Struct { fields })));
 }
 
-async fn an_absent_payload_is_an_empty_object(backend: Backend) {
+async fn missing_payload_is_an_empty_object(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
@@ -140,7 +140,7 @@ fn largest() -> Vec<String> {
     ["1,", r#"{"":{}},"#, &nested].map(filled).to_vec()
 }
 
-async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
+async fn stored_payloads_fit_client_message_limits(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     // Names with four bytes per character.
@@ -219,7 +219,7 @@ async fn whatever_was_taken_fits_a_client_that_reads_it(backend: Backend) {
     }
 }
 
-async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
+async fn many_duplicates_of_a_large_payload_are_compared_in_one_batch(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let members = |from: usize| (from..70_000).map(|key| format!(r#""{key:05}":0"#));
@@ -241,7 +241,7 @@ async fn many_repeats_of_a_large_payload_are_judged_at_once(backend: Backend) {
     assert_eq!((told.duplicate_dropped, told.conflicts), (1_000, 999));
 }
 
-async fn the_largest_payloads_are_read_over_http(backend: Backend) {
+async fn largest_payloads_are_returned_over_http(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let payloads = largest();
@@ -298,7 +298,7 @@ async fn read_chunk(stream: &mut BufReader<TcpStream>, body: &mut Vec<u8>) {
     body.extend_from_slice(&chunk[..size]);
 }
 
-async fn small_repeats_of_many_large_payloads_are_judged_in_parts(backend: Backend) {
+async fn small_duplicates_of_large_payloads_are_committed_in_parts(backend: Backend) {
     use PublishStatus::{Accepted, Conflict};
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;

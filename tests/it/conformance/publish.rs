@@ -5,19 +5,19 @@ use event_aggregator::proto::v1::{Event, PublishRequest, PublishStatus::*};
 use crate::harness::*;
 
 on_both_stores!(
-    an_event_is_accepted_once,
-    a_repeat_tells_when_the_original_came,
-    a_conflict_names_what_differs,
-    a_missing_timestamp_is_no_conflict,
-    a_payload_written_differently_is_no_conflict,
-    each_event_of_a_batch_is_judged_alone,
-    a_batch_of_duplicates_only,
-    keys_are_compared_byte_by_byte,
+    event_is_accepted_once,
+    duplicate_reports_first_received_at,
+    conflict_reports_differing_fields,
+    missing_timestamp_is_not_a_conflict,
+    reformatted_payload_is_not_a_conflict,
+    batch_events_have_individual_verdicts,
+    batch_of_duplicates_only,
+    keys_are_compared_bytewise,
     names_are_data_not_sql,
-    a_batch_over_many_topics_is_answered_in_order,
+    results_keep_request_order_across_topics,
 );
 
-async fn an_event_is_accepted_once(backend: Backend) {
+async fn event_is_accepted_once(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let response = publish(&mut client, vec![event("t", "1")]).await;
@@ -33,7 +33,7 @@ async fn an_event_is_accepted_once(backend: Backend) {
     assert_eq!(counters(&mut client).await, [2, 1, 1, 0]);
 }
 
-async fn a_repeat_tells_when_the_original_came(backend: Backend) {
+async fn duplicate_reports_first_received_at(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let first = publish(&mut client, vec![event("t", "1")]).await.results[0].first_received_at;
@@ -44,7 +44,7 @@ async fn a_repeat_tells_when_the_original_came(backend: Backend) {
     assert_eq!(stored[0].received_at, first);
 }
 
-async fn a_conflict_names_what_differs(backend: Backend) {
+async fn conflict_reports_differing_fields(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
@@ -70,7 +70,7 @@ async fn a_conflict_names_what_differs(backend: Backend) {
     assert_eq!(counters(&mut client).await, [6, 1, 5, 4]);
 }
 
-async fn a_missing_timestamp_is_no_conflict(backend: Backend) {
+async fn missing_timestamp_is_not_a_conflict(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let timed = |id| Event {
@@ -85,7 +85,7 @@ async fn a_missing_timestamp_is_no_conflict(backend: Backend) {
     assert_eq!(without.timestamp, without.received_at, "absent means the time of receipt");
 }
 
-async fn a_payload_written_differently_is_no_conflict(backend: Backend) {
+async fn reformatted_payload_is_not_a_conflict(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event_with("t", "1", r#"{"a":1,"b":[true,"é"]}"#)]).await;
@@ -96,7 +96,7 @@ async fn a_payload_written_differently_is_no_conflict(backend: Backend) {
     assert_eq!(verdicts(&mut client, vec![off_by_one("9007199254740993")]).await, [Conflict]);
 }
 
-async fn each_event_of_a_batch_is_judged_alone(backend: Backend) {
+async fn batch_events_have_individual_verdicts(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "a")]).await;
@@ -113,7 +113,7 @@ async fn each_event_of_a_batch_is_judged_alone(backend: Backend) {
     assert_eq!(counters(&mut client).await, [6, 3, 3, 1]);
 }
 
-async fn a_batch_of_duplicates_only(backend: Backend) {
+async fn batch_of_duplicates_only(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let batch: Vec<Event> = (0..1_000).map(|id| event("t", &id.to_string())).collect();
@@ -124,7 +124,7 @@ async fn a_batch_of_duplicates_only(backend: Backend) {
     assert_eq!(counters(&mut client).await, [3_000, 1_000, 2_000, 0]);
 }
 
-async fn keys_are_compared_byte_by_byte(backend: Backend) {
+async fn keys_are_compared_bytewise(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let keys = [
@@ -155,7 +155,7 @@ async fn names_are_data_not_sql(backend: Backend) {
     assert_eq!(stored[0].source, "$1\\'\"%_");
 }
 
-async fn a_batch_over_many_topics_is_answered_in_order(backend: Backend) {
+async fn results_keep_request_order_across_topics(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let old: Vec<Event> = (0..50).map(|n| event(&format!("t{}", n % 10), &n.to_string())).collect();

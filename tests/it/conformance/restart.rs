@@ -4,9 +4,9 @@ use event_aggregator::{app::App, proto::v1::Event};
 
 use crate::harness::*;
 
-on_both_stores!(everything_is_known_after_a_restart, a_newer_schema_is_refused,);
+on_both_stores!(state_survives_a_restart, newer_schema_is_rejected,);
 
-async fn everything_is_known_after_a_restart(backend: Backend) {
+async fn state_survives_a_restart(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let events: Vec<Event> =
@@ -42,7 +42,7 @@ async fn everything_is_known_after_a_restart(backend: Backend) {
     client.list_events(request).await.expect("tokens are good for the store, not the process");
 }
 
-async fn a_newer_schema_is_refused(backend: Backend) {
+async fn newer_schema_is_rejected(backend: Backend) {
     let database = TestServer::start(backend).await.stop().await;
     database
         .execute(

@@ -17,12 +17,12 @@ use super::http::{call, get, send};
 use crate::{harness::*, process::program};
 
 on_both_stores!(
-    cursors_of_lost_events_are_refused,
-    live_subscribers_are_told,
-    a_slow_subscriber_that_read_nothing_lost_goes_on,
-    a_cursor_is_good_as_long_as_its_events_are_there,
-    a_restored_database_can_refuse_all_cursors,
-    tail_says_what_to_do,
+    cursors_of_lost_events_are_rejected,
+    live_subscriptions_end_after_restore,
+    slow_subscriber_before_the_restore_point_continues,
+    cursor_is_valid_while_its_events_exist,
+    restored_command_invalidates_all_cursors,
+    tail_explains_rejected_cursors,
 );
 
 /// Backs up all tables.
@@ -136,7 +136,7 @@ fn next(answer: &super::http::Answer) -> String {
     link.split(['<', '>']).nth(1).expect("an address").to_owned()
 }
 
-async fn cursors_of_lost_events_are_refused(backend: Backend) {
+async fn cursors_of_lost_events_are_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, some("old", 30)).await;
@@ -195,7 +195,7 @@ async fn cursors_of_lost_events_are_refused(backend: Backend) {
     assert_eq!((listed.len(), next.is_empty()), (10, false));
 }
 
-async fn live_subscribers_are_told(backend: Backend) {
+async fn live_subscriptions_end_after_restore(backend: Backend) {
     let second = match backend {
         Backend::Sqlite => "1000000",
         Backend::Postgres => "interval '1 second'",
@@ -251,7 +251,7 @@ async fn live_subscribers_are_told(backend: Backend) {
     }
 }
 
-async fn a_slow_subscriber_that_read_nothing_lost_goes_on(backend: Backend) {
+async fn slow_subscriber_before_the_restore_point_continues(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut slow = subscribe(&mut client, behind("")).await;
@@ -280,7 +280,7 @@ async fn a_slow_subscriber_that_read_nothing_lost_goes_on(backend: Backend) {
 
 /// A subscription to a rare topic skips other events in steps, and a cursor between two steps is as
 /// valid as any other. Rows deleted by an administrator do not invalidate a cursor.
-async fn a_cursor_is_good_as_long_as_its_events_are_there(backend: Backend) {
+async fn cursor_is_valid_while_its_events_exist(backend: Backend) {
     let lane = match backend {
         Backend::Sqlite => 0,
         Backend::Postgres => lane_of("rare", 4),
@@ -332,7 +332,7 @@ async fn a_cursor_is_good_as_long_as_its_events_are_there(backend: Backend) {
     assert_refused(&server, &batch.cursor).await;
 }
 
-async fn a_restored_database_can_refuse_all_cursors(backend: Backend) {
+async fn restored_command_invalidates_all_cursors(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, some("old", 30)).await;
@@ -374,7 +374,7 @@ async fn a_restored_database_can_refuse_all_cursors(backend: Backend) {
     assert_eq!(failed.status.code(), Some(1), "there is nothing to restore: {failed:?}");
 }
 
-async fn tail_says_what_to_do(backend: Backend) {
+async fn tail_explains_rejected_cursors(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, some("old", 30)).await;

@@ -5,12 +5,12 @@ use event_aggregator::proto::v1::GetStatsRequest;
 use crate::harness::*;
 
 on_both_stores!(
-    an_empty_store_has_counted_nothing,
-    topics_are_counted_apart_and_together,
-    every_reader_sees_counters_that_agree,
+    empty_store_has_zero_counters,
+    counters_are_per_topic_and_total,
+    concurrent_reads_see_consistent_counters,
 );
 
-async fn an_empty_store_has_counted_nothing(backend: Backend) {
+async fn empty_store_has_zero_counters(backend: Backend) {
     let server = TestServer::start(backend).await;
     let stats = stats(&mut server.client().await).await;
     assert_eq!([stats.received, stats.unique_processed, stats.duplicate_dropped], [0; 3]);
@@ -18,7 +18,7 @@ async fn an_empty_store_has_counted_nothing(backend: Backend) {
     assert!(stats.topics.is_empty() && stats.uptime.is_some() && stats.since_start.is_some());
 }
 
-async fn topics_are_counted_apart_and_together(backend: Backend) {
+async fn counters_are_per_topic_and_total(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     publish(&mut client, vec![event("small", "1")]).await;
@@ -45,7 +45,7 @@ async fn topics_are_counted_apart_and_together(backend: Backend) {
     assert_eq!([cut.received, cut.topics_active, cut.topics.len() as i64], [13, 2, 1]);
 }
 
-async fn every_reader_sees_counters_that_agree(backend: Backend) {
+async fn concurrent_reads_see_consistent_counters(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut publisher = server.client().await;

@@ -17,20 +17,20 @@ use uuid::Uuid;
 use crate::harness::{self, Backend, TestDatabase, TestServer, counters, publish};
 
 on_both_stores!(
-    a_batch_is_applied_once_however_often_it_is_committed,
+    committing_a_batch_is_idempotent,
     sequence_numbers_have_no_gaps,
-    time_never_runs_backwards,
-    a_time_is_found_wherever_it_lies,
-    an_older_database_is_brought_into_order,
-    what_a_store_refuses_costs_its_neighbours_nothing,
-    a_fault_of_the_program_is_no_outage,
-    the_ledger_is_pruned_by_no_clock_of_an_instance,
-    a_clock_that_jumps_prunes_no_batch_in_doubt,
-    a_clock_far_ahead_is_not_believed,
-    times_in_the_future_are_repaired,
-    no_page_is_longer_than_what_was_asked_for,
-    keys_are_looked_up_until_the_answer_is_full,
-    a_database_with_lanes_missing_is_refused,
+    receive_time_is_monotonic,
+    any_time_is_found_by_binary_search,
+    migration_makes_receive_times_monotonic,
+    rejected_event_does_not_affect_its_batch,
+    panic_is_not_an_outage,
+    ledger_pruning_ignores_instance_clocks,
+    clock_jump_keeps_the_ledger_of_unconfirmed_batches,
+    clock_far_ahead_is_bounded,
+    future_receive_times_can_be_repaired,
+    pages_never_exceed_the_requested_size,
+    lookup_stops_when_the_response_is_full,
+    missing_lanes_are_rejected,
 );
 
 async fn open(database: &TestDatabase) -> Arc<dyn Store> {
@@ -83,7 +83,7 @@ async fn list(store: &dyn Store, filter: Filter) -> Vec<Event> {
     store.list(query).await.expect("page").events
 }
 
-async fn a_batch_is_applied_once_however_often_it_is_committed(backend: Backend) {
+async fn committing_a_batch_is_idempotent(backend: Backend) {
     use Verdict::{Accepted, Duplicate};
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
@@ -121,7 +121,7 @@ async fn sequence_numbers_have_no_gaps(backend: Backend) {
     store.close().await;
 }
 
-async fn time_never_runs_backwards(backend: Backend) {
+async fn receive_time_is_monotonic(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     // The clock is set back between the first and the second batch.
@@ -140,7 +140,7 @@ async fn time_never_runs_backwards(backend: Backend) {
     store.close().await;
 }
 
-async fn a_time_is_found_wherever_it_lies(backend: Backend) {
+async fn any_time_is_found_by_binary_search(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     for (number, micros) in [10, 10, 20, 20, 20, 30, 50].into_iter().enumerate() {
@@ -173,7 +173,7 @@ mod schema {
     }
 }
 
-async fn an_older_database_is_brought_into_order(backend: Backend) {
+async fn migration_makes_receive_times_monotonic(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let target = refinery::Target::Version(1);
     match &database.url {
@@ -212,7 +212,7 @@ async fn an_older_database_is_brought_into_order(backend: Backend) {
     store.close().await;
 }
 
-async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
+async fn rejected_event_does_not_affect_its_batch(backend: Backend) {
     use event_aggregator::proto::v1::PublishStatus::{Accepted, Duplicate, Rejected};
     let server = TestServer::start(backend).await;
     let poison = match backend {
@@ -235,7 +235,7 @@ async fn what_a_store_refuses_costs_its_neighbours_nothing(backend: Backend) {
     assert_eq!(counters(&mut client).await, [5, 4, 1, 0]);
 }
 
-async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
+async fn panic_is_not_an_outage(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     // More than fits in a capacity.
@@ -251,7 +251,7 @@ async fn a_fault_of_the_program_is_no_outage(backend: Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_of_the_writer_ends_the_service() {
+async fn writer_panic_stops_the_service() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let app = App::start(&harness::config_for(&database.url)).await.expect("start");
     let mut client = harness::connect_to(app.address()).await;
@@ -282,7 +282,7 @@ async fn slow_pruning_does_not_look_like_an_outage() {
     store.close().await;
 }
 
-async fn the_ledger_is_pruned_by_no_clock_of_an_instance(backend: Backend) {
+async fn ledger_pruning_ignores_instance_clocks(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     // An instance whose clock is a day behind commits, and one with an old entry.
@@ -332,7 +332,7 @@ fn entries(backend: Backend, count: i64) -> String {
     }
 }
 
-async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
+async fn clock_jump_keeps_the_ledger_of_unconfirmed_batches(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     // The reply is lost. Then the database's clock jumps, so that the entry looks old.
@@ -373,7 +373,7 @@ async fn a_clock_that_jumps_prunes_no_batch_in_doubt(backend: Backend) {
     store.close().await;
 }
 
-async fn a_clock_far_ahead_is_not_believed(backend: Backend) {
+async fn clock_far_ahead_is_bounded(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     let now = || Timestamp::now().as_micros();
@@ -390,7 +390,7 @@ async fn a_clock_far_ahead_is_not_believed(backend: Backend) {
     store.close().await;
 }
 
-async fn times_in_the_future_are_repaired(backend: Backend) {
+async fn future_receive_times_can_be_repaired(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     for id in ["1", "2", "3"] {
@@ -438,7 +438,7 @@ async fn times_in_the_future_are_repaired(backend: Backend) {
     store.close().await;
 }
 
-async fn no_page_is_longer_than_what_was_asked_for(backend: Backend) {
+async fn pages_never_exceed_the_requested_size(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     // Many small events, a large one, more small ones, and some larger than a page.
@@ -468,7 +468,7 @@ async fn no_page_is_longer_than_what_was_asked_for(backend: Backend) {
     store.close().await;
 }
 
-async fn keys_are_looked_up_until_the_answer_is_full(backend: Backend) {
+async fn lookup_stops_when_the_response_is_full(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     let sizes = [&[10; 100][..], &[5_000], &[10; 20], &[20_000; 3], &[10]].concat();
@@ -495,7 +495,7 @@ async fn keys_are_looked_up_until_the_answer_is_full(backend: Backend) {
     store.close().await;
 }
 
-async fn a_database_with_lanes_missing_is_refused(backend: Backend) {
+async fn missing_lanes_are_rejected(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let store = open(&database).await;
     store.close().await;

@@ -13,9 +13,9 @@ use crate::harness::*;
 
 on_both_stores!(
     requests_are_answered_in_order,
-    bad_content_never_ends_the_stream,
-    a_request_too_large_is_rejected_and_the_stream_goes_on,
-    a_stopping_service_answers_what_it_took,
+    invalid_events_do_not_end_the_stream,
+    oversized_request_is_rejected_and_the_stream_continues,
+    shutdown_answers_accepted_requests,
 );
 
 async fn send(
@@ -51,7 +51,7 @@ async fn requests_are_answered_in_order(backend: Backend) {
     assert_eq!(counters(&mut server.client().await).await[..2], [3_000, unique]);
 }
 
-async fn bad_content_never_ends_the_stream(backend: Backend) {
+async fn invalid_events_do_not_end_the_stream(backend: Backend) {
     let server = TestServer::start(backend).await;
     let responses = send(
         &server,
@@ -79,7 +79,7 @@ async fn bad_content_never_ends_the_stream(backend: Backend) {
     assert_eq!(stats.since_start.expect("since_start").rejected, 2);
 }
 
-async fn a_request_too_large_is_rejected_and_the_stream_goes_on(backend: Backend) {
+async fn oversized_request_is_rejected_and_the_stream_continues(backend: Backend) {
     let server = TestServer::start(backend).await;
     let many = (0..1_001).map(|n| event("t", &n.to_string())).collect();
     let heavy = format!(r#"{{"x":"{}"}}"#, "x".repeat(1_000_000));
@@ -96,7 +96,7 @@ async fn a_request_too_large_is_rejected_and_the_stream_goes_on(backend: Backend
     assert_eq!(server.stored().await, 1);
 }
 
-async fn a_stopping_service_answers_what_it_took(backend: Backend) {
+async fn shutdown_answers_accepted_requests(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let (idle, outgoing) = mpsc::channel(1);

@@ -7,14 +7,14 @@ use super::bad_input::{at, with_struct};
 use crate::harness::*;
 
 on_both_stores!(
-    all_faults_are_told_at_once,
-    nothing_of_an_invalid_request_is_stored,
-    requests_that_hold_too_much_are_refused,
-    the_largest_names_and_payloads_are_taken,
-    many_faults_do_not_overflow_the_answer,
+    all_violations_are_reported_together,
+    invalid_request_stores_nothing,
+    oversized_requests_are_rejected,
+    largest_names_and_payloads_are_accepted,
+    many_violations_fit_in_the_trailers,
 );
 
-async fn all_faults_are_told_at_once(backend: Backend) {
+async fn all_violations_are_reported_together(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let bad = Event { timestamp: at(0, -1).timestamp, ..event_with("", "", "x") };
@@ -35,7 +35,7 @@ async fn all_faults_are_told_at_once(backend: Backend) {
     assert!(status.message().contains("events[0].topic must not be empty (and 4 more)"));
 }
 
-async fn nothing_of_an_invalid_request_is_stored(backend: Backend) {
+async fn invalid_request_stores_nothing(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let mut events: Vec<Event> = (0..100).map(|n| event("t", &n.to_string())).collect();
@@ -47,7 +47,7 @@ async fn nothing_of_an_invalid_request_is_stored(backend: Backend) {
     assert_eq!(stats.since_start.expect("since_start").rejected, 1);
 }
 
-async fn requests_that_hold_too_much_are_refused(backend: Backend) {
+async fn oversized_requests_are_rejected(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let status = try_publish(&mut client, vec![]).await.expect_err("empty");
@@ -68,7 +68,7 @@ async fn requests_that_hold_too_much_are_refused(backend: Backend) {
     assert_eq!(publish(&mut client, many[..1_000].to_vec()).await.unique_processed, 1_000);
 }
 
-async fn the_largest_names_and_payloads_are_taken(backend: Backend) {
+async fn largest_names_and_payloads_are_accepted(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     // Random text, which no database can compress.
@@ -98,7 +98,7 @@ async fn the_largest_names_and_payloads_are_taken(backend: Backend) {
     }
 }
 
-async fn many_faults_do_not_overflow_the_answer(backend: Backend) {
+async fn many_violations_fit_in_the_trailers(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     let empty = Event { content: None, ..Event::default() };

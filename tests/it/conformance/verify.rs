@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::{harness::*, process::program};
 
 on_both_stores!(
-    counters_agree_also_while_events_come_in,
-    what_was_tampered_with_is_named,
-    a_database_that_is_not_ready_is_left_alone,
+    verify_passes_during_ingest,
+    verify_reports_tampering,
+    verify_does_not_modify_other_schemas,
 );
 
 async fn verify(database: &TestDatabase, output: &str) -> Output {
@@ -31,7 +31,7 @@ async fn simulate(server: &TestServer, events: &str) -> std::process::Child {
         .expect("spawn")
 }
 
-async fn counters_agree_also_while_events_come_in(backend: Backend) {
+async fn verify_passes_during_ingest(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut publishing = simulate(&server, "20000").await;
     loop {
@@ -51,7 +51,7 @@ async fn counters_agree_also_while_events_come_in(backend: Backend) {
     assert!(text(&output.stdout).contains("OK: 5 topics"), "{output:?}");
 }
 
-async fn what_was_tampered_with_is_named(backend: Backend) {
+async fn verify_reports_tampering(backend: Backend) {
     let server = TestServer::start(backend).await;
     let mut client = server.client().await;
     for topic in ["a", "b", "c"] {
@@ -104,7 +104,7 @@ async fn what_was_tampered_with_is_named(backend: Backend) {
     assert!(report["difference_count"].as_i64().expect("number") > 32, "{report}");
 }
 
-async fn a_database_that_is_not_ready_is_left_alone(backend: Backend) {
+async fn verify_does_not_modify_other_schemas(backend: Backend) {
     let database = TestDatabase::new(backend).await;
     let output = verify(&database, "json").await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -126,7 +126,7 @@ async fn a_database_that_is_not_ready_is_left_alone(backend: Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_file_is_named() {
+async fn verify_reports_a_corrupt_file() {
     let server = TestServer::start(Backend::Sqlite).await;
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     let database = server.stop().await;

@@ -31,7 +31,7 @@ async fn flood(address: SocketAddr, call: impl Fn(u32) -> Vec<u8>) -> (usize, Op
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_calls_back_at_once_is_cut() {
+async fn rapid_reset_flood_closes_connection() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let call = |stream| {
@@ -43,7 +43,7 @@ async fn who_takes_calls_back_at_once_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_makes_the_service_take_calls_back_is_cut() {
+async fn forced_reset_flood_closes_connection() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let too_much = |stream| {
@@ -57,7 +57,7 @@ async fn who_makes_the_service_take_calls_back_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_too_large_ends_its_call_alone() {
+async fn oversized_headers_fail_only_their_call() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = Connection::open(server.address).await;
     let mut head = begin("GetStats", stream(0), END_STREAM).split_off(9);

@@ -52,7 +52,7 @@ pub async fn until_metric(address: SocketAddr, name: &str, value: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_taken_in_as_files_and_addresses_allow() {
+async fn connections_are_limited_by_descriptors_and_address() {
     const OF_ONE: usize = ROOM / ADDRESS_SHARE;
     let database = TestDatabase::new(Backend::Postgres).await;
     let files = format!("--nofile={}:{0}", ROOM + OTHER_FILES);
@@ -90,12 +90,12 @@ async fn connections_are_taken_in_as_files_and_addresses_allow() {
     }
     connections.clear();
     // New connections are rejected until the service notices that one has closed.
-    while !get_if_let_in(address).await {}
+    while !get_if_accepted(address).await {}
     assert!(metric(address, "event_aggregator_connections_refused_total").await >= 2.0);
 }
 
 /// Whether a new connection gets a response.
-async fn get_if_let_in(address: SocketAddr) -> bool {
+async fn get_if_accepted(address: SocketAddr) -> bool {
     use tokio::io::AsyncWriteExt;
     let mut connection = TcpStream::connect(address).await.expect("the system takes it");
     let request = b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
@@ -123,13 +123,13 @@ pub async fn begin_calls(
 }
 
 #[track_caller]
-pub fn assert_told_to_wait(status: &Status, expected: &str) {
+pub fn assert_rejected_with_retry_delay(status: &Status, expected: &str) {
     assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, expected));
     assert!(status.get_details_retry_info().is_some_and(|retry| retry.retry_delay.is_some()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_has_its_share_of_the_calls() {
+async fn calls_per_connection_are_limited() {
     const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
     let server = TestServer::start(Backend::Sqlite).await;
     let silent = |stream| begin("PublishStream", stream, 0);
@@ -148,7 +148,7 @@ async fn one_connection_has_its_share_of_the_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_too_many_are_told_to_wait() {
+async fn excess_calls_are_rejected_with_retry_delay() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let silent = |stream| begin("PublishStream", stream, 0);
@@ -158,7 +158,7 @@ async fn calls_too_many_are_told_to_wait() {
             break status;
         }
     };
-    assert_told_to_wait(&refused, "TOO_MANY_CALLS");
+    assert_rejected_with_retry_delay(&refused, "TOO_MANY_CALLS");
     let answer = get(server.address, "/stats").await;
     assert!(
         answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1\r\n"),
@@ -175,7 +175,7 @@ async fn calls_too_many_are_told_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscribers_too_many_are_told_to_wait() {
+async fn excess_subscribers_are_rejected_with_retry_delay() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let subscribe = |stream| {
@@ -187,7 +187,7 @@ async fn subscribers_too_many_are_told_to_wait() {
     let subscribers = "event_aggregator_subscribers";
     until_metric(server.address, subscribers, SUBSCRIBERS / CALLER_SHARE).await;
     let refused = client.subscribe(SubscribeRequest::default()).await.expect_err("no room");
-    assert_told_to_wait(&refused, "TOO_MANY_SUBSCRIBERS");
+    assert_rejected_with_retry_delay(&refused, "TOO_MANY_SUBSCRIBERS");
     let answer = get(server.address, "/events/stream").await;
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     // Other calls are served.

@@ -40,7 +40,7 @@ use super::{
         message, stream,
     },
     get,
-    room::{assert_told_to_wait, begin_calls, connect_from},
+    room::{assert_rejected_with_retry_delay, begin_calls, connect_from},
 };
 use crate::{access::Guarded, harness::*};
 
@@ -68,7 +68,7 @@ async fn until_answered(connection: &mut Connection, calls: usize) {
     }
 }
 
-async fn strangers_cannot_make_it_unhealthy(address: SocketAddr) {
+async fn assert_unauthenticated_calls_keep_it_healthy(address: SocketAddr) {
     const CHECKS: usize = 520;
     let mut checks = begin_calls(address, CHECKS, |n| begin_at(CHECK, n, 0)).await;
     checks[0].answers().await;
@@ -84,7 +84,7 @@ async fn strangers_cannot_make_it_unhealthy(address: SocketAddr) {
             break status;
         }
     };
-    assert_told_to_wait(&refused, "TOO_MANY_CALLS");
+    assert_rejected_with_retry_delay(&refused, "TOO_MANY_CALLS");
     assert_healthy(address).await;
     drop(watches);
     // Unfinished calls time out.
@@ -95,15 +95,15 @@ async fn strangers_cannot_make_it_unhealthy(address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_cannot_make_an_open_service_unhealthy() {
+async fn unauthenticated_calls_keep_an_open_service_healthy() {
     let server = TestServer::start(Backend::Sqlite).await;
-    strangers_cannot_make_it_unhealthy(server.address).await;
+    assert_unauthenticated_calls_keep_it_healthy(server.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_cannot_make_a_service_with_an_access_file_unhealthy() {
+async fn unauthenticated_calls_keep_a_guarded_service_healthy() {
     let guarded = Guarded::start(Backend::Sqlite).await;
-    strangers_cannot_make_it_unhealthy(guarded.server.address).await;
+    assert_unauthenticated_calls_keep_it_healthy(guarded.server.address).await;
     // Rejected calls with unread responses do not count.
     let address = guarded.server.address;
     let mut unread = Vec::new();
@@ -123,7 +123,7 @@ async fn strangers_cannot_make_a_service_with_an_access_file_unhealthy() {
 /// Asserts that a caller used up its share.
 #[track_caller]
 fn assert_share_is_used(status: &Status, reason: &str) {
-    assert_told_to_wait(status, reason);
+    assert_rejected_with_retry_delay(status, reason);
     assert!(status.message().contains("this caller"), "{}", status.message());
 }
 
@@ -168,7 +168,7 @@ async fn subscriptions_of_one_identity_leave_some_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_of_one_identity_leave_room_to_others_and_end_when_they_stall() {
+async fn requests_of_one_identity_leave_permits_to_others_and_time_out() {
     const MESSAGES: usize = READING_BYTES / MAX_MESSAGE_BYTES + 1;
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut begun = Connection::open(guarded.server.address).await;
@@ -198,7 +198,7 @@ async fn messages_of_one_identity_leave_room_to_others_and_end_when_they_stall()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_of_one_identity_leave_room_to_others() {
+async fn responses_of_one_identity_leave_permits_to_others() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut root = guarded.caller("root").await;
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_PAGE_BYTES / 3 - 100));
@@ -256,7 +256,7 @@ async fn listings_by_source_wait_for_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_requests_is_ended_and_told_so() {
+async fn idle_publish_stream_is_closed_with_a_reason() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
     let service = Service::start(Arc::new(store), Metrics::default());
@@ -269,7 +269,7 @@ async fn a_stream_without_requests_is_ended_and_told_so() {
     assert!(ended.get_details_retry_info().is_some());
 }
 
-async fn costly_repeats_of_one_identity_let_others_pass_and_keep_their_order(backend: Backend) {
+async fn costly_duplicates_keep_order_and_do_not_block_others(backend: Backend) {
     use PublishStatus::{Accepted, Conflict, Duplicate};
     let request = |events| PublishRequest { events, allow_partial: false };
     const LARGE: usize = 40;
@@ -312,12 +312,10 @@ async fn costly_repeats_of_one_identity_let_others_pass_and_keep_their_order(bac
     assert_eq!(found[1..], [vec![Conflict, Accepted], vec![Duplicate, Duplicate]]);
 }
 
-crate::conformance::on_both_stores!(
-    costly_repeats_of_one_identity_let_others_pass_and_keep_their_order,
-);
+crate::conformance::on_both_stores!(costly_duplicates_keep_order_and_do_not_block_others,);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_one_address_leave_room_in_the_queue_to_others() {
+async fn events_of_one_address_leave_queue_capacity_to_others() {
     let server = StrangeServer::start().await;
     server.hang(true);
     let mut client = connect_to(server.address).await;
@@ -335,7 +333,7 @@ async fn events_of_one_address_leave_room_in_the_queue_to_others() {
             () = until_more(&server, queued) => { waiting.spawn(publishing); }
         }
     };
-    assert_told_to_wait(&refused, "QUEUE_FULL");
+    assert_rejected_with_retry_delay(&refused, "QUEUE_FULL");
     let queued = server.metric("event_aggregator_queue_bytes").await;
     assert!(queued <= (QUEUE_BYTES / CALLER_SHARE) as f64, "{queued}");
     let other = publish_from_elsewhere(&server, queued).await;
@@ -375,7 +373,7 @@ async fn assert_published(mut connection: TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_requests_of_one_address_leave_room_in_a_lane_to_others() {
+async fn small_requests_of_one_address_leave_lane_capacity_to_others() {
     const STREAMS: usize = 100;
     let server = StrangeServer::start().await;
     server.hang(true);

@@ -9,7 +9,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use super::{
     StrangeServer,
     frames::{Connection, DATA, END_STREAM, begin_at, frame, message, stream},
-    room::{assert_told_to_wait, begin_calls, until_metric},
+    room::{assert_rejected_with_retry_delay, begin_calls, until_metric},
 };
 use crate::harness::*;
 
@@ -18,7 +18,7 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_watches_takes_no_room_of_others() {
+async fn health_watches_do_not_use_up_call_limits() {
     let server = TestServer::start(Backend::Sqlite).await;
     let watch = |number| match number % 4 {
         1 => [begin_at(WATCH, number, 0), message(number, &[], END_STREAM)].concat(),
@@ -31,7 +31,7 @@ async fn whoever_watches_takes_no_room_of_others() {
             break status;
         }
     };
-    assert_told_to_wait(&refused, "TOO_MANY_CALLS");
+    assert_rejected_with_retry_delay(&refused, "TOO_MANY_CALLS");
     health.check(HealthCheckRequest::default()).await.expect("an answer");
     publish(&mut server.client().await, vec![event("t", "1")]).await;
     // Only this call is counted.
@@ -41,7 +41,7 @@ async fn whoever_watches_takes_no_room_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_messages_of_strangers_are_refused_and_not_waited_for() {
+async fn unauthenticated_large_messages_are_rejected_at_once() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = Connection::open(server.address).await;
     let announced = [&[0][..], &(4_u32 << 20).to_be_bytes()].concat();
@@ -61,7 +61,7 @@ async fn large_messages_of_strangers_are_refused_and_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_does_not_hold_a_stop() {
+async fn reflection_does_not_delay_shutdown() {
     let server = StrangeServer::start().await;
     let mut client = ServerReflectionClient::new(channel_to(server.address).await);
     let asking = client.server_reflection_info(tokio_stream::pending()).await;

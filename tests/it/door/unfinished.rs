@@ -25,7 +25,7 @@ fn counted(what: &str, method: &str, code: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_of_a_call_waits_for_the_end_of_the_call() {
+async fn unary_request_is_processed_after_half_close() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address;
     let mut connection = Connection::open(address).await;
@@ -43,7 +43,7 @@ async fn the_message_of_a_call_waits_for_the_end_of_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_message_where_there_is_one_is_refused() {
+async fn second_message_of_a_unary_call_is_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
     let address = server.address;
     let mut connection = Connection::open(address).await;
@@ -63,7 +63,7 @@ async fn a_second_message_where_there_is_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_stops_arriving_is_refused() {
+async fn stalled_body_is_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = TcpStream::connect(server.address).await.expect("connect");
     let head = "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
@@ -77,7 +77,7 @@ async fn a_body_that_stops_arriving_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_ends_when_nobody_asks_any_more() {
+async fn idle_reflection_stream_is_closed() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut connection = Connection::open(server.address).await;
     let begun = Instant::now();

@@ -20,7 +20,7 @@ use super::{
     StrangeServer,
     frames::{Connection, END_STREAM, GOAWAY, WINDOW_UPDATE, begin, frame, message, stream},
     get,
-    room::assert_told_to_wait,
+    room::assert_rejected_with_retry_delay,
 };
 use crate::harness::*;
 
@@ -30,7 +30,7 @@ fn large(id: &str, bytes: usize) -> event_aggregator::proto::v1::Event {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
+async fn unread_responses_are_bounded_and_discarded() {
     let server = StrangeServer::start().await;
     let mut client = connect_to(server.address).await;
     for id in ["1", "2", "3"] {
@@ -51,7 +51,7 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
             break status;
         }
     };
-    assert_told_to_wait(&refused, "TOO_MANY_ANSWERS");
+    assert_rejected_with_retry_delay(&refused, "TOO_MANY_ANSWERS");
     // Rejected before anything is read for it.
     let reads = server.store.reads.load(Ordering::Relaxed);
     let keys = vec![EventKey { topic: "t".to_owned(), event_id: "1".to_owned() }];
@@ -63,8 +63,8 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
         get(server.address, "/events"),
         get(server.address, "/events/t/1"),
     );
-    assert_told_to_wait(&listed.expect_err("refused"), "TOO_MANY_ANSWERS");
-    assert_told_to_wait(&looked_up.expect_err("refused"), "TOO_MANY_ANSWERS");
+    assert_rejected_with_retry_delay(&listed.expect_err("refused"), "TOO_MANY_ANSWERS");
+    assert_rejected_with_retry_delay(&looked_up.expect_err("refused"), "TOO_MANY_ANSWERS");
     for refused in [page, found] {
         assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     }
@@ -87,7 +87,7 @@ async fn answers_that_nobody_takes_are_bounded_and_thrown_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_read_takes_no_room_of_what_is_being_read() {
+async fn received_requests_release_their_permits() {
     /// Larger than what needs no permit, and smaller than the receive window.
     const LARGE: usize = SMALL_REQUEST_BYTES + (8 << 10);
     let server = StrangeServer::start().await;
@@ -115,7 +115,7 @@ async fn what_was_read_takes_no_room_of_what_is_being_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queue_counts_all_that_it_keeps_in_memory() {
+async fn queue_accounts_for_messages_kept_in_memory() {
     let server = StrangeServer::start().await;
     server.hang(true);
     let mut client = connect_to(server.address).await;
@@ -133,7 +133,7 @@ async fn the_queue_counts_all_that_it_keeps_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_ids_of_requests_are_refused_and_cut() {
+async fn long_request_ids_are_rejected_and_truncated() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let long = "ä".repeat(MAX_REQUEST_ID_BYTES);
@@ -154,7 +154,7 @@ async fn long_ids_of_requests_are_refused_and_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_small_requests_wait_until_the_store_is_back() {
+async fn many_small_requests_wait_during_an_outage() {
     const REQUESTS: usize = 4_000;
     let server = StrangeServer::start().await;
     server.hang(true);

@@ -145,7 +145,7 @@ fn is_name(text: &str) -> bool {
 }
 
 #[test]
-fn both_stores_judge_alike_and_give_back_what_they_took() {
+fn stores_return_equal_verdicts_and_events() {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let sides = runtime.block_on(async {
         [Side::start(Backend::Sqlite).await, Side::start(Backend::Postgres).await]

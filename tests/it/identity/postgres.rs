@@ -46,7 +46,7 @@ fn refused(url: &str, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_hides_the_tables_makes_no_second_store() {
+async fn shadowing_schema_creates_no_second_store() {
     let (_server, database, url) = owned().await;
     let first = Logged::start(&database, &url, "first.log");
     let mut client = first.client().await;
@@ -77,7 +77,7 @@ async fn a_schema_that_hides_the_tables_makes_no_second_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_schemas_the_url_names_one() {
+async fn url_selects_one_of_several_schemas() {
     let (_server, database, url) = owned().await;
     let odd = r#"an "odd" \schema"#;
     database
@@ -104,7 +104,7 @@ async fn of_several_schemas_the_url_names_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_without_rights_is_told_what_to_grant() {
+async fn missing_privileges_are_reported_with_the_grant() {
     let (_server, database, url) = owned().await;
     database.execute("ALTER SCHEMA public OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM app, public").await;
     refused(&url, &["may not create tables", "GRANT CREATE ON SCHEMA \"public\" TO \"app\""]);
@@ -119,7 +119,7 @@ async fn a_role_without_rights_is_told_what_to_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_was_made_anew_takes_nothing_from_the_old_service() {
+async fn recreated_database_is_rejected_by_running_service() {
     let (server, database, url) = owned().await;
     let old = Logged::start(&database, &url, "old.log");
     let mut client = old.client().await;
@@ -142,7 +142,7 @@ async fn a_database_that_was_made_anew_takes_nothing_from_the_old_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
+async fn swapped_tables_are_detected_in_an_open_session() {
     let (_server, database, service) = beside_another_store().await;
     let mut client = service.client().await;
     // One batch of new events, and one with duplicates.
@@ -187,7 +187,7 @@ async fn tables_that_are_swapped_beneath_an_open_session_are_noticed() {
 
 /// A read waits for a lock, and then its table names resolve to other tables.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_are_swapped_beneath_a_read_are_noticed() {
+async fn swapped_tables_are_detected_during_a_read() {
     let (_server, database, service) = beside_another_store().await;
     let mut client = service.client().await;
     assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Accepted]);

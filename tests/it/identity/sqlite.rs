@@ -12,7 +12,7 @@ use super::*;
 use crate::process::fails;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_was_moved_away_takes_nothing_until_it_is_back() {
+async fn moved_file_stores_nothing_until_it_is_back() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = Logged::start(&database, &database.url_text(), "service.log");
     let mut client = service.client().await;
@@ -39,7 +39,7 @@ async fn a_file_that_was_moved_away_takes_nothing_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_was_removed_makes_the_service_unready() {
+async fn removed_file_makes_the_service_unready() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = Logged::start(&database, &database.url_text(), "service.log");
     let mut client = service.client().await;
@@ -53,7 +53,7 @@ async fn a_file_that_was_removed_makes_the_service_unready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_removed_loses_nothing() {
+async fn removed_wal_loses_nothing() {
     for suffixes in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
         let database = TestDatabase::new(Backend::Sqlite).await;
         let mut service = Service::start(&database.url_text());
@@ -80,7 +80,7 @@ fn refused(url: &str, code: i32, expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_service_is_refused_however_it_names_the_file() {
+async fn second_service_on_a_file_is_rejected() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let service = Service::start(&database.url_text());
     let (path, other) = (database.path("events.db"), database.path("other.db"));
@@ -108,7 +108,7 @@ async fn a_second_service_is_refused_however_it_names_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_colon_in_a_folder_makes_no_uri() {
+async fn colon_in_a_path_is_not_a_uri() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut serve = program();
     serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", "file:data?mode=memory"]);
@@ -118,7 +118,7 @@ async fn a_colon_in_a_folder_makes_no_uri() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_in_memory_is_warned_of() {
+async fn file_on_tmpfs_logs_a_warning() {
     let memory = std::path::Path::new("/dev/shm");
     let is_memory = Command::new("stat").args(["-f", "-c", "%T"]).arg(memory).output();
     assert!(is_memory.expect("stat").stdout.starts_with(b"tmpfs"), "the tests need /dev/shm");

@@ -14,7 +14,7 @@ use crate::{
     process::Service,
 };
 
-on_both_stores!(subscribers_that_do_not_read_keep_little_and_are_ended);
+on_both_stores!(stalled_subscribers_are_bounded_and_disconnected);
 
 /// Calls of one kind on a connection.
 const OF_ONE: usize = 60;
@@ -69,7 +69,7 @@ async fn publish_to(readers: &mut [Reader], client: &mut Client, id: &str) {
     }
 }
 
-async fn subscribers_that_do_not_read_keep_little_and_are_ended(backend: Backend) {
+async fn stalled_subscribers_are_bounded_and_disconnected(backend: Backend) {
     const LARGE: usize = 12;
     const LIVE: usize = 300;
     let database = TestDatabase::new(backend).await;
