@@ -40,14 +40,14 @@ pub enum Error {
     },
     /// Callers are not authenticated, and the call names a foreign host (DNS-rebinding protection).
     #[error(
-        "Host is not a local name (DNS-rebinding protection): use localhost or the IP address, or start \
-         the service with --access FILE, or with --insecure to accept any host"
+        "Host is not a local name (DNS-rebinding protection): use localhost or the IP address, or \
+         start the service with --access FILE, or with --insecure to accept any host"
     )]
     Misaddressed,
     /// The identity exceeded its rate limit.
     #[error(
-        "rate limit exceeded: too many events per second for this identity; nothing from this request \
-         was stored"
+        "rate limit exceeded: too many events per second for this identity; nothing from this \
+         request was stored"
     )]
     TooFast {
         /// Time to wait before a retry.

@@ -101,7 +101,8 @@ impl App {
         let is_asked_for = config.tls.tls_client_ca.is_some();
         if !is_asked_for && access_file.as_ref().is_some_and(AccessFile::names_certificates) {
             warn!(
-                "the access file has certificate identities, but client certificates require --tls-client-ca"
+                "the access file has certificate identities, but client certificates require \
+                 --tls-client-ca"
             );
         }
         let failed = |reason| Error::Listen { address, reason };
@@ -202,7 +203,8 @@ impl App {
         match timeout(FLUSH_TIMEOUT, close).await {
             Ok(()) => info!("stopped"),
             Err(_) => warn!(
-                "shutdown timed out before the queue was flushed; unflushed events were not acknowledged"
+                "shutdown timed out before the queue was flushed; unflushed events were not \
+                 acknowledged"
             ),
         }
         if is_broken { Err(Error::Broken) } else { Ok(()) }

@@ -174,7 +174,8 @@ impl Feed {
         if !store::holds(&lanes, &heads.marks) {
             heads.restored += 1;
             warn!(
-                "the database was restored to an earlier state; subscriptions past it will end with STORE_RESTORED"
+                "the database was restored to an earlier state; subscriptions past it will end \
+                 with STORE_RESTORED"
             );
         }
         heads.marks = lanes.iter().map(|lane| lane.head).collect();

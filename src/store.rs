@@ -268,8 +268,8 @@ pub enum OpenError {
     },
     /// The database was migrated by a later version of the program.
     #[error(
-        "the database has schema version {found}, but this version supports at most {known}: upgrade \
-         event-aggregator"
+        "the database has schema version {found}, but this version supports at most {known}: \
+         upgrade event-aggregator"
     )]
     SchemaTooNew {
         /// Schema version of the database.
@@ -337,8 +337,9 @@ fn warn_of_future(latest: Timestamp) {
     if latest.as_micros() > Timestamp::now().as_micros() + FUTURE_TOLERANCE.as_micros() as i64 {
         tracing::warn!(
             %latest,
-            "the latest event has a receive time in the future, which all later events will get too: \
-             compare the clocks of all instances; docs/operations.md explains how to repair the times"
+            "the latest event has a receive time in the future, which all later events will get \
+             too: compare the clocks of all instances; docs/operations.md explains how to repair \
+             the times"
         );
     }
 }

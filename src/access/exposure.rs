@@ -6,8 +6,8 @@ use std::net::IpAddr;
 /// A non-loopback address without both TLS and authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a non-loopback address requires TLS and authentication: pass --tls-cert and --tls-key with --access \
-     (or --tls-client-ca), listen on 127.0.0.1, or pass --insecure on a trusted network"
+    "a non-loopback address requires TLS and authentication: pass --tls-cert and --tls-key with \
+     --access (or --tls-client-ca), listen on 127.0.0.1, or pass --insecure on a trusted network"
 )]
 pub struct Exposed;
 

@@ -35,8 +35,8 @@ impl fmt::Display for Verb {
 }
 
 /// Why a pattern without any valid topic is rejected.
-const NO_NAME: &str = "must match a valid topic: names have at most 255 bytes, no control characters, and \
-                       no whitespace at either end";
+const NO_NAME: &str = "must match a valid topic: names have at most 255 bytes, no control \
+                       characters, and no whitespace at either end";
 
 fn is_name(text: &str) -> bool {
     Name::new("topic", text.to_owned()).is_ok()

@@ -73,16 +73,16 @@ impl Server {
         let endpoint = self.endpoint()?;
         if bearer.is_shown() && !self.insecure && is_readable(&endpoint) {
             bail!(
-                "refusing to send a token over plaintext to {}; use https://, or pass --insecure on a \
-                 trusted network",
+                "refusing to send a token over plaintext to {}; use https://, or pass --insecure \
+                 on a trusted network",
                 self.addr
             );
         }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(|error| {
             anyhow!(
-                "cannot connect to {}: {}; start a service with `event-aggregator serve`, or choose \
-                 another address with --addr",
+                "cannot connect to {}: {}; start a service with `event-aggregator serve`, or \
+                 choose another address with --addr",
                 self.addr,
                 root_cause(&error)
             )

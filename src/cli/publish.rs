@@ -32,7 +32,8 @@ long import resumable after Ctrl-C or a kill:
 Each line of bad.ndjson has the number of a rejected line, the reasons, and its text as `event`. Fix
 the text and send it again: jq -r .event bad.ndjson > fixed.ndjson
 
-Exits with 130 after Ctrl-C, and with 1 if an event was rejected or a simulation was not counted exactly.")]
+Exits with 130 after Ctrl-C, and with 1 if an event was rejected or a simulation was not counted
+exactly.")]
 pub(super) struct Publish {
     #[command(flatten)]
     server: Server,
@@ -195,8 +196,8 @@ impl Publish {
         match (&self.input.file, &self.resume_file) {
             (Some(_), Some(_)) => "Interrupted. Run the same command to resume.",
             (Some(path), None) if path.as_path() != Path::new("-") => {
-                "Interrupted. The same command starts over, and stored events count as duplicates; use \
-                 --resume-file to make an import resumable."
+                "Interrupted. The same command starts over, and stored events count as \
+                 duplicates; use --resume-file to make an import resumable."
             }
             _ => "Interrupted. Acknowledged events are stored.",
         }

@@ -28,8 +28,9 @@ const DEFAULT_LOG: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Logs are written to standard error; set RUST_LOG=debug for more detail.\nTraces are \
-    exported over OTLP/gRPC to the collector in OTEL_EXPORTER_OTLP_ENDPOINT, if it is set."
+    after_help = "Logs are written to standard error; set RUST_LOG=debug for more detail.\nTraces \
+                  are exported over OTLP/gRPC to the collector in OTEL_EXPORTER_OTLP_ENDPOINT, if \
+                  it is set."
 )]
 pub(super) struct Serve {
     #[command(flatten)]

@@ -36,8 +36,8 @@ mod reader;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints only new events unless a start position is given. If the connection is lost, tail reconnects \
-and resumes where it was.
+Prints only new events unless a start position is given. If the connection is lost, tail \
+reconnects and resumes where it was.
 
 `publish --file -` reads the ndjson output: together they copy one store into another.
 

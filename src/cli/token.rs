@@ -28,7 +28,7 @@ pub(super) struct Token {
 }
 
 fn name(text: &str) -> Result<Name, String> {
-    Name::new("it", text.to_owned()).map_err(|fault| fault.to_string())
+    Name::new("name", text.to_owned()).map_err(|fault| fault.to_string())
 }
 
 impl Token {
@@ -39,8 +39,8 @@ impl Token {
         match Output::or_suitable(self.output) {
             // TOML strings have the escapes of JSON.
             Output::Table => print_json(format_args!(
-                "Token (shown only once):\n\n  {}\n\nEntry for the access file; adjust the grants:\n\n\
-                 {entry}",
+                "Token (shown only once):\n\n  {}\n\nEntry for the access file; adjust the \
+                 grants:\n\n{entry}",
                 token.reveal()
             ))?,
             Output::Json => print_json(format_args!("{:#}", all()))?,

@@ -52,8 +52,8 @@ impl Identity {
             error!(
                 database = self.location,
                 error = chain(error),
-                "wrong database: reads and writes fail until the original is back; if the change was \
-                 intended, restart the service"
+                "wrong database: reads and writes fail until the original is back; if the change \
+                 was intended, restart the service"
             );
         }
         result

@@ -78,8 +78,8 @@ pub(super) fn check_schema(
         Some(found) if found == known => return Ok(()),
         Some(found) if found > known => return Err(OpenError::SchemaTooNew { found, known }),
         Some(found) => format!(
-            "it has schema version {found}, but {known} is required; start `event-aggregator serve` on it \
-             once to migrate it"
+            "it has schema version {found}, but {known} is required; start `event-aggregator \
+             serve` on it once to migrate it"
         ),
         None => {
             "it has no event tables; check the database and choose another with --database-url or \

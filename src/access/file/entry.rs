@@ -209,8 +209,8 @@ impl Reader<'_> {
         });
         if numbers.is_none() {
             let fault = format!(
-                "{name}: events_per_second must be between 1 and {MAX_RATE_EVENTS}, and burst between \
-                 {MIN_RATE_BURST} and {MAX_RATE_EVENTS}"
+                "{name}: events_per_second must be between 1 and {MAX_RATE_EVENTS}, and burst \
+                 between {MIN_RATE_BURST} and {MAX_RATE_EVENTS}"
             );
             self.fault(place, fault);
         }
@@ -229,7 +229,7 @@ impl Reader<'_> {
     fn text(&mut self, value: &Value<'_>, whose: &str, field: &str) -> Option<String> {
         let text = value.get_ref().as_str().filter(|text| !text.is_empty());
         if text.is_none() {
-            self.fault(value.span(), format!("{whose}: {field} must be a string"));
+            self.fault(value.span(), format!("{whose}: {field} must be a non-empty string"));
         }
         text.map(str::to_owned)
     }

@@ -154,7 +154,8 @@ fn read_place(path: &Path, input: &File) -> anyhow::Result<Option<Place>> {
     let length = input.metadata()?.len();
     if length < place.bytes || fingerprint(input, place.bytes)? != place.fingerprint {
         bail!(
-            "{name} does not match the input, which is another file or was modified; remove it to start over"
+            "{name} does not match the input, which is another file or was modified; remove it to \
+             start over"
         );
     }
     Ok(Some(place))

@@ -36,7 +36,8 @@ impl Export {
         let place: Option<Place> = match fs::read(path) {
             Ok(text) => Some(serde_json::from_slice(&text).with_context(|| {
                 format!(
-                    "{name} is not a cursor file; choose another, or remove it and the output to start over"
+                    "{name} is not a cursor file; choose another, or remove it and the output to \
+                     start over"
                 )
             })?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -46,9 +47,9 @@ impl Export {
         let metadata = output.metadata()?;
         if metadata.file_type().is_fifo() || metadata.file_type().is_socket() {
             bail!(
-                "--cursor-file requires a regular file as output, but this is a pipe, whose reader may \
-                 exit before it has processed its input; append to a file with >>, or let the reader \
-                 store the cursor, which is in each line"
+                "--cursor-file requires a regular file as output, but this is a pipe, whose \
+                 reader may exit before it has processed its input; append to a file with >>, or \
+                 let the reader store the cursor, which is in each line"
             );
         }
         if !metadata.is_file() {

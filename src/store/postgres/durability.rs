@@ -63,8 +63,8 @@ pub(super) async fn check(
         // Safe on a file system with atomic page writes, which cannot be detected here.
         warn!(
             database,
-            "full_page_writes is off: a power failure may corrupt the database, unless its file system \
-             writes pages atomically"
+            "full_page_writes is off: a power failure may corrupt the database, unless its file \
+             system writes pages atomically"
         );
     }
     let unlogged: Option<&str> = row.get(2);

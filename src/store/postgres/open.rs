@@ -82,7 +82,8 @@ pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), 
     }
     if encoding != "UTF8" {
         return Err(refused(format!(
-            "its encoding is {encoding}, not UTF8; create it with: createdb --encoding=UTF8 --template=template0"
+            "its encoding is {encoding}, not UTF8; create it with: createdb --encoding=UTF8 \
+             --template=template0"
         )));
     }
     Ok(())

@@ -65,8 +65,8 @@ impl Schemas {
             [one] if self.in_path.is_empty() && self.forbidden > 0 => Err(refused(
                 database,
                 format!(
-                    "its tables are in schema {one}, which role {} may not use; run: GRANT USAGE ON \
-                     SCHEMA {} TO {}; or choose another schema in the URL: {IN_URL}",
+                    "its tables are in schema {one}, which role {} may not use; run: GRANT USAGE \
+                     ON SCHEMA {} TO {}; or choose another schema in the URL: {IN_URL}",
                     self.role,
                     quote(one),
                     quote(&self.role)
@@ -88,8 +88,8 @@ impl Schemas {
     pub(super) fn for_creation(&self, database: &str) -> Result<&str, OpenError> {
         let Some(current) = &self.current else {
             let reason = format!(
-                "no schema in its search_path exists; run CREATE SCHEMA, or choose another schema in \
-                 the URL: {IN_URL}"
+                "no schema in its search_path exists; run CREATE SCHEMA, or choose another schema \
+                 in the URL: {IN_URL}"
             );
             return Err(refused(database, reason));
         };

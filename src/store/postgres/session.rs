@@ -186,7 +186,8 @@ async fn attend(mut connection: Connection<Socket, TlsStream>) {
         match message {
             Ok(AsyncMessage::Notice(notice)) if is_doubt(&notice) => {
                 warn!(
-                    "synchronous replication wait was cancelled; the commit may not be on the standby"
+                    "synchronous replication wait was cancelled; the commit may not be on the \
+                     standby"
                 );
                 return;
             }

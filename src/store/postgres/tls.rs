@@ -113,7 +113,8 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Option<String> {
     Some(match reason {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!(
-                "the server certificate does not match the host name: {reason}; connect by a name in the certificate"
+                "the server certificate does not match the host name: {reason}; connect by a name \
+                 in the certificate"
             )
         }
         // BadSignature if the CA was recreated under its old name.

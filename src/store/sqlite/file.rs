@@ -53,8 +53,8 @@ impl DatabaseFile {
                 // Closing it could release the locks of another connection in this process.
                 std::mem::forget(file);
                 return Err(
-                    "another event-aggregator is using it; stop that process, or choose another file \
-                     with --database-url sqlite:PATH"
+                    "another event-aggregator is using it; stop that process, or choose another \
+                     file with --database-url sqlite:PATH"
                         .to_owned(),
                 );
             }
@@ -65,8 +65,9 @@ impl DatabaseFile {
         let metadata = file.metadata().map_err(cannot_open)?;
         if metadata.nlink() > 1 {
             return Err(format!(
-                "it has {} hard links, and SQLite keeps a separate log for each name, so that events \
-                 stored under one are not visible under another; keep one name and remove the others",
+                "it has {} hard links, and SQLite keeps a separate log for each name, so that \
+                 events stored under one are not visible under another; keep one name and remove \
+                 the others",
                 metadata.nlink()
             ));
         }
@@ -110,8 +111,8 @@ fn warn_of_memory(file: &File, path: &Path) {
     {
         warn!(
             path = %path.display(),
-            "the SQLite file is on an in-memory file system (tmpfs): a reboot loses all events; choose \
-             a file on a disk with --database-url or --data-dir"
+            "the SQLite file is on an in-memory file system (tmpfs): a reboot loses all events; \
+             choose a file on a disk with --database-url or --data-dir"
         );
     }
 }

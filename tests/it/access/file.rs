@@ -36,11 +36,11 @@ async fn all_errors_are_reported_with_line_numbers() {
         ),
         ("identity = 1".to_owned(), 1, "must be an array of tables: [[identity]]"),
         ("[[identity]]\n".to_owned(), 1, "missing name"),
-        ("[[identity]]\nname = 1".to_owned(), 2, "name must be a string"),
+        ("[[identity]]\nname = 1".to_owned(), 2, "name must be a non-empty string"),
         (of_shop("\n[[identity]]\nname = \"x\"\ngrants = []"), 6, "x: no credentials"),
         (of_shop(&shop), 5, "duplicate identity shop"),
         (of_shop(&shop.replace("\"shop\"", "\"x\"")), 7, "x: duplicate digest in token_sha256"),
-        (of_shop("certificate = \"\""), 5, "shop: certificate must be a string"),
+        (of_shop("certificate = \"\""), 5, "shop: certificate must be a non-empty string"),
         (of_shop("certificate = \"Some Body\""), 5, "shop: certificate must be a DNS name"),
         (
             of_shop(&format!("tokens = \"{CANARY}\"")),
