@@ -46,7 +46,7 @@ async fn postgresql_fsync_failure_keeps_counts_exact() {
 
     let events = vec![event("t", "before"), event("t", "new"), event("t", "new")];
     assert_eq!(verdicts(&mut client, events).await, [Duplicate, Accepted, Duplicate]);
-    tracing.wait().expect("all that it traced are gone");
+    tracing.wait().expect("traced processes exited");
     let log = std::fs::read_to_string(database_server.folder.join("log")).expect("log");
     assert!(log.contains("PANIC"), "{log}");
     assert_eq!(counters(&mut client).await, [4, 2, 2, 0]);
@@ -66,7 +66,7 @@ async fn sqlite_fsync_failure_keeps_counts_exact() {
     assert_eq!(counters(&mut client).await, [4, 2, 2, 0]);
     service.signal("KILL");
     service.wait();
-    tracing.wait().expect("what it traced is gone");
+    tracing.wait().expect("traced process exited");
 
     // What was acknowledged is on the disk.
     let service = Service::start(&database.url_text());

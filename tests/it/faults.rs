@@ -145,7 +145,7 @@ async fn one_stream_leaves_queue_capacity_for_others() {
     assert!(!flooding.is_finished());
     blocker.batch_execute("ROLLBACK").await.expect("unblock");
     for answer in others.join_all().await {
-        assert_eq!(answer.expect("taken in").unique_processed, 1);
+        assert_eq!(answer.expect("accepted").unique_processed, 1);
     }
     let answers: Vec<_> = responses.collect().await;
     flooding.await.expect("all was sent");

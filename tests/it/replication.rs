@@ -39,7 +39,7 @@ async fn waiting(
             return pid;
         }
         if answer.is_finished() {
-            panic!("nobody waits for the standby: {:?}", answer.await);
+            panic!("the commit does not wait for the standby: {:?}", answer.await);
         }
     }
 }
@@ -84,7 +84,7 @@ async fn acknowledged_events_are_on_the_standby() {
     let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND wait_event_type = 'Lock'";
     while server.database.number(blocked).await == 0 {
-        assert!(!answer.is_finished(), "nobody waits for what was given up");
+        assert!(!answer.is_finished(), "the abandoned commit no longer waits");
     }
     assert_eq!(waiting(&server.database, &[probe], &mut answer).await, given_up);
     assert!(!answer.is_finished());

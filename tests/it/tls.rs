@@ -286,7 +286,7 @@ async fn certificate_identifies_the_caller_without_token() {
     let key = key.expect("text");
     let secrets = key.lines().filter(|line| !line.starts_with("---")).chain(["token-of-root"]);
     for secret in secrets {
-        assert!(!log.contains(secret), "{secret} is told");
+        assert!(!log.contains(secret), "{secret} was logged");
     }
 }
 
@@ -343,12 +343,12 @@ async fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     service.signal("HUP");
     wait_until(|| old.log().contains("failed to reload certificate"));
     publish(&mut connected, vec![event("t", "1")]).await;
-    client(&service, old.trusted()).await.expect("the old one goes on");
+    client(&service, old.trusted()).await.expect("old certificate still in use");
     replace(&new.path("server.key"), "server.key");
     service.signal("HUP");
     // New connections soon get the new one.
     while client(&service, new.trusted()).await.is_err() {}
-    client(&service, old.trusted()).await.expect_err("the old one is gone");
+    client(&service, old.trusted()).await.expect_err("old certificate replaced");
     publish(&mut connected, vec![event("t", "2")]).await;
 
     // Changes are detected without a signal, too.

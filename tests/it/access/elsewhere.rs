@@ -87,14 +87,17 @@ async fn cors_simple_requests_are_rejected() {
     ] {
         let answer = over_http1(&server, "POST", content_type).await;
         assert!(answer.starts_with("http/1.1 415 "), "{content_type:?}: {answer}");
-        assert!(answer.contains("application/grpc-web"), "it says what is taken: {answer}");
+        assert!(
+            answer.contains("application/grpc-web"),
+            "the accepted media type is named: {answer}"
+        );
         let answer = over_http2(&server, Method::POST, content_type).await;
         assert_eq!(answer.status(), 415, "{content_type:?}");
     }
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::OPTIONS] {
         let answer = over_http1(&server, method.as_str(), Some("application/grpc")).await;
         assert!(answer.starts_with("http/1.1 405 "), "{method}: {answer}");
-        assert!(!answer.contains("access-control"), "nobody else is let in: {answer}");
+        assert!(!answer.contains("access-control"), "no CORS headers: {answer}");
         let answer = over_http2(&server, method, Some("application/grpc")).await;
         assert_eq!(
             (answer.status().as_u16(), answer.headers()["allow"].as_bytes()),

@@ -69,7 +69,7 @@ fn batch_at(ids: &[&str], micros: i64) -> Arc<Batch> {
 fn batch_of(sizes: &[usize]) -> Arc<Batch> {
     let ids: Vec<String> = (0..sizes.len()).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let mut batch = Arc::into_inner(batch(&ids)).expect("nobody else has it");
+    let mut batch = Arc::into_inner(batch(&ids)).expect("only reference");
     for (event, bytes) in batch.events.iter_mut().zip(sizes) {
         let text = format!(r#"{{"x":"{}"}}"#, "x".repeat(bytes - 8));
         event.payload = Payload::new("payload", text).expect("valid");
@@ -245,7 +245,7 @@ async fn panic_is_not_an_outage(backend: Backend) {
     let asked = Arc::clone(&store);
     let reading = tokio::spawn(async move { asked.read(query).await });
     assert!(reading.await.expect_err("a panic").is_panic());
-    store.ping().await.expect("it is there");
+    store.ping().await.expect("database responds");
     store.heads(Vec::new()).await.expect("it is read by others");
     store.close().await;
 }
@@ -259,7 +259,7 @@ async fn writer_panic_stops_the_service() {
     // There is no number after the last one.
     database.execute("UPDATE lanes SET head = 9223372036854775807").await;
     let answer = harness::try_publish(&mut client, vec![harness::event("t", "1")]).await;
-    assert_eq!(answer.expect_err("nobody writes").code(), tonic::Code::Unavailable);
+    assert_eq!(answer.expect_err("no writer").code(), tonic::Code::Unavailable);
     let ended = running.await.expect("no panic");
     assert!(matches!(ended, Err(app::Error::Broken)), "{ended:?}");
 }
@@ -276,7 +276,7 @@ async fn slow_pruning_does_not_look_like_an_outage() {
     while database.number(pruning).await == 0 {
         tokio::task::yield_now().await;
     }
-    store.ping().await.expect("it is there");
+    store.ping().await.expect("database responds");
     assert_eq!(database.number(pruning).await, 1, "it was not waited for");
     drop(blocker);
     store.close().await;
@@ -486,7 +486,7 @@ async fn lookup_stops_when_the_response_is_full(backend: Backend) {
         let there: Vec<usize> =
             (0..found.reached).filter(|&index| number(&keys[index]).is_some()).collect();
         let indexes: Vec<usize> = found.events.iter().map(|(index, _)| *index).collect();
-        assert_eq!(indexes, there, "what is there up to where the answer was cut");
+        assert_eq!(indexes, there, "existing keys up to the cut");
         assert!(found.events.iter().all(|(index, event)| event.key == keys[*index]));
         answers.push(found.events.len());
         keys.drain(..found.reached);

@@ -171,7 +171,7 @@ async fn many_small_requests_wait_during_an_outage() {
         connection.send(&message(stream(0), &request.encode_to_vec(), 0)).await;
     }
     let answers = connection.answers().await;
-    assert!(answers.iter().all(|answer| answer.kind != GOAWAY), "it is told to wait, not to go");
+    assert!(answers.iter().all(|answer| answer.kind != GOAWAY), "the connection stays open");
     server.hang(false);
     let accepted = r#"event_aggregator_events_total{outcome="accepted"}"#;
     while server.metric(accepted).await < REQUESTS as f64 {}

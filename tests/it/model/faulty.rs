@@ -173,7 +173,7 @@ impl Store for FaultyStore {
                     let twin = store.commit(Arc::clone(&batch));
                     let (one, other) = tokio::join!(twin, store.commit(batch));
                     let (one, other) = (one?, other?);
-                    assert_eq!(one, other, "both are told the same");
+                    assert_eq!(one, other, "both get the same outcomes");
                     Ok(one)
                 }
                 _ => store.commit(batch).await,

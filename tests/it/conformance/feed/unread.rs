@@ -129,5 +129,5 @@ async fn stalled_subscribers_are_bounded_and_disconnected(backend: Backend) {
     };
     assert_eq!((ended.code(), &*reason(&ended)), (Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW"));
     let rest = Reader::from(&mut client, &lazy.cursor).await.until_caught_up().await;
-    assert_eq!(events + rest.len(), LARGE + 21, "it goes on where it was");
+    assert_eq!(events + rest.len(), LARGE + 21, "resumed where it stopped");
 }

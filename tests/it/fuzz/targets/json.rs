@@ -31,7 +31,7 @@ fn check(text: &str) {
         return;
     };
     assert_eq!(payload.as_str(), text, "kept as it was written");
-    let document = document.expect("what is taken is JSON");
+    let document = document.expect("accepted text is valid JSON");
     assert!(document.is_object() && text.len() <= 1 << 20);
     assert!(depth(text) <= 24, "{text}");
     assert!(!has_nul(&document), "{text}");

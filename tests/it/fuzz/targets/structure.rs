@@ -31,7 +31,7 @@ pub fn run(bytes: &[u8]) {
     if let Ok((_, stored)) = answer {
         let text = stored[0].payload.as_str();
         super::json::run(text.as_bytes());
-        agrees(decoded.as_ref().expect("what is taken can be read"), text);
+        agrees(decoded.as_ref().expect("accepted structs can be decoded"), text);
     }
     if let Ok(structure) = decoded {
         tree(structure);
