@@ -302,7 +302,7 @@ fn usage_errors_are_explained() {
     for (arguments, text) in [
         (&["publish"][..], "--simulate"),
         (&["publish", "--simulate", "1", "--file", "x"], "cannot be used with"),
-        (&["publish", "--simulate", "1", "--duplicates", "2"], "from 0 to 1"),
+        (&["publish", "--simulate", "1", "--duplicates", "2"], "between 0 and 1"),
         (&["list", "--since", "yesterday"], "RFC 3339"),
         (&["lst"], "list"),
         (&[], "Usage"),
