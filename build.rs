@@ -43,15 +43,14 @@ fn main() -> Result<()> {
     form(contract.clone(), outgoing, OUTGOING, &[("outgoing", OUTGOING)], structure_as_bytes)?;
     let event = in_folder(&out, "incoming_event")?.build_server(false).bytes(".");
     form(contract.clone(), event, INCOMING_EVENT, &[], texts_as_bytes)?;
-    let incoming = in_folder(&out, "incoming")?.bytes(".");
+    let incoming =
+        in_folder(&out, "incoming")?.bytes(".").codec_path("crate::proto::ContractCodec");
     let forms = [("incoming", INCOMING_EVENT), ("outgoing", OUTGOING)];
     form(contract, incoming, INCOMING, &forms, texts_as_bytes)
 }
 
 fn builder() -> Builder {
-    tonic_prost_build::configure()
-        .codec_path("crate::grpc::ContractCodec")
-        .extern_path(".google.rpc", "::tonic_types::pb")
+    tonic_prost_build::configure().extern_path(".google.rpc", "::tonic_types::pb")
 }
 
 fn in_folder(out: &Path, name: &str) -> Result<Builder> {

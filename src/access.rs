@@ -9,7 +9,12 @@ use tokio::sync::watch;
 
 use crate::event::Name;
 
-pub use self::{caller::CallerKey, file::AccessFile, policy::Verb, token::Token};
+pub use self::{
+    caller::{Caller, CallerKey},
+    file::AccessFile,
+    policy::Verb,
+    token::Token,
+};
 use self::{
     policy::{Holder, Policy},
     rate::Rate,

@@ -15,13 +15,14 @@ use tracing::{error, info, warn};
 
 use crate::{
     access::{self, Access, AccessFile, exposure::Exposed},
+    api::Api,
     config::{Config, Database},
-    door::Door,
-    grpc::{self, Router, SERVICE_NAME},
+    edge::{Edge, Router},
+    grpc::{self, SERVICE_NAME},
     http,
     limits::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, HEALTH_INTERVAL},
+    listener::Listener,
     metrics::Metrics,
-    service::Service,
     store::{
         self, Durability, Store, measured::MeasuredStore, postgres::PostgresStore,
         sqlite::SqliteStore,
@@ -78,9 +79,9 @@ fn listen_advice(error: &io::Error) -> &'static str {
 
 /// A service that is ready to run: its listener is bound and its store is open.
 pub struct App {
-    door: Door,
-    router: Router,
-    service: Service,
+    listener: Listener,
+    router: Router<grpc::Services>,
+    api: Api,
     access_file: Option<AccessFile>,
     health: HealthReporter,
 }
@@ -106,7 +107,7 @@ impl App {
             );
         }
         let failed = |reason| Error::Listen { address, reason };
-        let door = Door::open(address, tls).await.map_err(failed)?;
+        let listener = Listener::bind(address, tls).await.map_err(failed)?;
         let metrics = Metrics::default();
         let store = open(config, &metrics).await?;
         let access = match &access_file {
@@ -114,56 +115,57 @@ impl App {
             None if config.is_of_this_machine() => Access::of_this_machine(),
             None => Access::default(),
         };
-        Self::assemble(store, metrics, door, access, access_file).await
+        Self::assemble(store, metrics, listener, access, access_file).await
     }
 
     /// A service over any store, behind a bound listener.
     pub async fn over(
         store: Arc<dyn Store>,
         metrics: Metrics,
-        door: Door,
+        listener: Listener,
         access_file: Option<AccessFile>,
     ) -> Result<Self, Error> {
         let access = access_file.as_ref().map_or_else(Access::default, AccessFile::access);
-        Self::assemble(store, metrics, door, access, access_file).await
+        Self::assemble(store, metrics, listener, access, access_file).await
     }
 
     async fn assemble(
         store: Arc<dyn Store>,
         metrics: Metrics,
-        door: Door,
+        listener: Listener,
         access: Access,
         access_file: Option<AccessFile>,
     ) -> Result<Self, Error> {
-        let service = Service { access, ..Service::start(store, metrics) };
+        let api = Api { access, ..Api::start(store, metrics) };
+        let edge = Edge::new(&api);
         let (health, health_service) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::Serving).await;
-        let others = http::router(service.clone());
-        let router = grpc::router(service.clone(), health_service, others)?;
-        Ok(Self { door, router, service, access_file, health })
+        let grpc = grpc::services(&api, &edge, health_service)?;
+        let router = Router::new(grpc, http::router(&api, &edge));
+        Ok(Self { listener, router, api, access_file, health })
     }
 
     /// Location of the database, without secrets.
     pub fn store_location(&self) -> &str {
-        self.service.store.location()
+        self.api.store.location()
     }
 
     /// Address of the listener. Port 0 is replaced by the port that was assigned.
     pub fn address(&self) -> SocketAddr {
-        self.door.address()
+        self.listener.address()
     }
 
     /// Whether the listener speaks TLS.
     pub fn is_encrypted(&self) -> bool {
-        self.door.is_encrypted()
+        self.listener.is_encrypted()
     }
 
     /// Serves until `shutdown` completes, then drains: streams end, calls in progress are answered,
     /// and all accepted events are stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { door, router, service, access_file, health } = self;
-        let watching = tokio::spawn(watch(service.clone(), health.clone()));
-        let Service { ingest, store, feed, metrics, stopping, .. } = service;
+        let Self { listener, router, api, access_file, health } = self;
+        let watching = tokio::spawn(watch(api.clone(), health.clone()));
+        let Api { ingest, store, feed, metrics, stopping, .. } = api;
         let _following =
             access_file.map(|file| AbortOnDropHandle::new(tokio::spawn(file.follow())));
         let mut is_broken = false;
@@ -190,7 +192,7 @@ impl App {
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         tokio::select! {
-            () = door.serve(router, metrics, stop) => (),
+            () = listener.serve(router, metrics, stop) => (),
             () = too_long => {
                 warn!("closing calls still in progress after {} s", DRAIN_TIMEOUT.as_secs());
             }
@@ -247,8 +249,8 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
 }
 
 /// Updates the health status from the state of the store and of the write path.
-async fn watch(service: Service, health: HealthReporter) {
-    let Service { store, ingest, store_answers, .. } = service;
+async fn watch(api: Api, health: HealthReporter) {
+    let Api { store, ingest, store_answers, .. } = api;
     let mut was_healthy = true;
     loop {
         // The lanes log why commits fail.

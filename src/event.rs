@@ -34,6 +34,32 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Collects all that is wrong with a request.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// The value of a field, unless it is invalid.
+    pub fn check<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
+        checked.map_err(|violation| self.0.push(violation)).ok()
+    }
+
+    /// Adds a violation.
+    pub fn push(&mut self, violation: Violation) {
+        self.0.push(violation);
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn into_vec(self) -> Vec<Violation> {
+        self.0
+    }
+}
+
 /// A topic, event id or source: 1 to 255 bytes, without control characters, and without whitespace
 /// at either end. Names are compared byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -24,10 +24,10 @@ use tracing::{info, warn};
 
 use crate::{
     access::CallerKey,
+    admission::{Admission, Bound, Full},
     cursor::Cursor,
     event::Position,
     limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
-    load::{Bound, Full, Load},
     store::{self, LaneState, Mark, Store},
     token,
 };
@@ -86,7 +86,7 @@ pub struct Feed {
     joined: Arc<Notify>,
     /// Limits concurrent reads, in total and per caller, so that other reads find a connection.
     reads: Bound,
-    load: Load,
+    admission: Admission,
     closing: CancellationToken,
     /// Tracks the users of the store.
     open: TaskTracker,
@@ -94,7 +94,7 @@ pub struct Feed {
 
 impl Feed {
     /// The feed of a store. `committed` is notified after each commit of this process.
-    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>, load: Load) -> Self {
+    pub fn start(store: &Arc<dyn Store>, committed: Arc<Notify>, admission: Admission) -> Self {
         let feed = Self {
             store: Arc::clone(store),
             heads: Arc::new(watch::Sender::new(Heads {
@@ -105,7 +105,7 @@ impl Feed {
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
             reads: Bound::new(FEED_READS, FEED_READS - 1),
-            load,
+            admission,
             closing: CancellationToken::new(),
             open: TaskTracker::new(),
         };
@@ -226,7 +226,7 @@ impl Feed {
         start: Start,
         topics: Arc<[String]>,
     ) -> Result<Subscription, Error> {
-        let permit = self.load.subscription(caller).map_err(Error::TooMany)?;
+        let permit = self.admission.subscription(caller).map_err(Error::TooMany)?;
         let receiver = self.heads.subscribe();
         self.joined.notify_one();
         let heads = self.ask().await?;

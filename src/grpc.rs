@@ -1,14 +1,27 @@
-//! The gRPC edge: the service of the contract, its health and its reflection. Translates between
-//! the wire and the domain and decides nothing about events.
+//! gRPC: the service of the contract, health and reflection. Decodes requests into calls of the [`api`] and
+//! encodes what it returns.
+//!
+//! [`api`]: crate::api
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
 use tonic::{
-    Request, Response, Status, Streaming, async_trait, codegen::BoxStream, service::Routes,
+    Request, Response, Status, Streaming, async_trait,
+    body::Body,
+    codegen::{BoxFuture, BoxStream, Service, http},
+    service::Routes,
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tower_layer::Layer;
+use tonic_reflection::server::Builder;
 
+use self::guarded::{Guarded, Methods};
 use crate::{
-    access::Verb,
+    access::Caller,
+    api::{Api, Error},
+    edge::{Audience, Edge},
     limits::{MAX_MESSAGE_BYTES, SMALL_REQUEST_BYTES},
     proto::{
         DESCRIPTORS,
@@ -24,36 +37,29 @@ use crate::{
             PublishResponse, PublishStreamResponse, SubscribeRequest,
         },
     },
-    service::Service,
 };
 
-use self::{
-    access::{caller, caller_key},
-    observed::{Methods, Observed},
-};
-pub use codec::ContractCodec;
-
-mod access;
-mod as_struct;
-mod boundaries;
-mod codec;
 mod convert;
-mod deadline;
-mod observed;
+mod guarded;
+mod json_to_struct;
 mod publish;
 mod query;
-mod request_body;
-mod response_body;
 mod status;
-mod structure;
+mod struct_to_json;
 mod subscribe;
-mod web;
+mod timeout;
 
 /// Full name of the service, as health and reflection call it.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
 
 /// The service of the contract.
-struct EventAggregator(Service);
+#[derive(Clone)]
+struct EventAggregator(Api);
+
+/// The caller of a request, which the edge has found.
+fn caller<T>(request: &mut Request<T>) -> Result<Caller, Error> {
+    request.extensions_mut().remove::<Caller>().ok_or_else(Error::internal)
+}
 
 #[async_trait]
 impl EventAggregatorService for EventAggregator {
@@ -61,9 +67,8 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        let key = caller_key(request.extensions());
-        let caller = caller(&self.0.access, &mut request)?;
-        publish::unary(&self.0, &caller, key, request.into_inner()).await.map(Response::new)
+        let caller = caller(&mut request)?;
+        Ok(Response::new(publish::unary(&self.0, &caller, request.into_inner()).await?))
     }
 
     type PublishStreamStream = BoxStream<PublishStreamResponse>;
@@ -72,41 +77,32 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let key = caller_key(request.extensions());
-        let caller = caller(&self.0.access, &mut request)?;
-        Ok(Response::new(publish::stream(&self.0, caller, key, request.into_inner())))
+        let caller = caller(&mut request)?;
+        Ok(Response::new(publish::stream(&self.0, caller, request.into_inner())))
     }
 
     async fn list_events(
         &self,
         mut request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        let key = caller_key(request.extensions());
-        let caller = caller(&self.0.access, &mut request)?;
-        query::list_events(&self.0, &caller, &key, request.into_inner()).await
+        let caller = caller(&mut request)?;
+        Ok(query::list_events(&self.0, &caller, request.into_inner()).await?)
     }
 
     async fn get_stats(
         &self,
         mut request: Request<GetStatsRequest>,
     ) -> Result<Response<GetStatsResponse>, Status> {
-        let caller = caller(&self.0.access, &mut request)?;
-        let mut response = query::get_stats(&*self.0.store, &caller, request.into_inner()).await?;
-        response.uptime = Some(convert::duration(self.0.started.elapsed()));
-        // Those are of all topics.
-        if caller.may_all(Verb::Read) {
-            response.since_start = Some(convert::process_stats(self.0.ingest.counters()));
-        }
-        Ok(Response::new(response))
+        let caller = caller(&mut request)?;
+        Ok(Response::new(query::get_stats(&self.0, &caller, request.into_inner()).await?))
     }
 
     async fn batch_get_events(
         &self,
         mut request: Request<BatchGetEventsRequest>,
     ) -> Result<Response<BatchGetEventsResponse>, Status> {
-        let key = caller_key(request.extensions());
-        let caller = caller(&self.0.access, &mut request)?;
-        query::batch_get_events(&self.0, &caller, &key, request.into_inner()).await
+        let caller = caller(&mut request)?;
+        Ok(query::batch_get_events(&self.0, &caller, request.into_inner()).await?)
     }
 
     type SubscribeStream = BoxStream<SubscribeResponse>;
@@ -115,51 +111,66 @@ impl EventAggregatorService for EventAggregator {
         &self,
         mut request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let key = caller_key(request.extensions());
-        let caller = caller(&self.0.access, &mut request)?;
-        subscribe::subscribe(&self.0, caller, &key, request.into_inner()).await
+        let caller = caller(&mut request)?;
+        Ok(subscribe::subscribe(&self.0, caller, request.into_inner()).await?)
     }
 }
 
-/// The service of the contract, as it answers calls wherever they come from.
-pub fn contract(service: Service) -> EventAggregatorServiceServer<impl EventAggregatorService> {
-    EventAggregatorServiceServer::new(EventAggregator(service))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+/// All gRPC services, each with the edge around its calls.
+#[derive(Clone)]
+pub struct Services {
+    contract: Guarded<EventAggregatorServiceServer<EventAggregator>>,
+    /// Health and reflection, and the answer to calls of other services.
+    others: Routes,
 }
 
-/// All routes.
-pub type Router = web::Web<Routes>;
-
-/// Everything that answers on the port: the service, what comes with it, and `others`, which answer
-/// without gRPC.
-pub fn router(
-    service: Service,
+/// The gRPC services of the server.
+pub fn services(
+    api: &Api,
+    edge: &Edge,
     health: HealthServer<impl Health>,
-    others: axum::Router,
-) -> Result<Router, tonic_reflection::server::Error> {
-    let descriptors = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
+) -> Result<Services, tonic_reflection::server::Error> {
     let described = [
         DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let methods = Methods::new(&service.metrics.calls, &described)?;
-    let Service { load, access, stopping, .. } = service.clone();
-    // Older tools ask only for the second one.
-    let (v1, v1alpha) = (descriptors().build_v1()?, descriptors().build_v1alpha()?);
-    let v1 = v1.max_decoding_message_size(SMALL_REQUEST_BYTES);
-    let v1alpha = v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let methods = Methods::new(&api.metrics.calls, &described)?;
+    let contract = EventAggregatorServiceServer::new(EventAggregator(api.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let health = health.max_decoding_message_size(SMALL_REQUEST_BYTES);
-    let routes = Routes::from(others)
-        .add_service(Observed::new(contract(service), &methods, &load).authenticated(&access))
-        .add_service(Observed::new(health, &methods, &load).for_anybody(&stopping))
-        .add_service(Observed::new(v1, &methods, &load).for_anybody(&stopping))
-        .add_service(Observed::new(v1alpha, &methods, &load).for_anybody(&stopping));
-    Ok(web::WebLayer.layer(routes.prepare()))
+    let descriptors = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = descriptors().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    // For older tools.
+    let v1alpha = descriptors().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let others = Routes::new(Guarded::new(health, &methods, edge, Audience::Public))
+        .add_service(Guarded::new(reflection, &methods, edge, Audience::Public))
+        .add_service(Guarded::new(v1alpha, &methods, edge, Audience::Public))
+        .prepare();
+    let contract = Guarded::new(contract, &methods, edge, Audience::Authenticated);
+    Ok(Services { contract, others })
+}
+
+impl Service<http::Request<Body>> for Services {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        // The service that is called most is not looked for among the others.
+        match request.uri().path().split('/').nth(1) == Some(SERVICE_NAME) {
+            true => self.contract.call(request),
+            false => Box::pin(self.others.call(request)),
+        }
+    }
 }

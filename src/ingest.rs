@@ -15,11 +15,11 @@ use tracing::Span;
 
 use crate::{
     access::{Account, CallerKey},
+    admission::{Bound, Full, Permit},
     event::{NewEvent, Outcome},
     limits::{
         CALLER_SHARE, LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES,
     },
-    load::{Bound, Full, Permit},
     store::{self, Counters, Store, lane_of},
 };
 
@@ -32,7 +32,7 @@ mod settle;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The queue is full; nothing was stored.
-    #[error("{}", .0.queue())]
+    #[error("the queue is full")]
     QueueFull(Full),
     /// The store did not confirm the commit in time. It may have committed.
     #[error("the database is unavailable")]
@@ -44,9 +44,9 @@ pub enum Error {
 
 /// What to do when the queue is full.
 #[derive(Debug, Clone, Copy)]
-pub enum Admission<'a> {
+pub enum WhenFull<'a> {
     /// Reject the events.
-    Refuse,
+    Reject,
     /// Wait for capacity, in the queue and in the producer's share of it.
     Wait(&'a Share),
 }
@@ -93,9 +93,27 @@ struct Shared {
     broken: CancellationToken,
 }
 
-/// Reply of a lane: one outcome per event. `None` if the store cannot store a valid event, which is
-/// an internal error.
-type Reply = Result<Vec<Option<Outcome>>, Error>;
+/// The result of an event that was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is stored, now or before.
+    Judged(Outcome),
+    /// The store refuses it although it is valid, which is a bug.
+    RefusedByStore,
+}
+
+impl Settled {
+    /// Bytes of a stored payload that judging the event has read.
+    fn compared_bytes(&self) -> usize {
+        match self {
+            Self::Judged(outcome) => outcome.compared_bytes,
+            Self::RefusedByStore => 0,
+        }
+    }
+}
+
+/// Reply of a lane: one result per event.
+type Reply = Result<Vec<Settled>, Error>;
 
 /// The events of a request that belong to one lane.
 #[derive(Debug)]
@@ -113,9 +131,8 @@ struct Submission {
 
 impl Submission {
     /// Charges the comparisons that these outcomes needed.
-    fn charge(&self, outcomes: &[Option<Outcome>]) {
-        let outcomes = outcomes.iter().flatten();
-        self.account.charge(outcomes.map(|outcome| outcome.compared_bytes).sum());
+    fn charge(&self, outcomes: &[Settled]) {
+        self.account.charge(outcomes.iter().map(Settled::compared_bytes).sum());
     }
 
     fn answer(self, reply: Reply) {
@@ -165,7 +182,7 @@ impl Ingest {
         &self,
         events: Vec<NewEvent>,
         message: usize,
-        admission: Admission<'_>,
+        when_full: WhenFull<'_>,
         account: Account,
     ) -> Result<Pending, Error> {
         #[cfg(feature = "planted-bugs")]
@@ -174,7 +191,7 @@ impl Ingest {
         }
         let texts: usize = events.iter().map(NewEvent::bytes).sum();
         let cost = texts.max(message) + events.len() * QUEUED_EVENT_OVERHEAD;
-        let room = Arc::new(self.room(cost, admission, account.caller()).await?);
+        let room = Arc::new(self.room(cost, when_full, account.caller()).await?);
 
         let mut pending = Pending { events: events.len(), parts: Vec::new() };
         let parts = self.split(events);
@@ -185,9 +202,9 @@ impl Ingest {
             if part.events.is_empty() {
                 continue;
             }
-            let slot = match admission {
-                Admission::Wait(_) => lane.reserve().await.map_err(|_| Error::Stopping)?,
-                Admission::Refuse => lane.try_reserve().map_err(|error| match error {
+            let slot = match when_full {
+                WhenFull::Wait(_) => lane.reserve().await.map_err(|_| Error::Stopping)?,
+                WhenFull::Reject => lane.try_reserve().map_err(|error| match error {
                     mpsc::error::TrySendError::Full(()) => Error::QueueFull(Full::All),
                     mpsc::error::TrySendError::Closed(()) => Error::Stopping,
                 })?,
@@ -225,11 +242,11 @@ impl Ingest {
     async fn room(
         &self,
         cost: usize,
-        admission: Admission<'_>,
+        when_full: WhenFull<'_>,
         caller: &CallerKey,
     ) -> Result<Room, Error> {
-        Ok(match admission {
-            Admission::Wait(Share(bound)) => {
+        Ok(match when_full {
+            WhenFull::Wait(Share(bound)) => {
                 // A request that exceeds the share takes all of it.
                 let bytes = u32::try_from(cost.min(STREAM_QUEUE_BYTES)).unwrap_or(u32::MAX);
                 let of_stream = Arc::clone(bound).acquire_many_owned(bytes).await;
@@ -237,7 +254,7 @@ impl Ingest {
                 let queue = self.room.take(caller, cost).await.ok_or(Error::Stopping)?;
                 Room { _of_stream: Some(of_stream), _queue: queue }
             }
-            Admission::Refuse => {
+            WhenFull::Reject => {
                 let queue = self.room.try_take(caller, cost).map_err(Error::QueueFull)?;
                 Room { _of_stream: None, _queue: queue }
             }
@@ -317,16 +334,15 @@ pub struct Pending {
 impl Pending {
     /// Outcomes that are known already.
     #[cfg(feature = "planted-bugs")]
-    fn answered(outcomes: Vec<Option<Outcome>>) -> Self {
+    fn answered(outcomes: Vec<Settled>) -> Self {
         let (events, (reply, answer)) = (outcomes.len(), oneshot::channel());
         let _ = reply.send(Ok(outcomes));
         Self { events, parts: vec![((0..events).collect(), answer)] }
     }
 
-    /// Waits for the commits. Returns one outcome per event, in the order of submission; `None` if
-    /// the store cannot store a valid event.
-    pub async fn outcomes(self) -> Result<Vec<Option<Outcome>>, Error> {
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; self.events];
+    /// Waits for the commits. One result per event, in the order of submission.
+    pub async fn outcomes(self) -> Result<Vec<Settled>, Error> {
+        let mut outcomes = vec![Settled::RefusedByStore; self.events];
         for (indexes, reply) in self.parts {
             #[cfg(feature = "planted-bugs")]
             let reply = crate::planted::in_time(reply);

@@ -4,11 +4,13 @@
 //! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge.
 
 pub mod access;
+pub mod admission;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod cursor;
-pub mod door;
+pub mod edge;
 pub mod event;
 pub mod feed;
 pub mod grpc;
@@ -16,15 +18,13 @@ pub mod http;
 pub mod ingest;
 mod json;
 pub mod limits;
-pub mod listing;
-pub mod load;
+pub mod listener;
 pub mod metrics;
 pub mod page;
 pub mod peer;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 pub mod proto;
-pub mod service;
 pub mod store;
 pub mod tls;
 pub mod token;

@@ -19,8 +19,10 @@ use prometheus_client::{
 use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS, QUEUE_BYTES};
 
 pub use calls::{Calls, Method};
+pub use http::HttpRequests;
 
 mod calls;
+mod http;
 mod panics;
 
 /// The metrics of one service. Clones share them.
@@ -28,6 +30,8 @@ mod panics;
 pub struct Metrics {
     /// Metrics of gRPC calls.
     pub calls: Calls,
+    /// HTTP requests.
+    pub http: HttpRequests,
     /// Events per committed batch.
     pub batch_size: Histogram,
     /// Duration of successful commits, in seconds.
@@ -99,6 +103,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let calls = Calls::register(&mut registry);
+        let http = HttpRequests::register(&mut registry);
         let own = registry.sub_registry_with_prefix("event_aggregator");
 
         let batch_sizes = (0..).map(|power| f64::from(1_u32 << power));
@@ -148,6 +153,7 @@ impl Default for Metrics {
 
         Self {
             calls,
+            http,
             batch_size,
             commit_seconds,
             connections,

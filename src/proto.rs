@@ -19,7 +19,10 @@ pub mod incoming {
     }
 }
 
+mod codec;
 mod incoming_event;
+
+pub use codec::ContractCodec;
 
 /// The responses that contain events as the server encodes them: structs are bytes in wire format.
 #[allow(missing_docs, clippy::all)]

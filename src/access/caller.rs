@@ -1,12 +1,28 @@
-//! The caller that limits are counted for.
+//! The caller of a request, and the key by which limits count it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
-use super::Identity;
+use super::{Account, Identity};
 use crate::peer::{Peer, origin};
+
+/// The caller of a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its identity.
+    pub identity: Identity,
+    /// The key by which limits count it.
+    pub key: CallerKey,
+}
+
+impl Caller {
+    /// The account of the events that it sends.
+    pub fn account(&self) -> Account {
+        self.identity.account(self.key.clone())
+    }
+}
 
 /// The caller that limits are counted for: an identity of the access file, from any address, or the
 /// peer's address if callers are not authenticated. Calls that need no credentials are counted by

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{app::App, config::Config, door::files, grpc::SERVICE_NAME, trace};
+use crate::{app::App, config::Config, grpc::SERVICE_NAME, listener::files, trace};
 
 /// Logs statement parameters, which are user data, at debug level.
 const INDISCREET: &str = "tokio_postgres";

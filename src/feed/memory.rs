@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::{
     access::CallerKey,
+    admission::{self, Bound},
     event::Event,
     limits::{FEED_EVENT_OVERHEAD, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, SUBSCRIPTION_FREE_BYTES},
-    load::{self, Bound},
 };
 
 /// Size of the largest event in bytes.
 const LARGEST: usize = MAX_PAYLOAD_BYTES + 3 * MAX_NAME_BYTES + FEED_EVENT_OVERHEAD;
 
 /// Permits of a page, released with the last frame that has its events.
-pub(super) type Permit = Arc<load::Permit>;
+pub(super) type Permit = Arc<admission::Permit>;
 
 /// The budget of all subscriptions, and the caller whose share is counted.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(super) struct Memory {
     /// Number of lanes to read.
     lanes: usize,
     /// Permits for the largest event of each lane, held while those are read.
-    reserve: Option<load::Permit>,
+    reserve: Option<admission::Permit>,
 }
 
 /// Permits that a frame holds until it is sent.
@@ -39,7 +39,7 @@ pub(super) struct Memory {
 pub struct Held {
     budget: Budget,
     _pages: Vec<Permit>,
-    more: Option<load::Permit>,
+    more: Option<admission::Permit>,
 }
 
 impl Memory {
@@ -122,7 +122,7 @@ impl Held {
 }
 
 impl Budget {
-    fn try_take(&self, bytes: usize) -> Option<load::Permit> {
+    fn try_take(&self, bytes: usize) -> Option<admission::Permit> {
         self.bound.try_take(&self.caller, bytes).ok()
     }
 }

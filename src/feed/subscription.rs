@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     access::CallerKey,
+    admission,
     cursor::Cursor,
     event::{Event, Position},
     limits::{
         CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
     },
-    load,
     store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
 
@@ -40,7 +40,7 @@ pub struct Subscription {
     memory: Memory,
     /// Whether the next event needs permits that must be waited for.
     is_short: bool,
-    _permit: load::Permit,
+    _permit: admission::Permit,
     /// Must be dropped last.
     _open: TaskTrackerToken,
 }
@@ -83,7 +83,7 @@ impl Subscription {
         topics: Arc<[String]>,
         positions: Vec<Mark>,
         caller: &CallerKey,
-        permit: load::Permit,
+        permit: admission::Permit,
     ) -> Self {
         let lanes = feed.store.lanes();
         let is_in_scope =
@@ -101,7 +101,7 @@ impl Subscription {
             lanes,
             told,
             is_behind: true,
-            memory: Memory::new(feed.load.subscription_memory(), caller, in_scope),
+            memory: Memory::new(feed.admission.subscription_memory(), caller, in_scope),
             is_short: false,
             _permit: permit,
             _open: feed.open.token(),

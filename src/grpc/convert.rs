@@ -1,36 +1,27 @@
-//! Between the messages of the contract and the domain, without any decision of its own but what
-//! the two can hold.
+//! Conversions between the messages of the contract and the domain.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use uuid::Uuid;
 
-use super::{as_struct, structure};
+use super::{json_to_struct, status::status_message, struct_to_json};
 use crate::{
-    event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Violation},
+    api::{Decoded, Error, EventResult, Published},
+    cursor::Cursor,
+    event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict, Violation, Violations},
     ingest::ProcessCounters,
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
         incoming::{self, Content},
         outgoing, timestamp,
-        v1::{self as pb, PayloadFormat},
+        v1::{self as pb, PayloadFormat, PublishStatus},
     },
 };
 
-/// Collects what is wrong with a message, so that all of it is told at once.
-#[derive(Default)]
-pub(super) struct Violations(pub(super) Vec<Violation>);
-
-impl Violations {
-    /// The value, or else takes note of what is wrong.
-    pub(super) fn check<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
-        checked.map_err(|violation| self.0.push(violation)).ok()
-    }
-}
-
-/// Checks an event that came in. Fields of its own that only the service sets are ignored.
-pub(super) fn new_event(event: incoming::Event) -> Result<NewEvent, Vec<Violation>> {
+/// Decodes an event. Fields that only the server sets are ignored.
+pub(super) fn new_event(event: incoming::Event) -> Decoded {
     let mut violations = Violations::default();
     let incoming::Event { fields: event, repeated_content } = event;
     let mut name =
@@ -46,14 +37,14 @@ pub(super) fn new_event(event: incoming::Event) -> Result<NewEvent, Vec<Violatio
             text("payload_json", bytes).and_then(|text| Payload::new("payload_json", text))
         }
         (None, Some(Content::Payload(bytes))) => {
-            structure::payload(&bytes).map_err(|fault| Violation::new("payload", fault))
+            struct_to_json::payload(&bytes).map_err(|fault| Violation::new("payload", fault))
         }
     });
     match (topic, event_id, timestamp, source, payload) {
         (Some(topic), Some(event_id), Some(timestamp), Some(source), Some(payload)) => {
             Ok(NewEvent { key: EventKey { topic, event_id }, timestamp, source, payload })
         }
-        _ => Err(violations.0),
+        _ => Err(Error::invalid(violations.into_vec())),
     }
 }
 
@@ -63,21 +54,24 @@ fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
     ByteString::try_from(bytes).map_err(|_| Violation::new(field, "must be UTF-8"))
 }
 
-/// Checks how payloads are to be given back.
+/// Decodes the format in which payloads are returned.
 pub(super) fn payload_format(format: i32) -> Result<PayloadFormat, Violation> {
     PayloadFormat::try_from(format)
-        .map_err(|_| Violation::new("payload_format", "must be a format that the contract names"))
+        .map_err(|_| Violation::new("payload_format", "is not a payload format"))
 }
 
-/// Checks a key that came in.
-pub(super) fn event_key(key: pb::EventKey) -> Result<EventKey, Vec<Violation>> {
-    let mut violations = Violations::default();
-    let topic = violations.check(Name::new("topic", key.topic));
-    let event_id = violations.check(Name::new("event_id", key.event_id));
-    topic.zip(event_id).map(|(topic, event_id)| EventKey { topic, event_id }).ok_or(violations.0)
+/// Decodes a key. `path` leads to it in the request.
+pub(super) fn event_key(
+    key: pb::EventKey,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<EventKey> {
+    let topic = violations.check(Name::new(&format!("{path}topic"), key.topic));
+    let event_id = violations.check(Name::new(&format!("{path}event_id"), key.event_id));
+    topic.zip(event_id).map(|(topic, event_id)| EventKey { topic, event_id })
 }
 
-/// Checks a time that came in as `field`.
+/// Decodes the time in `field`.
 pub(super) fn time(field: &str) -> impl Fn(prost_types::Timestamp) -> Result<Timestamp, Violation> {
     move |time| Timestamp::new(field, time.seconds, time.nanos)
 }
@@ -105,27 +99,64 @@ pub(super) fn key(key: &EventKey) -> pb::EventKey {
     pb::EventKey { topic: key.topic.to_string(), event_id: key.event_id.to_string() }
 }
 
-/// Events of one response for the wire, which together fit it: as text they always do, and a
-/// payload is a structure as long as there is room for that. There is one cursor for each.
-/// `others` is how many bytes the response has beside them.
+/// The results of a request for the wire.
+pub(super) fn published(published: Published) -> pb::PublishResponse {
+    pb::PublishResponse {
+        received: published.counters.received,
+        unique_processed: published.counters.unique_processed,
+        duplicate_dropped: published.counters.duplicate_dropped,
+        conflicts: published.counters.conflicts,
+        rejected: published.rejected,
+        results: published.results.into_iter().map(event_result).collect(),
+    }
+}
+
+fn event_result(result: EventResult) -> pb::PublishResult {
+    let outcome = match result {
+        EventResult::Stored(outcome) => outcome,
+        EventResult::Rejected(error) => {
+            return pb::PublishResult {
+                status: PublishStatus::Rejected.into(),
+                error: Some(status_message(Arc::unwrap_or_clone(error))),
+                ..pb::PublishResult::default()
+            };
+        }
+    };
+    let (status, differing_fields) = match outcome.verdict {
+        Verdict::Accepted => (PublishStatus::Accepted, Vec::new()),
+        Verdict::Duplicate => (PublishStatus::Duplicate, Vec::new()),
+        Verdict::Conflict(difference) => {
+            (PublishStatus::Conflict, difference.fields().map(str::to_owned).collect())
+        }
+    };
+    pb::PublishResult {
+        status: status.into(),
+        first_received_at: Some(timestamp(outcome.first_received_at)),
+        differing_fields,
+        error: None,
+    }
+}
+
+/// Events of one response for the wire, each with the cursor behind it. They fit into the response: as
+/// text always, and as structures while there is room. `others` is the size of the rest of the response, in
+/// bytes.
 pub(super) fn events(
-    events: Vec<Event>,
-    cursors: impl IntoIterator<Item = String>,
+    events: Vec<(Event, Cursor)>,
+    store: Uuid,
     format: PayloadFormat,
     others: usize,
 ) -> Vec<outgoing::Event> {
     let as_text: usize =
-        events.iter().map(|event| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
+        events.iter().map(|(event, _)| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
     let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
     events
         .into_iter()
-        .zip(cursors)
         .map(|(event, cursor)| {
             let Event { key, timestamp: time, source, payload, received_at, .. } = event;
             let structure = match format {
                 PayloadFormat::Json => None,
                 PayloadFormat::Unspecified | PayloadFormat::Struct => {
-                    as_struct::structure(payload.as_str()).and_then(|structure| {
+                    json_to_struct::structure(payload.as_str()).and_then(|structure| {
                         let more = structure.len().saturating_sub(payload.as_str().len());
                         room = room.checked_sub(more)?;
                         Some(structure)
@@ -142,7 +173,7 @@ pub(super) fn events(
                     None => outgoing::event::Content::PayloadJson(payload.into_string()),
                 }),
                 received_at: Some(timestamp(received_at)),
-                cursor,
+                cursor: cursor.encode(store),
             }
         })
         .collect()

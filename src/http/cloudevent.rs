@@ -1,7 +1,6 @@
-//! Events as CloudEvents 1.0 in JSON, one or a batch: how they come in.
+//! Decoding CloudEvents 1.0 in JSON, one or a batch.
 //!
-//! An event here has no place for `subject`, `dataschema` and extensions. Whoever sends them is told that
-//! they are not kept.
+//! The attributes `subject`, `dataschema` and extensions are not stored; the response names them.
 
 use serde_json::value::RawValue;
 
@@ -14,12 +13,12 @@ pub(super) const ONE: &str = "application/cloudevents+json";
 /// Media type of an array of events.
 pub(super) const BATCH: &str = "application/cloudevents-batch+json";
 
-/// A header that only the binary mode has, in which attributes are headers.
+/// A header of the binary mode, in which attributes are headers.
 pub(super) const BINARY_MODE: &str = "ce-specversion";
 
-/// Checks an event that came in as the text of a JSON object. Names the attributes that are not kept.
+/// Decodes an event from the text of a JSON object, and names the attributes that are not stored.
 pub(super) fn read(text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Violation>> {
-    // An attribute that is null is as good as absent; data that is null is data.
+    // An attribute that is null is absent; data that is null is data.
     let mut fields = Fields::read(text).map_err(|fault| vec![fault])?.without_nulls("data");
     let mut violations = Vec::new();
     violations.extend(version(&mut fields).err());
@@ -28,7 +27,8 @@ pub(super) fn read(text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Viola
     let timestamp = fields.time("time").map_err(|violation| violations.push(violation)).ok();
     violations.extend(content_type(&mut fields).err());
     if fields.take("data_base64").is_some() {
-        violations.push(Violation::new("data_base64", "is not taken; send data, a JSON object"));
+        violations
+            .push(Violation::new("data_base64", "is not supported; send data, a JSON object"));
     }
     let payload = match fields.take("data") {
         Some(text) => Payload::new("data", text.get().to_owned()),

@@ -1,5 +1,5 @@
-//! `GET /`: the dashboard, a page for browsers. All of its parts are inside the program, and nothing is
-//! fetched from elsewhere. What it shows it asks of the calls beside it.
+//! `GET /`: the dashboard. Its files are embedded in the program, and it loads nothing from other origins.
+//! Its data comes from the other HTTP routes.
 
 use axum::{
     Router,
@@ -15,10 +15,10 @@ use axum::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::service::Service;
+use crate::api::Api;
 
-/// What the page may do. The data that it shows comes from anybody, so that even a mistake in showing it
-/// must not let it run.
+/// The content security policy. Event data comes from producers, so even a bug that renders it as HTML
+/// must not run it as a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
@@ -34,7 +34,7 @@ macro_rules! part {
     };
 }
 
-/// Where each part is found, what it is, and its text.
+/// The path, media type and text of each file.
 const PARTS: &[(&str, &str, &str)] = &[
     part!("/", HTML, "index.html"),
     part!("/dashboard/access.js", JAVASCRIPT, "access.js"),
@@ -49,8 +49,8 @@ const PARTS: &[(&str, &str, &str)] = &[
     part!("/dashboard/uPlot.LICENSE", TEXT, "uPlot.LICENSE"),
 ];
 
-/// Answers for every part.
-pub(super) fn router() -> Router<Service> {
+/// The routes of all files.
+pub(super) fn router() -> Router<Api> {
     PARTS.iter().fold(Router::new(), |router, &(path, media_type, text)| {
         let tag = format!("\"{:016x}\"", xxh3_64(text.as_bytes()));
         let answer = async move |headers: HeaderMap| answer(&headers, media_type, text, &tag);
@@ -61,7 +61,7 @@ pub(super) fn router() -> Router<Service> {
 fn answer(headers: &HeaderMap, media_type: &str, text: &'static str, tag: &str) -> Response {
     let common = [
         (ETAG, tag),
-        // Kept, but asked about each time: the next version of the service has other parts.
+        // Cached, but revalidated each time: the next version has other files.
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -73,7 +73,7 @@ fn answer(headers: &HeaderMap, media_type: &str, text: &'static str, tag: &str) 
     (common, [(CONTENT_TYPE, media_type)], text).into_response()
 }
 
-/// Whether the browser has the part with this tag already.
+/// Whether the browser has the file with this entity tag.
 fn has(headers: &HeaderMap, tag: &str) -> bool {
     let known = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
     known

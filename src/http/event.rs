@@ -1,4 +1,4 @@
-//! Events as JSON objects: how they come in and how they are given back.
+//! Events as JSON objects: decoding new ones and encoding stored ones.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,7 +9,7 @@ use crate::{
     limits::MAX_VIOLATIONS,
 };
 
-/// Checks an event that came in as the text of a JSON object.
+/// Decodes an event from the text of a JSON object.
 pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     let mut fields = Fields::read(text).map_err(|fault| vec![fault])?;
     let mut violations = Vec::new();
@@ -21,8 +21,8 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
         None => Ok(Payload::default()),
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
-    let rest = "is no field of an event: topic, event_id, timestamp, source, payload";
-    // No more than are told.
+    let rest = "is an unknown field; known ones are topic, event_id, timestamp, source, payload";
+    // More are not reported.
     let unknown = fields.rest().take(MAX_VIOLATIONS);
     violations.extend(unknown.map(|field| Violation::new(field, rest)));
     match (topic, event_id, source, timestamp, payload) {
@@ -35,21 +35,21 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     }
 }
 
-/// An event that is given back.
+/// A stored event as JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Given {
+pub(super) struct EventJson {
     topic: String,
     event_id: String,
     timestamp: String,
     source: String,
-    /// As it came in.
+    /// As it was sent.
     payload: Box<RawValue>,
     received_at: String,
     cursor: String,
 }
 
-impl Given {
-    /// Fails only if the store holds what is no JSON.
+impl EventJson {
+    /// Fails only if the stored payload is not JSON.
     pub(super) fn new(event: Event, cursor: String) -> serde_json::Result<Self> {
         Ok(Self {
             topic: event.key.topic.into_string(),

@@ -1,4 +1,4 @@
-//! The fields of a JSON object, as they stand in its text.
+//! The fields of a JSON object, each as its text.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,8 +13,8 @@ use crate::{
     limits::MAX_EVENT_FIELDS,
 };
 
-/// Fields that nobody has taken yet. At most one more than [`MAX_EVENT_FIELDS`] is kept, since a body has
-/// room for a million. If a name repeats, the last one counts, as in most readers of JSON.
+/// The fields that are not taken out yet. At most one more than [`MAX_EVENT_FIELDS`] is kept, because a body
+/// can have a million of them. Of repeated names the last one counts, as in most JSON parsers.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
         taken
     }
 
-    /// Takes a name out, which must be there.
+    /// Takes a name out. Fails if it is missing.
     pub(super) fn name(&mut self, field: &str) -> Result<Name, Violation> {
         match self.take(field) {
             Some(text) => Name::new(field, string(field, text)?),
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a time out, if it is there and not null.
+    /// Takes a time out, unless it is missing or null.
     pub(super) fn time(&mut self, field: &str) -> Result<Option<Timestamp>, Violation> {
         let text = self.take(field).filter(|text| text.get() != "null");
         let time = text.map(|text| {
@@ -60,12 +60,12 @@ impl<'a> Fields<'a> {
         time.transpose()
     }
 
-    /// The names of what nobody took.
+    /// The names of the fields that are left.
     pub(super) fn rest(self) -> impl Iterator<Item = String> {
         self.0.into_iter().map(|(field, _)| field.into_owned())
     }
 
-    /// Forgets fields that are null.
+    /// Drops fields that are null, except one.
     pub(super) fn without_nulls(mut self, but: &str) -> Self {
         self.0.retain(|(name, text)| name == but || text.get() != "null");
         self

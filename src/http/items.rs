@@ -1,4 +1,4 @@
-//! Reading an array of events: no more of it is kept than is looked at, for a body has room for millions.
+//! The items of a JSON array, of which at most one more than the limit is kept: a body can have millions.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::limits::MAX_REQUEST_EVENTS;
 
-/// The items of an array. Of too many there is one too many.
+/// The items of an array. Of too many, one more than [`MAX_REQUEST_EVENTS`] is kept.
 #[derive(Debug)]
 pub(super) struct Items<'a>(pub(super) Vec<&'a RawValue>);
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_too_many_there_is_one_too_many() {
+    fn one_item_beyond_the_limit_is_kept() {
         let read = |items: usize| {
             let text = format!("[{}]", vec!["1"; items].join(","));
             serde_json::from_str::<Items<'_>>(&text).expect("an array").0.len()

@@ -1,32 +1,36 @@
-//! `GET /metrics`: the metrics, brought up to date first.
+//! `GET /metrics`.
 
-use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
+use axum::{Extension, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-use super::{access::Caller, error::Error};
-use crate::{access::Verb, ingest::ProcessCounters, metrics::Events, service::Service};
+use crate::{
+    access::{Caller, Verb},
+    api::{Api, Error},
+    ingest::ProcessCounters,
+    metrics::Events,
+};
 
 pub(super) async fn metrics(
-    Caller(caller): Caller,
-    State(service): State<Service>,
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<impl IntoResponse, Error> {
-    caller.demand_all(Verb::Admin).map_err(Error::access)?;
-    let metrics = &service.metrics;
-    let ProcessCounters { judged, rejected } = service.ingest.counters();
+    caller.identity.demand_all(Verb::Admin)?;
+    let metrics = &api.metrics;
+    let ProcessCounters { judged, rejected } = api.ingest.counters();
     metrics.set_events(Events {
         accepted: judged.unique_processed,
         duplicate: judged.duplicate_dropped - judged.conflicts,
         conflict: judged.conflicts,
         rejected,
     });
-    for (lane, requests) in (0..).zip(service.ingest.waiting()) {
+    for (lane, requests) in (0..).zip(api.ingest.waiting()) {
         metrics.set_queue_depth(lane, requests);
     }
-    metrics.queue_bytes.set(service.ingest.waiting_bytes() as i64);
-    metrics.calls_in_progress.set(service.load.calls() as i64);
-    metrics.reading_bytes.set(service.load.reading_bytes() as i64);
-    metrics.answer_bytes.set(service.load.answer_bytes() as i64);
-    metrics.subscription_bytes.set(service.load.subscription_bytes() as i64);
-    metrics.subscribers.set(service.feed.subscribers() as i64);
+    metrics.queue_bytes.set(api.ingest.waiting_bytes() as i64);
+    metrics.calls_in_progress.set(api.admission.calls() as i64);
+    metrics.reading_bytes.set(api.admission.reading_bytes() as i64);
+    metrics.answer_bytes.set(api.admission.answer_bytes() as i64);
+    metrics.subscription_bytes.set(api.admission.subscription_bytes() as i64);
+    metrics.subscribers.set(api.feed.subscribers() as i64);
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, openmetrics)], metrics.text()))
 }

@@ -1,13 +1,14 @@
-//! What stands in an address behind the question mark. A parameter that is not UTF-8 is at fault, as it
-//! would be in a path.
+//! Query parameters. One that is not UTF-8 is invalid, as it would be in a path.
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 
-use super::error::Error;
-use crate::event::Violation;
+use crate::{
+    api::Error,
+    event::{Violation, Violations},
+};
 
-/// Names and values, in their order.
+/// The names and values, in their order.
 pub(super) struct Parameters(pub(super) Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Parameters {
@@ -16,7 +17,7 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let query = parts.uri.query().unwrap_or_default();
         let mut parameters = Vec::new();
-        let mut violations = Vec::new();
+        let mut violations = Violations::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let Some(name) = decoded(name) else {
@@ -28,7 +29,8 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
                 None => violations.push(not_text(&name)),
             }
         }
-        if violations.is_empty() { Ok(Self(parameters)) } else { Err(Error::invalid(violations)) }
+        Error::if_any(violations)?;
+        Ok(Self(parameters))
     }
 }
 

@@ -1,73 +1,60 @@
 //! `POST /publish`: one event, an array of them, or lines; in our own form or as CloudEvents.
 
 use axum::{
-    Json,
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header::CONTENT_TYPE},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{
-    access::{Authentication, Caller},
-    cloudevent,
-    error::Error,
-    event,
-    items::Items,
-};
+use super::{body, cloudevent, event, items::Items};
 use crate::{
-    access::Verb,
-    event::{EventKey, NewEvent, Outcome, Verdict, Violation},
-    ingest::Admission,
+    access::Caller,
+    api::{Api, Error, EventResult, OnInvalid, Published, Reason},
+    event::{EventKey, NewEvent, Verdict, Violation},
     limits::MAX_REQUEST_EVENTS,
-    service::Service,
     store::Counters,
 };
 
 pub(super) async fn publish(
-    Caller(caller): Caller,
-    authentication: Authentication,
-    State(service): State<Service>,
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Answer>, Error> {
+    body: Body,
+) -> Result<Json<PublishResponse>, Error> {
     let form = form(&headers)?;
-    let body = body.map_err(|rejection| match rejection.into_response().status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
-        _ => Error::not_json("it ends too early"),
-    })?;
-    let text = std::str::from_utf8(&body).map_err(Error::not_json)?;
+    let body = body::read(body).await?;
+    let text = std::str::from_utf8(&body).map_err(invalid_json)?;
     let (values, is_one) = values(text)?;
     form.check_shape(text, values.len())?;
     if values.len() > MAX_REQUEST_EVENTS {
-        return Err(Error::too_large());
+        return Err(Error::body_too_large());
     }
-    let taken = check(form, &values, is_one).map_err(|(events, violations)| {
-        service.ingest.count_rejected(events);
-        Error::invalid(violations)
-    })?;
-    let topics = taken.iter().map(|(event, _)| &*event.key.topic);
-    caller.demand(Verb::Publish, topics).map_err(|error| {
-        service.ingest.count_rejected(taken.len());
-        Error::access(error)
-    })?;
-    service.spend(&caller, taken.len()).map_err(Error::access)?;
-    let (events, not_kept): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-    let keys: Vec<EventKey> = events.iter().map(|event| event.key.clone()).collect();
-    let sent = keys.into_iter().zip(not_kept);
-    let account = caller.account(authentication.key().clone());
-    let pending = service.ingest.submit(events, 0, Admission::Refuse, account).await;
-    let pending = pending.map_err(Error::ingest)?;
-    let outcomes = pending.outcomes().await.map_err(Error::ingest)?;
-    Answer::new(sent, &outcomes, is_one).map(Json)
+    let mut sent = Vec::with_capacity(values.len());
+    let events = values.iter().map(|value| {
+        let (event, not_kept) = form.decode(value).map_err(Error::invalid)?;
+        sent.push(Sent { key: event.key.clone(), not_kept });
+        Ok(event)
+    });
+    let events = events.collect();
+    let on_invalid = OnInvalid::RejectRequest(match is_one {
+        true => |_| String::new(),
+        false => |index| format!("[{index}]."),
+    });
+    let published = api.publish(&caller, events, 0, on_invalid).await?;
+    PublishResponse::new(sent, published, is_one).map(Json)
 }
 
-/// An event, and the names of what came with it and is not kept.
-type Taken = (NewEvent, Vec<String>);
+/// An event that was sent.
+struct Sent {
+    key: EventKey,
+    /// Names of attributes that are not stored.
+    not_kept: Vec<String>,
+}
 
-/// In which form events come in.
+/// The format of events.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     Own,
@@ -76,7 +63,7 @@ enum Form {
 }
 
 impl Form {
-    /// Our own form may be one event or many; a CloudEvent's media type says which.
+    /// Our own format may be one event or many; the media type of CloudEvents says which.
     fn check_shape(self, text: &str, values: usize) -> Result<(), Error> {
         let is_array = text.trim_start().starts_with('[');
         let fault = match self {
@@ -91,7 +78,8 @@ impl Form {
         Err(Error::invalid(vec![Violation::new("body", fault)]))
     }
 
-    fn read(self, text: &RawValue) -> Result<Taken, Vec<Violation>> {
+    /// An event, and the names of its attributes that are not stored.
+    fn decode(self, text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Violation>> {
         match self {
             Self::Own => event::read(text).map(|event| (event, Vec::new())),
             Self::CloudEvent | Self::CloudEvents => cloudevent::read(text),
@@ -99,7 +87,8 @@ impl Form {
     }
 }
 
-/// A browser sends other types from any page without asking; nothing but JSON is taken.
+/// The format that the content type names. A browser sends a request of another type without a preflight,
+/// from any page, so only JSON is accepted.
 fn form(headers: &HeaderMap) -> Result<Form, Error> {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let media_type = content_type.and_then(|value| value.split(';').next());
@@ -112,23 +101,31 @@ fn form(headers: &HeaderMap) -> Result<Form, Error> {
             Err(Error::invalid(vec![Violation::new(cloudevent::BINARY_MODE, fault)]))
         }
         Some("application/json" | "application/x-ndjson" | "application/jsonl") => Ok(Form::Own),
-        _ => Err(Error::not_a_json_type()),
+        _ => Err(Error::new(
+            Reason::UnsupportedMediaType,
+            "send JSON with -H 'content-type: application/json', JSON lines with \
+             application/x-ndjson, or CloudEvents with application/cloudevents+json",
+        )),
     }
 }
 
-/// The values in a body, and whether it is only one. Of too many there is one too many.
+fn invalid_json(error: impl std::fmt::Display) -> Error {
+    Error::new(Reason::InvalidJson, format!("the body is not JSON: {error}"))
+}
+
+/// The JSON values in a body, and whether it is a single one. Of too many, one more than the limit is returned.
 fn values(text: &str) -> Result<(Vec<&RawValue>, bool), Error> {
     let mut values = Vec::new();
     for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
-        let value = value.map_err(Error::not_json)?;
+        let value = value.map_err(invalid_json)?;
         if values.len() <= MAX_REQUEST_EVENTS {
             values.push(value);
         }
     }
     match &*values {
-        [] => Err(Error::not_json("it is empty")),
+        [] => Err(invalid_json("it is empty")),
         [one] if one.get().starts_with('[') => {
-            let items: Items<'_> = serde_json::from_str(one.get()).map_err(Error::not_json)?;
+            let items: Items<'_> = serde_json::from_str(one.get()).map_err(invalid_json)?;
             Ok((items.0, false))
         }
         [_] => Ok((values, true)),
@@ -136,54 +133,28 @@ fn values(text: &str) -> Result<(Vec<&RawValue>, bool), Error> {
     }
 }
 
-/// The events, or how many are invalid and all that is wrong with them.
-fn check(
-    form: Form,
-    values: &[&RawValue],
-    is_one: bool,
-) -> Result<Vec<Taken>, (usize, Vec<Violation>)> {
-    let mut events = Vec::with_capacity(values.len());
-    let mut violations = Vec::new();
-    let mut invalid = 0;
-    for (index, value) in values.iter().enumerate() {
-        match form.read(value) {
-            Ok(event) => events.push(event),
-            Err(faults) => {
-                invalid += 1;
-                violations.extend(faults.into_iter().map(|fault| match is_one {
-                    true => fault,
-                    false => {
-                        Violation::new(format!("[{index}].{}", fault.field), fault.description)
-                    }
-                }));
-            }
-        }
-    }
-    if invalid > 0 { Err((invalid, violations)) } else { Ok(events) }
-}
-
-/// What a publish is answered.
+/// The response to a publish.
 #[derive(Debug, Serialize)]
-pub(super) struct Answer {
+pub(super) struct PublishResponse {
     #[serde(flatten)]
-    what: What,
+    results: Results,
     received: i64,
     unique_processed: i64,
     duplicate_dropped: i64,
     conflicts: i64,
 }
 
-/// The verdict on one event, or those on many.
+/// The result of a single event, or those of many.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum What {
-    One(Judged),
-    Many { status: &'static str, results: Vec<Judged> },
+enum Results {
+    One(EventResponse),
+    Many { status: &'static str, results: Vec<EventResponse> },
 }
 
-/// What became of one event.
+/// The result of one event.
 #[derive(Debug, Serialize)]
-struct Judged {
+struct EventResponse {
     topic: String,
     event_id: String,
     status: &'static str,
@@ -197,43 +168,45 @@ struct Judged {
     not_kept: Vec<String>,
 }
 
-impl Answer {
-    fn new(
-        sent: impl Iterator<Item = (EventKey, Vec<String>)>,
-        outcomes: &[Option<Outcome>],
-        is_one: bool,
-    ) -> Result<Self, Error> {
-        let mut counters = Counters::default();
-        outcomes.iter().flatten().for_each(|outcome| counters.add(outcome.verdict));
-        let mut results =
-            sent.zip(outcomes).map(|((key, not_kept), &outcome)| judged(key, not_kept, outcome));
-        let what = match outcomes {
-            [None] if is_one => return Err(Error::internal()),
-            _ if is_one => What::One(results.next().ok_or_else(Error::internal)?),
-            _ => What::Many { status: "ok", results: results.collect() },
+impl PublishResponse {
+    fn new(sent: Vec<Sent>, published: Published, is_one: bool) -> Result<Self, Error> {
+        let Published { results, counters, .. } = published;
+        let results = match (is_one, &*results) {
+            (true, [EventResult::Rejected(error)]) => return Err(Error::clone(error)),
+            _ => sent.into_iter().zip(&results).map(|(sent, result)| event_response(sent, result)),
+        };
+        let mut results: Vec<EventResponse> = results.collect();
+        let results = match is_one.then(|| results.pop()).flatten() {
+            Some(one) => Results::One(one),
+            None => Results::Many { status: "ok", results },
         };
         let Counters { received, unique_processed, duplicate_dropped, conflicts } = counters;
-        Ok(Self { what, received, unique_processed, duplicate_dropped, conflicts })
+        Ok(Self { results, received, unique_processed, duplicate_dropped, conflicts })
     }
 }
 
-fn judged(key: EventKey, not_kept: Vec<String>, outcome: Option<Outcome>) -> Judged {
-    let (status, detail, differing_fields) = match outcome.map(|outcome| outcome.verdict) {
-        None => ("rejected", None, Vec::new()),
-        Some(Verdict::Accepted) => ("accepted", None, Vec::new()),
-        Some(Verdict::Duplicate) => ("duplicate", Some("duplicate event"), Vec::new()),
-        Some(Verdict::Conflict(difference)) => {
-            let detail = "another event has this topic and event_id; it stays";
-            ("conflict", Some(detail), difference.fields().collect())
-        }
-    };
-    Judged {
+fn event_response(Sent { key, not_kept }: Sent, result: &EventResult) -> EventResponse {
+    let mut response = EventResponse {
         topic: key.topic.into_string(),
         event_id: key.event_id.into_string(),
-        status,
-        first_received_at: outcome.map(|outcome| outcome.first_received_at.to_string()),
-        detail,
-        differing_fields,
+        status: "rejected",
+        first_received_at: None,
+        detail: None,
+        differing_fields: Vec::new(),
         not_kept,
+    };
+    let EventResult::Stored(outcome) = result else { return response };
+    response.first_received_at = Some(outcome.first_received_at.to_string());
+    match outcome.verdict {
+        Verdict::Accepted => response.status = "accepted",
+        Verdict::Duplicate => {
+            (response.status, response.detail) = ("duplicate", Some("duplicate event"));
+        }
+        Verdict::Conflict(difference) => {
+            let detail = "another event has this topic and event_id; it stays";
+            (response.status, response.detail) = ("conflict", Some(detail));
+            response.differing_fields = difference.fields().collect();
+        }
     }
+    response
 }

@@ -8,36 +8,29 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    access::{Authentication, Caller},
-    error::Error,
-    event::Given,
-    parameters::Parameters,
-};
+use super::{event::EventJson, parameters::Parameters};
 use crate::{
-    access::Verb,
+    access::Caller,
+    api::{Api, Error, ListRequest, Reason, StatsReport},
     cursor::Cursor,
-    event::{Event, EventKey, Name, Timestamp, Violation},
+    event::{Event, EventKey, Name, Timestamp, Violation, Violations},
     limits::{MAX_PAGE_EVENTS, MAX_STATS_TOPICS},
-    listing::{self, LookedUp},
-    service::Service,
     store::{Counters, Filter, TopicStats},
 };
 
-/// Events of a page when the caller names no limit.
+/// Events of a page when the request has no `limit`.
 const DEFAULT_LIMIT: usize = 10;
 
 pub(super) async fn list(
-    Caller(caller): Caller,
-    authentication: Authentication,
-    State(service): State<Service>,
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     OriginalUri(uri): OriginalUri,
     Parameters(parameters): Parameters,
 ) -> Result<Response, Error> {
     let mut filter = Filter::default();
     let mut limit = DEFAULT_LIMIT;
     let mut page_token = None;
-    let mut violations = Vec::new();
+    let mut violations = Violations::default();
     for (name, value) in &parameters {
         let mut check = || {
             match &**name {
@@ -57,24 +50,19 @@ pub(super) async fn list(
             }
             Ok(())
         };
-        violations.extend(check().err());
+        violations.check(check());
     }
-    if filter.start_time.zip(filter.end_time).is_some_and(|(start, end)| start > end) {
-        violations.push(Violation::new("end_time", "must not be before start_time"));
-    }
-    if !violations.is_empty() {
-        return Err(Error::invalid(violations));
-    }
-    caller.demand_filtered(Verb::Read, &filter.topic).map_err(Error::access)?;
-    let token = page_token.map(|token| &**token);
-    let listed = listing::list(&service, authentication.key(), filter, token, limit).await;
-    let listed = listed.map_err(Error::listing)?;
-    let next = listed.next_page_token;
-    let next = next.map(|token| next_page(uri.path(), &parameters, &token));
-    let events = given(listed.events, &listed.cursors, &service)?;
-    Ok(match next {
-        Some(next) => (Extension(listed.reserved), [(LINK, next)], Json(events)).into_response(),
-        None => (Extension(listed.reserved), Json(events)).into_response(),
+    Error::if_any(violations)?;
+    let page_token = page_token.cloned();
+    let listed = api.list(&caller, ListRequest { filter, page_token, limit }).await?;
+    let events = Json(event_jsons(listed.events, &api)?);
+    let reserved = Extension(listed.reserved);
+    Ok(match listed.next_page_token {
+        Some(token) => {
+            let link = [(LINK, next_page(uri.path(), &parameters, &token))];
+            (reserved, link, events).into_response()
+        }
+        None => (reserved, events).into_response(),
     })
 }
 
@@ -86,10 +74,11 @@ fn next_page(path: &str, parameters: &[(String, String)], token: &str) -> String
     format!("<{path}?{}>; rel=\"next\"", query.finish())
 }
 
-fn given(events: Vec<Event>, cursors: &[Cursor], service: &Service) -> Result<Vec<Given>, Error> {
-    let given = events.into_iter().zip(cursors);
-    given
-        .map(|(event, cursor)| Given::new(event, cursor.encode(service.store.id())))
+fn event_jsons(events: Vec<(Event, Cursor)>, api: &Api) -> Result<Vec<EventJson>, Error> {
+    let store = api.store.id();
+    let events = events.into_iter();
+    events
+        .map(|(event, cursor)| EventJson::new(event, cursor.encode(store)))
         .collect::<Result<_, _>>()
         .map_err(|_| Error::internal())
 }
@@ -109,9 +98,9 @@ fn is_oldest_first(field: &str, value: &str) -> Result<bool, Violation> {
     }
 }
 
-/// What is wrong with a parameter that a call does not have.
+/// The violation of an unknown parameter.
 pub(super) fn unknown(field: &str, known: &str) -> Violation {
-    Violation::new(field, format!("is no parameter of this call; it has {known}"))
+    Violation::new(field, format!("is an unknown parameter; known ones are {known}"))
 }
 
 fn checked_name(field: &str, value: &str) -> Result<String, Violation> {
@@ -123,39 +112,36 @@ fn time(field: &str, value: &str) -> Result<Timestamp, Violation> {
 }
 
 pub(super) async fn event(
-    Caller(caller): Caller,
-    authentication: Authentication,
-    State(service): State<Service>,
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Error> {
-    let not_text = |_| Error::invalid(vec![Violation::new("path", "must be UTF-8")]);
-    let Path((topic, event_id)) = path.map_err(not_text)?;
-    let mut violations = Vec::new();
-    let mut name = |field, text: String| {
-        Name::new(field, text).map_err(|violation| violations.push(violation)).ok()
+    let not_utf8 = |_| Error::invalid(vec![Violation::new("path", "must be UTF-8")]);
+    let Path((topic, event_id)) = path.map_err(not_utf8)?;
+    let mut violations = Violations::default();
+    let topic = violations.check(Name::new("topic", topic));
+    let event_id = violations.check(Name::new("event_id", event_id));
+    let (Some(topic), Some(event_id)) = (topic, event_id) else {
+        return Err(Error::invalid(violations.into_vec()));
     };
-    let (Some(topic), Some(event_id)) = (name("topic", topic), name("event_id", event_id)) else {
-        return Err(Error::invalid(violations));
-    };
-    caller.demand(Verb::Read, [&*topic]).map_err(Error::access)?;
-    let keys = vec![EventKey { topic, event_id }];
-    let looked_up = listing::look_up(&service, authentication.key(), keys).await;
-    let LookedUp { found, cursors, reserved } = looked_up.map_err(Error::listing)?;
-    let events = found.events.into_iter().map(|(_, event)| event).collect();
-    match given(events, &cursors, &service)?.pop() {
-        Some(event) => Ok((Extension(reserved), Json(event)).into_response()),
-        None => Err(Error::not_found("no event is stored under this topic and event_id")),
+    let found = api.look_up(&caller, vec![EventKey { topic, event_id }]).await?;
+    match event_jsons(found.events, &api)?.pop() {
+        Some(event) => Ok((Extension(found.reserved), Json(event)).into_response()),
+        None => {
+            let message = "no event is stored under this topic and event_id";
+            Err(Error::new(Reason::NotFound, message))
+        }
     }
 }
 
 pub(super) async fn stats(
-    Caller(caller): Caller,
-    State(service): State<Service>,
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Parameters(parameters): Parameters,
 ) -> Result<Json<Value>, Error> {
     let mut topic = None;
     let mut max_topics = MAX_STATS_TOPICS;
-    let mut violations = Vec::new();
+    let mut violations = Violations::default();
     for (name, value) in parameters {
         let mut check = || {
             match &*name {
@@ -165,21 +151,16 @@ pub(super) async fn stats(
             }
             Ok(())
         };
-        violations.extend(check().err());
+        violations.check(check());
     }
-    if !violations.is_empty() {
-        return Err(Error::invalid(violations));
-    }
-    caller.demand_filtered(Verb::Read, &topic).map_err(Error::access)?;
-    let stats = service.store.stats(topic, max_topics).await.map_err(Error::store)?;
+    Error::if_any(violations)?;
+    let StatsReport { stats, uptime, since_start } = api.stats(&caller, topic, max_topics).await?;
     let mut answer = counters(stats.totals);
     answer["topics_active"] = stats.topics_active.into();
     answer["topics"] = stats.topics.iter().map(|topic| &*topic.topic).collect();
     answer["by_topic"] = stats.topics.iter().map(counted).collect();
-    answer["uptime_seconds"] = service.started.elapsed().as_secs().into();
-    // Those are of all topics.
-    if caller.may_all(Verb::Read) {
-        let process = service.ingest.counters();
+    answer["uptime_seconds"] = uptime.as_secs().into();
+    if let Some(process) = since_start {
         answer["since_start"] = counters(process.judged);
         answer["since_start"]["rejected"] = process.rejected.into();
     }

@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 
 use super::{
-    Reply, Shared, Submission,
+    Reply, Settled, Shared, Submission,
     settle::{self, Failure},
 };
 use crate::{
     access::CallerKey,
-    event::{NewEvent, Outcome},
+    event::NewEvent,
     limits::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_COMPARED_BYTES},
     store::Store,
 };
@@ -32,7 +32,7 @@ struct Caller {
 struct Waiting {
     submission: Submission,
     /// Outcomes of the first events. The rest is not committed yet.
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Settled>,
 }
 
 impl Costly {
@@ -100,9 +100,9 @@ impl Caller {
 
     /// Records the outcomes of a part and answers the submissions that it completes. The next part
     /// is larger, unless it might need too many comparisons.
-    fn settled(&mut self, outcomes: Vec<Option<Outcome>>) {
-        let compared = outcomes.iter().flatten().map(|outcome| outcome.compared_bytes);
-        if compared.sum::<usize>() <= MAX_COMPARED_BYTES / 4 {
+    fn settled(&mut self, outcomes: Vec<Settled>) {
+        let compared: usize = outcomes.iter().map(Settled::compared_bytes).sum();
+        if compared <= MAX_COMPARED_BYTES / 4 {
             self.part = (self.part * 2).min(MAX_BATCH_EVENTS);
         }
         let mut outcomes = outcomes.into_iter();
@@ -129,7 +129,7 @@ impl Caller {
 mod tests {
     use super::*;
     use crate::{
-        event::{EventKey, Name, Payload, Timestamp, Verdict},
+        event::{EventKey, Name, Outcome, Payload, Timestamp, Verdict},
         ingest::submission,
     };
 
@@ -145,10 +145,10 @@ mod tests {
     }
 
     /// Outcomes of events that each needed a comparison with this many bytes.
-    fn outcomes(count: usize, compared_bytes: usize) -> Vec<Option<Outcome>> {
+    fn outcomes(count: usize, compared_bytes: usize) -> Vec<Settled> {
         let first_received_at = Timestamp::from_micros(0).expect("valid");
         let verdict = Verdict::Duplicate;
-        vec![Some(Outcome { verdict, first_received_at, compared_bytes }); count]
+        vec![Settled::Judged(Outcome { verdict, first_received_at, compared_bytes }); count]
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::{Error, Shared};
+use super::{Error, Settled, Shared};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
     limits::{COMMIT_BACKOFF, COMMIT_RETRY, FAULT_TRIES, MAX_FAULTY_EVENTS},
@@ -34,13 +34,13 @@ impl From<store::Error> for Failure {
     }
 }
 
-/// Commits events as one batch. The outcome of an event that the store cannot store is `None`.
+/// Commits events as one batch.
 pub(super) async fn settle(
     lane: u16,
     store: &dyn Store,
     events: Vec<NewEvent>,
     shared: &Shared,
-) -> Result<Vec<Option<Outcome>>, Failure> {
+) -> Result<Vec<Settled>, Failure> {
     let mut settling = Settling { lane, store, shared, fault_tries: FAULT_TRIES, faulty: 0 };
     let batch = settling.batch(events);
     match settling.commit(&batch).await {
@@ -75,13 +75,13 @@ impl Settling<'_> {
         &mut self,
         batch: &Batch,
         committed: Result<Vec<Outcome>, store::Error>,
-    ) -> Result<Vec<Option<Outcome>>, Failure> {
+    ) -> Result<Vec<Settled>, Failure> {
         let error = match committed {
             Ok(outcomes) => {
                 self.shared.committed.notify_one();
                 let mut counters = self.shared.counters();
                 outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
-                return Ok(outcomes.into_iter().map(Some).collect());
+                return Ok(outcomes.into_iter().map(Settled::Judged).collect());
             }
             Err(error) => error,
         };
@@ -100,7 +100,7 @@ impl Settling<'_> {
                 self.faulty += usize::from(matches!(error, store::Error::Fault(_)));
                 match self.faulty > MAX_FAULTY_EVENTS {
                     true => Err(error.into()),
-                    false => Ok(vec![None]),
+                    false => Ok(vec![Settled::RefusedByStore]),
                 }
             }
             (
@@ -120,7 +120,7 @@ impl Settling<'_> {
     fn part<'b>(
         &'b mut self,
         events: &'b [NewEvent],
-    ) -> BoxFuture<'b, Result<Vec<Option<Outcome>>, Failure>> {
+    ) -> BoxFuture<'b, Result<Vec<Settled>, Failure>> {
         Box::pin(async move {
             let batch = self.batch(events.to_vec());
             let committed = self.commit(&batch).await;

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bug, is};
 use crate::{
+    admission::Full,
     event::{Difference, Event, EventKey, NewEvent, Outcome, Timestamp, Verdict},
     ingest,
-    load::Full,
     store::{Batch, Error, Store},
 };
 

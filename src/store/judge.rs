@@ -9,7 +9,7 @@ use super::{Batch, Counters, Error};
 use crate::{
     event::{Difference, EventKey, NewEvent, Outcome, Timestamp, Verdict},
     json::Document,
-    limits::MAX_COMPARED_BYTES,
+    limits::{INLINE_COMPARED_BYTES, MAX_COMPARED_BYTES},
 };
 
 /// Deduplication of one batch. Events are new unless an original is [`found`](Self::found).
@@ -103,7 +103,7 @@ impl<'a> Judgement<'a> {
     }
 
     /// Bytes to read in order to compare `original` with the events at `place` and of the same key.
-    pub(super) fn compared_bytes(&self, place: usize, original: &Original) -> usize {
+    fn compared_bytes(&self, place: usize, original: &Original) -> usize {
         original.payload.len() + self.sent(self.same_key(place))
     }
 
@@ -121,8 +121,24 @@ impl<'a> Judgement<'a> {
         Ok(())
     }
 
-    /// The first of two steps, between which payloads can be compared on another thread.
-    pub(super) fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
+    /// The same, but puts off the comparison of large payloads. A batch that turns out to exceed the limit
+    /// has compared none of them.
+    pub(super) fn judge_or_defer(
+        &mut self,
+        place: usize,
+        original: Original,
+        deferred: &mut Deferred,
+    ) -> Result<(), Error> {
+        let bytes = self.compared_bytes(place, &original);
+        if bytes <= INLINE_COMPARED_BYTES {
+            return self.judge(place, &original);
+        }
+        deferred.repeats.push(self.repeated(place, original)?);
+        deferred.bytes += bytes;
+        Ok(())
+    }
+
+    fn repeated(&mut self, place: usize, original: Original) -> Result<Repeated, Error> {
         let same = self.same_key(place);
         let excess = self.add_excess(same.clone(), &original)?;
         let repeats = self.by_key[same].iter();
@@ -130,12 +146,13 @@ impl<'a> Judgement<'a> {
         Ok(Repeated { original, repeats, excess })
     }
 
-    /// The second step: records the verdicts.
-    pub(super) fn found(&mut self, verdicts: Verdicts) {
-        let Verdicts { of_each, received_at, mut excess } = verdicts;
-        for (index, verdict) in of_each {
-            let compared = std::mem::take(&mut excess);
-            self.verdicts[index] = (verdict, Some(Found { received_at, compared }));
+    /// Records the verdicts of comparisons that were put off.
+    pub(super) fn record(&mut self, compared: Vec<Verdicts>) {
+        for Verdicts { of_each, received_at, mut excess } in compared {
+            for (index, verdict) in of_each {
+                let compared = std::mem::take(&mut excess);
+                self.verdicts[index] = (verdict, Some(Found { received_at, compared }));
+            }
         }
     }
 
@@ -190,9 +207,31 @@ impl<'a> Judgement<'a> {
     }
 }
 
-/// A stored event with the events of its key, by arrival. Owned, so that it can be compared on
-/// another thread.
-pub(super) struct Repeated {
+/// Comparisons of large payloads that are put off. Owned, so that they can run on another thread.
+#[derive(Default)]
+pub(super) struct Deferred {
+    repeats: Vec<Repeated>,
+    bytes: usize,
+}
+
+impl Deferred {
+    pub(super) fn is_empty(&self) -> bool {
+        self.repeats.is_empty()
+    }
+
+    /// Whether they hold so much memory that they should run before more are added.
+    pub(super) fn is_large(&self) -> bool {
+        self.bytes > 2 * MAX_COMPARED_BYTES
+    }
+
+    /// Compares the payloads.
+    pub(super) fn compare(self) -> Vec<Verdicts> {
+        self.repeats.into_iter().map(Repeated::verdicts).collect()
+    }
+}
+
+/// A stored event with the events of its key, by arrival.
+struct Repeated {
     original: Original,
     repeats: Vec<(usize, NewEvent)>,
     excess: usize,
@@ -207,8 +246,7 @@ pub(super) struct Verdicts {
 }
 
 impl Repeated {
-    /// Compares the payloads.
-    pub(super) fn verdicts(self) -> Verdicts {
+    fn verdicts(self) -> Verdicts {
         let comparison = Comparison::with_stored(&self.original);
         let of_each = self.repeats.iter();
         let of_each = of_each.map(|(index, event)| (*index, comparison.verdict(event))).collect();

@@ -12,13 +12,14 @@ use super::{
     Batch, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place, Stats, Store,
     check_lanes,
     identity::Identity,
-    judge::{Judgement, Original},
+    judge::{Deferred, Judgement, Original},
 };
 use crate::{
     event::{EventKey, Outcome},
     limits::{LOCK_TIMEOUT, READ_CONNECTIONS, SQLITE_CACHE_KIB},
 };
 
+mod checkpoint;
 mod clock;
 mod file;
 mod read;

@@ -32,6 +32,7 @@ mod command;
 mod elsewhere;
 mod file;
 mod grants;
+mod protocols;
 mod rate;
 mod role;
 mod secrets;

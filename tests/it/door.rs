@@ -13,13 +13,13 @@ use std::{
 use async_trait::async_trait;
 use event_aggregator::{
     app::{self, App},
-    door::Door,
     event::{EventKey, Outcome},
     grpc::SERVICE_NAME,
     limits::{
         ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE, MAX_REQUEST_BYTES,
         OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT, SMALL_REQUEST_BYTES,
     },
+    listener::Listener,
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
     store::{
@@ -151,9 +151,9 @@ impl StrangeServer {
             reads: AtomicUsize::new(0),
             hanging: Notify::new(),
         });
-        let door = Door::open(([127, 0, 0, 1], 0).into(), None).await.expect("bind");
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.expect("bind");
         let over: Arc<dyn Store> = Arc::<Strange>::clone(&store);
-        let app = App::over(over, Metrics::default(), door, None).await.expect("start");
+        let app = App::over(over, Metrics::default(), listener, None).await.expect("start");
         let address = app.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async { drop(stopped.await) }));
@@ -283,7 +283,7 @@ async fn calls_continue_while_accept_fails() {
     let service = Service::run(
         program()
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
-            .env("RUST_LOG", "info,event_aggregator::door=debug")
+            .env("RUST_LOG", "info,event_aggregator::listener=debug")
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let mut client = connect_to(service.address).await;

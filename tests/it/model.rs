@@ -6,17 +6,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use event_aggregator::{
-    access::{Account, CallerKey, Identity},
+    access::{Account, Caller, CallerKey, Identity},
+    api::{Api, ListRequest, Listed, Reason},
     app,
     config::Database,
     cursor::Cursor,
     event::EventKey,
     feed::{self, Frame, Start, Subscription},
-    ingest::{Admission, Share},
+    ingest::{Share, WhenFull},
     limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
-    listing,
     metrics::Metrics,
-    service::Service,
     store::{Counters, Durability, Filter, Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -38,8 +37,12 @@ mod faulty;
 mod oracle;
 
 /// The caller of all steps.
+fn caller() -> Caller {
+    Caller { identity: Identity::ANYBODY, key: CallerKey::new(None, None) }
+}
+
 fn account() -> Account {
-    Identity::ANYBODY.account(CallerKey::new(None, None))
+    caller().account()
 }
 
 /// One step.
@@ -116,7 +119,7 @@ struct Reached {
 /// A service, and its expected state.
 struct Model {
     database: Database,
-    service: Service,
+    service: Api,
     store: Arc<FaultyStore>,
     oracle: Oracle,
     /// The latest backup.
@@ -127,7 +130,7 @@ struct Model {
     kept: Vec<Reached>,
 }
 
-async fn start(database: Database) -> (Service, Arc<FaultyStore>) {
+async fn start(database: Database) -> (Api, Arc<FaultyStore>) {
     let opened = in_real_time(async move {
         let store: Arc<dyn Store> = match database {
             Database::Sqlite(path) => Arc::new(SqliteStore::open(&path).expect("open")),
@@ -139,11 +142,11 @@ async fn start(database: Database) -> (Service, Arc<FaultyStore>) {
     });
     let store = Arc::new(FaultyStore::new(opened.await));
     let shared: Arc<dyn Store> = Arc::<FaultyStore>::clone(&store);
-    (Service::start(shared, Metrics::default()), store)
+    (Api::start(shared, Metrics::default()), store)
 }
 
 /// Stops a service as SIGTERM does.
-async fn stop(service: Service, store: Arc<FaultyStore>) {
+async fn stop(service: Api, store: Arc<FaultyStore>) {
     service.ingest.drain().await;
     store.heal().await;
     service.feed.close().await;
@@ -152,7 +155,7 @@ async fn stop(service: Service, store: Arc<FaultyStore>) {
 
 /// An unauthenticated caller.
 fn anybody() -> CallerKey {
-    CallerKey::new(None, None)
+    caller().key
 }
 
 impl Model {
@@ -188,15 +191,15 @@ impl Model {
         let share = Share::default();
         let mut pending = Vec::new();
         for (number, request) in requests.iter().enumerate() {
-            let admission = match number % 2 {
-                0 => Admission::Refuse,
-                _ => Admission::Wait(&share),
+            let when_full = match number % 2 {
+                0 => WhenFull::Reject,
+                _ => WhenFull::Wait(&share),
             };
             let events = request.iter().map(Sent::event).collect();
             pending.push(
                 self.service
                     .ingest
-                    .submit(events, 0, admission, account())
+                    .submit(events, 0, when_full, account())
                     .await
                     .expect("admitted"),
             );
@@ -204,10 +207,9 @@ impl Model {
         for (request, pending) in requests.into_iter().zip(pending) {
             let outcomes = pending.outcomes().await.expect("stored in the end");
             assert_eq!(outcomes.len(), request.len());
-            request
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(sent, outcome)| self.oracle.judge(sent, outcome));
+            for (sent, settled) in request.into_iter().zip(outcomes) {
+                self.oracle.judge(sent, settled);
+            }
         }
     }
 
@@ -225,6 +227,20 @@ impl Model {
         panic!("the store does not answer");
     }
 
+    /// Retries a page until the store does not fail.
+    async fn page(&self, request: &ListRequest) -> Listed {
+        for _ in 0..8 {
+            match self.service.list(&caller(), request.clone()).await {
+                Ok(page) => return page,
+                Err(error) => {
+                    let is_of_store = [Reason::StoreUnavailable, Reason::StoreTimeout];
+                    assert!(is_of_store.contains(&error.reason), "{error:?}");
+                }
+            }
+        }
+        panic!("the store does not answer");
+    }
+
     /// All pages of a listing. If it is complete and oldest first, subscriptions may resume from
     /// each of its events.
     async fn list(&mut self, topic: Option<u8>, oldest_first: bool, limit: usize) {
@@ -233,20 +249,12 @@ impl Model {
         let is_whole = topic.is_none() && oldest_first;
         let mut passed = vec![0; self.oracle.lanes.len()];
         let mut listed = 0;
-        let mut token: Option<String> = None;
+        let mut request = ListRequest { filter, page_token: None, limit };
         loop {
-            let page = self
-                .read(async |_| {
-                    let (service, token) = (&self.service, token.as_deref());
-                    match listing::list(service, &anybody(), filter.clone(), token, limit).await {
-                        Err(listing::Error::Store(error)) => Err(error),
-                        page => Ok(page.expect("a token of this listing")),
-                    }
-                })
-                .await;
+            let page = self.page(&request).await;
             assert!(page.events.len() <= limit);
-            for (event, cursor) in page.events.iter().zip(page.cursors) {
-                expected.get(listed).expect("no more than was stored").check(event);
+            for (event, cursor) in page.events {
+                expected.get(listed).expect("no more than was stored").check(&event);
                 listed += 1;
                 passed[usize::from(event.position.lane)] += 1;
                 if is_whole {
@@ -254,8 +262,8 @@ impl Model {
                     self.kept.push(Reached { start, passed: passed.clone() });
                 }
             }
-            token = page.next_page_token;
-            if token.is_none() {
+            request.page_token = page.next_page_token;
+            if request.page_token.is_none() {
                 break;
             }
         }
@@ -544,7 +552,7 @@ fn feed_recovers_after_a_panic() {
         }
         let sent = Sent { topic: 0, id: 0, source: 0, timestamp: None, payload: 0 };
         let pending =
-            service.ingest.submit(vec![sent.event()], 0, Admission::Refuse, account()).await;
+            service.ingest.submit(vec![sent.event()], 0, WhenFull::Reject, account()).await;
         pending.expect("admitted").outcomes().await.expect("stored");
         let frame = timeout(COMMIT_RETRY, subscription.next()).await.expect("no silence");
         assert!(matches!(frame, Ok(Frame::Events(events, _, _)) if events.len() == 1));

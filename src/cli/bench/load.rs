@@ -11,11 +11,11 @@ use prost::Message;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_prost::ProstCodec;
 
 use super::generator::Generator;
 use crate::{
     cli::client::{Channel, Refused},
-    grpc::ContractCodec,
     proto::incoming::{PublishRequest, PublishStreamRequest},
 };
 
@@ -120,7 +120,7 @@ async fn ready(channel: Channel) -> anyhow::Result<Grpc<Channel>> {
 
 async fn publish(channel: Channel, request: PublishRequest) -> anyhow::Result<Tally> {
     let path = PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/Publish");
-    let codec: ContractCodec<_, Tally> = ContractCodec::default();
+    let codec: ProstCodec<_, Tally> = ProstCodec::default();
     let response: Result<Response<Tally>, Status> =
         ready(channel).await?.unary(Request::new(request), path, codec).await;
     Ok(response.map_err(Refused)?.into_inner())
@@ -135,7 +135,7 @@ impl Load {
         let mut client = ready(self.channel).await?;
         let path =
             PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/PublishStream");
-        let codec: ContractCodec<_, Tally> = ContractCodec::default();
+        let codec: ProstCodec<_, Tally> = ProstCodec::default();
         let responses = client.streaming(Request::new(stream), path, codec).await;
         let responses: Response<tonic::Streaming<Tally>> = responses.map_err(Refused)?;
         let mut responses = responses.into_inner();

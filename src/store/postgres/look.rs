@@ -8,7 +8,7 @@ use tokio_postgres::{Row, RowStream, error::SqlState};
 use tokio_stream::StreamExt;
 
 use super::{Error, Judgement, Original, certain};
-use crate::{event::Timestamp, limits::INLINE_COMPARED_BYTES};
+use crate::{event::Timestamp, store::judge::Deferred};
 
 /// Returns the stored events of some keys, each with the key's number in the arrays, from 1.
 pub(super) const LOOK: &str = "
@@ -16,25 +16,31 @@ pub(super) const LOOK: &str = "
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (topic, event_id, number)
     JOIN processed_events e ON e.topic = k.topic AND e.event_id = k.event_id";
 
-/// Compares the new events at `places` with the rows of their keys. Only one row is in memory at a
-/// time, because stored payloads may be much larger than those that were sent.
+/// Compares the new events at `places` with the rows of their keys. Stored payloads may be much larger
+/// than those that were sent, so only a few rows are in memory at a time.
 pub(super) async fn find(
     mut rows: Pin<&mut RowStream>,
     places: &[usize],
     applied: Option<&Applied>,
     judgement: &mut Judgement<'_>,
 ) -> Result<(), Error> {
+    let mut deferred = Deferred::default();
     while let Some(row) = rows.next().await.transpose().map_err(certain)? {
         let (number, seq, original) = original(&row).map_err(certain)?;
         if !applied.is_some_and(|applied| applied.seqs.contains(&seq)) {
-            let place = places[number as usize - 1];
-            if judgement.compared_bytes(place, &original) <= INLINE_COMPARED_BYTES {
-                judgement.judge(place, &original)?;
-                continue;
+            judgement.judge_or_defer(places[number as usize - 1], original, &mut deferred)?;
+            if deferred.is_large() {
+                compare(std::mem::take(&mut deferred), judgement).await?;
             }
-            let repeated = judgement.repeated(place, original)?;
-            judgement.found(on_another_thread(move || repeated.verdicts()).await?);
         }
+    }
+    compare(deferred, judgement).await
+}
+
+/// Compares large payloads, away from the workers of the runtime.
+async fn compare(deferred: Deferred, judgement: &mut Judgement<'_>) -> Result<(), Error> {
+    if !deferred.is_empty() {
+        judgement.record(on_another_thread(move || deferred.compare()).await?);
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ fn warn_of_memory(file: &File, path: &Path) {
 
 /// The WAL and its index, which SQLite keeps next to an open database. Without their names, a crash
 /// loses the latest commits, and other processes create new files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LogFiles([(PathBuf, FileId); 2]);
 
 impl LogFiles {

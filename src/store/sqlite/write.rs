@@ -4,27 +4,25 @@ use std::{
     io,
     ops::Range,
     panic::resume_unwind,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI32, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Instant,
 };
 
 use rusqlite::{
-    Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior,
-    hooks::Wal,
-    params,
+    Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::{Batch, Error, Judgement, Original, Source, clock::Clock, file::LogFiles};
+use super::{
+    Batch, Deferred, Error, Judgement, Original, Source, checkpoint::Checkpoints, clock::Clock,
+    file::LogFiles,
+};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, SQLITE_LOG_PAGES},
+    limits::{LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION},
     store::chain,
 };
 
@@ -41,13 +39,15 @@ enum Job {
 }
 
 impl Writer {
-    pub(super) fn spawn(source: Arc<Source>, connection: Connection) -> io::Result<Self> {
+    pub(super) fn spawn(source: Arc<Source>, mut connection: Connection) -> io::Result<Self> {
         let log = LogFiles::of(&connection)?;
+        let checkpoints = Checkpoints::new(&source, &log, &mut connection);
+        let opened = Opened { connection, log, checkpoints };
         // One job at a time: requests queue in the lane, not in the store.
         let (jobs, queue) = mpsc::channel(1);
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || work(&source, (connection, log), queue))?;
+            .spawn(move || work(&source, opened, queue))?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
     }
 
@@ -104,20 +104,25 @@ impl Writer {
     }
 }
 
+/// The writing connection, and what belongs to it.
+struct Opened {
+    connection: Connection,
+    log: LogFiles,
+    checkpoints: Checkpoints,
+}
+
 fn stopped() -> Error {
     Error::Unavailable("the SQLite writer thread has stopped".into())
 }
 
-fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiver<Job>) {
-    let log_pages = Arc::new(AtomicI32::new(0));
+fn work(source: &Arc<Source>, opened: Opened, mut queue: mpsc::Receiver<Job>) {
     let mut opened = Some(opened);
-    opened.iter_mut().for_each(|(connection, _)| count_log(connection, &log_pages));
     let mut clock = Clock::new(Timestamp::now(), Instant::now());
     let mut pruned: Option<Instant> = None;
     while let Some(job) = queue.blocking_recv() {
         // The receiver is gone if the lane task ended; the job is done anyway.
         match (job, &mut opened) {
-            (Job::Commit { batch, reply }, Some((connection, log))) => {
+            (Job::Commit { batch, reply }, Some(Opened { connection, log, checkpoints })) => {
                 let received_at = clock.bounded(batch.received_at, Instant::now());
                 let committed = commit_in_place(source, log, connection, &batch, received_at);
                 let is_wrong = matches!(committed, Err(Error::WrongStore(_)));
@@ -131,10 +136,7 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
                     }
                     pruned = Some(Instant::now());
                 }
-                if log_pages.load(Ordering::Relaxed) >= SQLITE_LOG_PAGES {
-                    checkpoint(connection);
-                    log_pages.store(0, Ordering::Relaxed);
-                }
+                checkpoints.step(connection);
             }
             (Job::Commit { reply, .. }, None) => {
                 let closed = "the SQLite file is closed after an I/O error";
@@ -148,7 +150,6 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
                         warn!(error = chain(error), "failed to reopen the SQLite file");
                     })
                     .ok();
-                opened.iter_mut().for_each(|(connection, _)| count_log(connection, &log_pages));
                 let _ = done.send(());
             }
         }
@@ -158,38 +159,20 @@ fn work(source: &Source, opened: (Connection, LogFiles), mut queue: mpsc::Receiv
 }
 
 /// Reopens the file, if it is the same one.
-fn open(source: &Source) -> Result<(Connection, LogFiles), Error> {
+fn open(source: &Arc<Source>) -> Result<Opened, Error> {
     source.check()?;
-    let connection = super::connect(source.file.path())?;
+    let mut connection = super::connect(source.file.path())?;
     source.check_store(&connection)?;
     let log = LogFiles::of(&connection).map_err(|error| Error::Unavailable(error.into()))?;
-    Ok((connection, log))
+    let checkpoints = Checkpoints::new(source, &log, &mut connection);
+    Ok(Opened { connection, log, checkpoints })
 }
 
-/// Counts the pages of the WAL in place of automatic checkpoints, which SQLite would run before a
-/// commit returns.
-fn count_log(connection: &mut Connection, log_pages: &Arc<AtomicI32>) {
-    let log_pages = Arc::clone(log_pages);
-    let counting = connection.wal_hook(Some(move |_: &mut Wal, pages| {
-        log_pages.store(pages, Ordering::Relaxed);
-        Ok(())
-    }));
-    if let Err(error) = counting {
-        warn!(%error, "failed to track the size of the SQLite WAL");
-    }
-}
-
-/// Moves pages of the WAL into the file, as far as no reader needs them.
-fn checkpoint(connection: &Connection) {
-    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        warn!(%error, "SQLite checkpoint failed; will retry");
-    }
-}
-
-fn close(opened: Option<(Connection, LogFiles)>) {
-    if let Some((connection, _)) = opened
-        && let Err((_, error)) = connection.close()
-    {
+/// Closes the connection of the writer, and before it that of a checkpoint.
+fn close(opened: Option<Opened>) {
+    let Some(Opened { connection, mut checkpoints, .. }) = opened else { return };
+    checkpoints.wait();
+    if let Err((_, error)) = connection.close() {
         warn!(%error, "failed to close the SQLite file cleanly");
     }
 }
@@ -239,13 +222,15 @@ fn commit(
     };
     // Events stored by an earlier attempt, whose reply was lost, count as new.
     let places: Vec<usize> = judgement.new_places().collect();
+    let mut deferred = Deferred::default();
     for place in places {
         if let Some((seq, original)) = original(&transaction, judgement.event(place))?
             && !seqs.contains(&seq)
         {
-            judgement.judge(place, &original)?;
+            judge(&mut judgement, place, original, &mut deferred)?;
         }
     }
+    judgement.record(deferred.compare());
     Ok(judgement.into_outcomes(received_at))
 }
 
@@ -278,6 +263,7 @@ fn store(
     let received_at = Micros(received_at.max(latest));
 
     let mut seq = head;
+    let mut deferred = Deferred::default();
     let mut insert = transaction.prepare_cached(
         "INSERT INTO processed_events
              (seq, topic, event_id, occurred_at, source, payload, received_at)
@@ -298,9 +284,10 @@ fn store(
         if inserted == 1 {
             seq += 1;
         } else if let Some((_, original)) = original(transaction, event)? {
-            judgement.judge(place, &original)?;
+            judge(judgement, place, original, &mut deferred)?;
         }
     }
+    judgement.record(deferred.compare());
 
     transaction
         .prepare_cached("UPDATE lanes SET head = ?2, last_received_at = ?3 WHERE lane = ?1")?
@@ -317,6 +304,20 @@ fn store(
     }
     count(transaction, judgement, received_at)?;
     Ok(received_at.0)
+}
+
+/// Compares an event with the one stored under its key, now or later.
+fn judge(
+    judgement: &mut Judgement<'_>,
+    place: usize,
+    original: Original,
+    deferred: &mut Deferred,
+) -> Result<(), Error> {
+    judgement.judge_or_defer(place, original, deferred)?;
+    if deferred.is_large() {
+        judgement.record(std::mem::take(deferred).compare());
+    }
+    Ok(())
 }
 
 /// Adds the batch to the counters.

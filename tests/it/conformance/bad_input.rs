@@ -5,7 +5,6 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use event_aggregator::{
     cursor::Cursor,
     event::{Position, Timestamp as Time},
-    grpc::ContractCodec,
     page,
     proto::v1::{
         BatchGetEventsRequest, Event, EventKey, GetStatsRequest, ListEventsRequest, PayloadFormat,
@@ -20,6 +19,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
 use super::http::{get, post};
@@ -269,7 +269,7 @@ async fn send(
 ) -> Status {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("connected");
-    let codec: ContractCodec<Raw, PublishResponse> = ContractCodec::default();
+    let codec: ProstCodec<Raw, PublishResponse> = ProstCodec::default();
     let mut request = tonic::Request::new(Raw(message));
     for (name, value) in headers {
         request.metadata_mut().insert(*name, value.parse().expect("a value"));
@@ -345,7 +345,7 @@ async fn undecodable_event_is_rejected_alone(backend: Backend) {
     let mut streaming = tonic::client::Grpc::new(channel.clone());
     streaming.ready().await.expect("connected");
     let (requests, outgoing) = mpsc::channel(1);
-    let codec: ContractCodec<Raw, PublishStreamResponse> = ContractCodec::default();
+    let codec: ProstCodec<Raw, PublishStreamResponse> = ProstCodec::default();
     let path =
         PathAndQuery::from_static("/event_aggregator.v1.EventAggregatorService/PublishStream");
     let outgoing = tonic::Request::new(ReceiverStream::new(outgoing));

@@ -101,7 +101,7 @@ async fn caller_input_never_becomes_a_label(backend: Backend) {
     let mut client = tonic::client::Grpc::new(channel_to(server.address).await);
     client.ready().await.expect("ready");
     let path = "/event_aggregator.v1.EventAggregatorService/NoSuchMethod";
-    let codec = event_aggregator::grpc::ContractCodec::<PublishRequest, PublishRequest>::default();
+    let codec = tonic_prost::ProstCodec::<PublishRequest, PublishRequest>::default();
     let request = tonic::Request::new(PublishRequest::default());
     let answer = client.unary(request, PathAndQuery::from_static(path), codec).await;
     assert_eq!(answer.expect_err("no such method").code(), Code::Unimplemented);

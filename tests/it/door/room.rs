@@ -64,7 +64,7 @@ async fn connections_are_limited_by_descriptors_and_address() {
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let address = service.address;
-    let told = format!("leaves room for {ROOM} connections");
+    let told = format!("connections={ROOM}");
     wait_until(|| std::fs::read_to_string(&log).expect("text").contains(&told));
 
     // This one, and as many as its address may have.

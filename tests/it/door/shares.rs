@@ -7,6 +7,8 @@ use std::{
 };
 
 use event_aggregator::{
+    api::Api,
+    edge::Edge,
     grpc,
     limits::{
         CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
@@ -19,7 +21,6 @@ use event_aggregator::{
         PublishStatus, PublishStreamRequest, SubscribeRequest,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
-    service::Service,
     store::sqlite::SqliteStore,
 };
 use prost::Message;
@@ -259,8 +260,10 @@ async fn listings_by_source_wait_for_their_turn() {
 async fn idle_publish_stream_is_closed_with_a_reason() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let store = SqliteStore::open(&folder.path().join("events.db")).expect("open");
-    let service = Service::start(Arc::new(store), Metrics::default());
-    let mut client = EventAggregatorServiceClient::new(grpc::contract(service));
+    let api = Api::start(Arc::new(store), Metrics::default());
+    let (_, health) = tonic_health::server::health_reporter();
+    let services = grpc::services(&api, &Edge::new(&api), health).expect("services");
+    let mut client = EventAggregatorServiceClient::new(services);
     let begun = Instant::now();
     let answers = client.publish_stream(tokio_stream::pending()).await.expect("a stream");
     let ended = answers.into_inner().message().await.expect_err("an end");

@@ -8,6 +8,7 @@ use event_aggregator::{
     event::{
         Difference, Event, EventKey, Name, NewEvent, Outcome, Payload, Position, Timestamp, Verdict,
     },
+    ingest::Settled,
     store::{Counters, Filter, Place, lane_of},
 };
 
@@ -113,12 +114,13 @@ impl Oracle {
     }
 
     /// Records an event, the next of its lane, and checks its verdict.
-    pub fn judge(&mut self, sent: Sent, outcome: Option<Outcome>) {
+    pub fn judge(&mut self, sent: Sent, settled: Settled) {
         if PAYLOADS[sent.payload].0 == POISON {
-            assert_eq!(outcome, None, "refused: {sent:?}");
+            assert_eq!(settled, Settled::RefusedByStore, "{sent:?}");
             return;
         }
-        let Outcome { verdict, first_received_at, .. } = outcome.expect("an outcome");
+        let Settled::Judged(outcome) = settled else { panic!("refused by the store: {sent:?}") };
+        let Outcome { verdict, first_received_at, .. } = outcome;
         self.counters.entry(sent.topic).or_default().add(verdict);
         if let Some(first) = self.by_key.get(&(sent.topic, sent.id)) {
             let difference = sent.difference(&first.sent);

@@ -8,15 +8,15 @@ use axum::{
     body::{Body, to_bytes},
 };
 use event_aggregator::{
+    api::Api,
+    edge::Edge,
     event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp, Verdict},
-    grpc::{self, ContractCodec},
-    http,
+    grpc, http,
     metrics::Metrics,
     proto::v1::{
         self as pb, ListEventsRequest, PayloadFormat, PublishResponse,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
-    service::Service,
     store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
 };
 use prost::{
@@ -29,6 +29,7 @@ use tonic::{
     Code, Status,
     codegen::{Service as _, http as wire},
 };
+use tonic_prost::ProstCodec;
 
 /// Runs a call to its end, on one service per process.
 pub fn call<T>(call: impl AsyncFnOnce(&Subject) -> T) -> T {
@@ -43,7 +44,8 @@ pub fn call<T>(call: impl AsyncFnOnce(&Subject) -> T) -> T {
 
 /// A service and the events it has stored.
 pub struct Subject {
-    service: Service,
+    grpc: grpc::Services,
+    http: Router,
     shelf: Arc<Shelf>,
     /// Serializes the calls, so that each finds its own events.
     turn: tokio::sync::Mutex<()>,
@@ -81,8 +83,12 @@ impl Subject {
     fn start() -> Self {
         let shelf = Arc::new(Shelf::default());
         let store: Arc<dyn Store> = Arc::<Shelf>::clone(&shelf);
-        let service = Service::start(store, Metrics::default());
-        Self { service, shelf, turn: tokio::sync::Mutex::new(()) }
+        let api = Api::start(store, Metrics::default());
+        let edge = Edge::new(&api);
+        let (_, health) = tonic_health::server::health_reporter();
+        let grpc = grpc::services(&api, &edge, health).expect("services");
+        let http = http::router(&api, &edge);
+        Self { grpc, http, shelf, turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Sends a Publish message, and returns the response with the stored events.
@@ -90,8 +96,8 @@ impl Subject {
         let _turn = self.turn.lock().await;
         self.shelf.events.lock().expect("lock").clear();
         let path = "/event_aggregator.v1.EventAggregatorService/Publish";
-        let codec: ContractCodec<Raw, PublishResponse> = ContractCodec::default();
-        let mut client = tonic::client::Grpc::new(grpc::contract(self.service.clone()));
+        let codec: ProstCodec<Raw, PublishResponse> = ProstCodec::default();
+        let mut client = tonic::client::Grpc::new(self.grpc.clone());
         let path = wire::uri::PathAndQuery::from_static(path);
         let answer = client.unary(tonic::Request::new(message), path, codec).await;
         let stored = self.shelf.events.lock().expect("lock").clone();
@@ -114,7 +120,7 @@ impl Subject {
         self.shelf.events.lock().expect("lock").clear();
         let request = wire::Request::post("/publish").header("content-type", media_type);
         let request = request.body(Body::from(body)).expect("a request");
-        let mut router: Router = http::router(self.service.clone());
+        let mut router = self.http.clone();
         let response = router.call(request).await.expect("an answer");
         let (status, body) = (response.status().as_u16(), response.into_body());
         let body = to_bytes(body, usize::MAX).await.expect("a body");
@@ -130,7 +136,7 @@ impl Subject {
 
     /// Stored events can be read in either format, with the default limits of a client.
     async fn read_back(&self, stored: &[NewEvent]) {
-        let mut client = EventAggregatorServiceClient::new(grpc::contract(self.service.clone()));
+        let mut client = EventAggregatorServiceClient::new(self.grpc.clone());
         for format in [PayloadFormat::Struct, PayloadFormat::Json] {
             let request = ListEventsRequest {
                 page_size: 1_000,

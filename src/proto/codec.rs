@@ -1,5 +1,5 @@
-//! Reading messages: as prost does, but what cannot be read, or would take far more memory than its
-//! bytes, is refused with an error that says so, as any other bad input is.
+//! The codec of the server: that of prost, with typed errors for messages that cannot be decoded or would
+//! take far more memory than their bytes.
 
 use std::marker::PhantomData;
 
@@ -13,13 +13,13 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use super::status;
 use crate::{
+    api::Error,
     event::Violation,
     limits::{MAX_MESSAGE_ITEMS, SHARED_MESSAGE_BYTES},
 };
 
-/// The codec of all calls.
+/// The codec of the calls of the contract.
 #[derive(Debug)]
 pub struct ContractCodec<T, U>(PhantomData<(T, U)>);
 
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// Writes one message after the other.
+/// Encodes messages.
 #[derive(Debug)]
 pub struct ContractEncoder<T>(PhantomData<T>);
 
@@ -59,11 +59,11 @@ impl<T: Message> Encoder for ContractEncoder<T> {
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         // At once: growing step by step would copy a large message several times.
         buffer.reserve(message.encoded_len());
-        message.encode(buffer).map_err(|_| status::internal())
+        message.encode(buffer).map_err(|_| Error::internal().into())
     }
 }
 
-/// Reads one message after the other.
+/// Decodes messages.
 #[derive(Debug)]
 pub struct ContractDecoder<U>(PhantomData<U>);
 
@@ -73,14 +73,14 @@ impl<U: Message + Default> Decoder for ContractDecoder<U> {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let unreadable = |error: DecodeError| {
-            let fault = format!("cannot be read: {error}");
-            status::invalid(&[Violation::new("message", fault)])
+            let fault = format!("cannot be decoded: {error}");
+            Status::from(Error::invalid(vec![Violation::new("message", fault)]))
         };
         // An empty event takes two bytes on the wire and some two hundred in memory.
         let items = items(message.chunk()).map_err(unreadable)?;
         if items > MAX_MESSAGE_ITEMS {
-            let fault = format!("holds {items} items; at most {MAX_MESSAGE_ITEMS} are read");
-            return Err(status::too_large(Violation::new("message", fault)));
+            let fault = format!("has {items} items; the limit is {MAX_MESSAGE_ITEMS}");
+            return Err(Error::too_large(Violation::new("message", fault)).into());
         }
         let length = message.remaining();
         let bytes = match length < SHARED_MESSAGE_BYTES {

@@ -1,15 +1,14 @@
-//! How long a caller waits, as it says in `grpc-timeout`.
+//! The timeout of a call, from the header `grpc-timeout`.
 
 use std::time::Duration;
 
 use tonic::codegen::http::HeaderMap;
 
-/// The most digits that the number may have.
+/// The most digits of the number, by the gRPC specification.
 const MAX_DIGITS: usize = 8;
 
-/// The time that a caller gives to its call. None if it gives none, or says so in a way that nobody
-/// understands.
-pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
+/// The timeout that a client sets. None if it sets none, or one that is malformed.
+pub(super) fn requested(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.as_bytes();
     let (unit, digits) = text.split_last()?;
     if !(1..=MAX_DIGITS).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
@@ -32,17 +31,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_at_most_eight_digits_and_a_unit() {
-        let asked = |text: &str| {
+    fn a_timeout_is_at_most_eight_digits_and_a_unit() {
+        let requested = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", text.parse().expect("a value"));
-            asked(&headers)
+            requested(&headers)
         };
-        assert_eq!(asked("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(asked("0n"), Some(Duration::ZERO));
-        assert_eq!(asked("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(requested("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(requested("0n"), Some(Duration::ZERO));
+        assert_eq!(requested("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
         for text in ["", "S", "1", "1s", "123456789S", "-1S", "+1S", "1.5S", " 1S"] {
-            assert_eq!(asked(text), None, "{text}");
+            assert_eq!(requested(text), None, "{text}");
         }
     }
 }

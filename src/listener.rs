@@ -1,9 +1,14 @@
-//! How connections come in: taken in up to a bound, cut when they do not come to the point, and served
-//! with HTTP/1 and HTTP/2 on one port. What they ask for is answered elsewhere.
+//! The listener: accepts connections up to a limit, closes idle ones, and serves HTTP/1 and HTTP/2 on one
+//! port. Requests are answered by a service that it is given.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc};
+use std::{convert::Infallible, error::Error, io, net::SocketAddr, pin::pin, sync::Arc};
 
-use hyper::{body::Incoming, service::service_fn};
+use http_body::Body;
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -15,18 +20,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    body::Body,
-    codegen::{Service, http::Request},
-};
+use tower_service::Service;
 use tracing::{debug, info, warn};
 
 use self::{
-    headcount::{Headcount, Place},
-    patience::Patient,
+    connection_limit::{ConnectionGuard, ConnectionLimit},
+    timeouts::TimeoutStream,
 };
 use crate::{
-    grpc::Router,
     limits::{
         ACCEPT_BACKOFF, CALL_WINDOW_BYTES, CALLS_PER_CONNECTION, CONNECTION_WINDOW_BYTES,
         HTTP1_BUFFER_BYTES, KEEPALIVE, MAX_HEADER_BYTES, OPENING_TIMEOUT, RESETS_PER_CONNECTION,
@@ -37,82 +38,92 @@ use crate::{
     tls::{self, ClientChain, Tls},
 };
 
+mod connection_limit;
 pub mod files;
-mod headcount;
-mod patience;
+mod timeouts;
 
-/// An address that is listened on, and how those who come are taken in.
+/// A bound address.
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<Tls>,
 }
 
-impl Door {
-    /// Listens on an address. With `tls`, all that comes in plaintext is cut.
-    pub async fn open(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
+impl Listener {
+    /// Binds an address. With `tls`, plaintext connections are closed.
+    pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address, tls })
     }
 
-    /// The address, with the port that was chosen if port 0 was asked for.
+    /// The address. Port 0 is replaced by the port that was assigned.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether it speaks TLS.
+    /// Whether connections are encrypted with TLS.
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Serves until `closing` is done. Then nobody is let in any more, everybody who is connected is
-    /// told so, and calls in progress are waited for without a bound; whoever is still connected when
-    /// this is dropped is cut.
-    pub async fn serve(self, router: Router, metrics: Metrics, closing: impl Future<Output = ()>) {
+    /// Serves until `closing` completes. Then it accepts no more connections, tells clients to go away
+    /// (GOAWAY, or `connection: close`), and waits for the calls in progress, for any time. Connections
+    /// that are still open when this is dropped are closed.
+    pub async fn serve<S, B>(self, service: S, metrics: Metrics, closing: impl Future<Output = ()>)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let Self { listener, tls, .. } = self;
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
-        let served = Served { router, server: server(), tls, stopping };
+        let context = ConnectionContext { service, server: server(), tls, stopping };
         let _cut = cut.clone().drop_guard();
-        let headcount = Headcount::new(files::room());
+        let limit = ConnectionLimit::new(files::max_connections());
         let connections = TaskTracker::new();
-        let (mut refused, mut failed) = (Seldom::default(), Seldom::default());
+        let (mut refused, mut failed) = (RateLimitedLog::default(), RateLimitedLog::default());
         let mut closing = pin!(closing);
         loop {
             let (stream, address) = tokio::select! {
                 () = &mut closing => break,
                 accepted = accept(&listener, &mut failed) => accepted,
             };
-            let Some(place) = headcount.take(address.ip(), &metrics) else {
-                if let Some(count) = refused.told() {
-                    warn!(count, last = %address.ip(), "there is no room for more connections");
+            let Some(guard) = limit.acquire(address.ip(), &metrics) else {
+                if let Some(count) = refused.due() {
+                    warn!(count, last = %address.ip(), "connection limit reached");
                 }
                 continue;
             };
-            let welcome = served.clone().welcome(stream, address, place);
-            connections.spawn(cut.clone().run_until_cancelled_owned(welcome));
+            let handling = context.clone().handle_connection(stream, address, guard);
+            connections.spawn(cut.clone().run_until_cancelled_owned(handling));
         }
-        // Whoever comes now is refused by the system, and tries another instance.
+        // From here on the system refuses connections, and clients try another instance.
         drop(listener);
-        served.stopping.cancel();
+        context.stopping.cancel();
         connections.close();
         connections.wait().await;
     }
 }
 
-/// The next connection. While the system has none to give, as without free file descriptors, others go
-/// on and may end.
-async fn accept(listener: &TcpListener, failed: &mut Seldom) -> (TcpStream, SocketAddr) {
+/// Accepts a connection. Retries after errors of the system, as without free file descriptors: open
+/// connections go on, and may end.
+async fn accept(listener: &TcpListener, failed: &mut RateLimitedLog) -> (TcpStream, SocketAddr) {
     let mut pause = ACCEPT_BACKOFF.0;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(error) if is_of_one_connection(&error) => (),
+            Err(error) if is_connection_error(&error) => (),
             Err(error) => {
-                match failed.told() {
-                    Some(count) => warn!(count, %error, "cannot take in connections"),
-                    None => debug!(%error, "still cannot take in connections"),
+                match failed.due() {
+                    Some(count) => warn!(count, %error, "cannot accept connections"),
+                    None => debug!(%error, "still cannot accept connections"),
                 }
                 sleep(pause).await;
                 pause = ACCEPT_BACKOFF.1.min(pause * 2);
@@ -121,20 +132,20 @@ async fn accept(listener: &TcpListener, failed: &mut Seldom) -> (TcpStream, Sock
     }
 }
 
-/// Whether only whoever was about to be taken in is concerned.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error concerns only the connection that was about to be accepted.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// How HTTP is spoken. What is not set is as hyper has it, as the guard of h2 against calls that are reset
-/// before they begin.
+/// The settings of HTTP. Others are the defaults of hyper, as the limit of h2 on streams that are reset
+/// before they are accepted.
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        // Counts from the last answer as well, so it bounds how long a connection idles.
+        // Runs from the last response as well, so it is also the idle timeout of a connection.
         .header_read_timeout(OPENING_TIMEOUT)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     server
@@ -151,20 +162,35 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// What all connections have in common.
+/// What all connections share.
 #[derive(Clone)]
-struct Served {
-    router: Router,
+struct ConnectionContext<S> {
+    service: S,
     server: auto::Builder<TokioExecutor>,
     tls: Option<Tls>,
     stopping: CancellationToken,
 }
 
-impl Served {
+impl<S, B> ConnectionContext<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     /// Serves a connection to its end.
-    async fn welcome(self, stream: TcpStream, address: SocketAddr, _place: Place) {
-        if let Err(error) = prepare(&stream) {
-            debug!(%error, "a connection was gone at once");
+    async fn handle_connection(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        _guard: ConnectionGuard,
+    ) {
+        if let Err(error) = set_options(&stream) {
+            debug!(%error, "a connection was closed by its client at once");
             return;
         }
         let Some(tls) = &self.tls else {
@@ -186,8 +212,8 @@ impl Served {
                     }
                 }
             }
-            Some(Ok(Err(error))) => debug!(%error, "a TLS handshake failed"),
-            Some(Err(_)) => debug!("a TLS handshake took too long"),
+            Some(Ok(Err(error))) => debug!(%error, "TLS handshake failed"),
+            Some(Err(_)) => debug!("TLS handshake timed out"),
             None => (),
         }
     }
@@ -197,13 +223,13 @@ impl Served {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
     ) {
-        let router = self.router.clone();
+        let service = self.service.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            // The routes are always ready.
-            router.clone().call(request.map(Body::new))
+            // It is always ready.
+            service.clone().call(request)
         });
-        let stream = TokioIo::new(Patient::new(stream));
+        let stream = TokioIo::new(TimeoutStream::new(stream));
         let mut connection = pin!(self.server.serve_connection(stream, answer));
         let served = tokio::select! {
             served = &mut connection => served,
@@ -213,29 +239,29 @@ impl Served {
             }
         };
         if let Err(error) = served {
-            debug!(error, "a connection broke");
+            debug!(error, "connection failed");
         }
     }
 }
 
-/// Small answers are sent at once, and whoever vanished is noticed by the system as well.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Small responses are sent at once, and the system detects dead connections as well.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval) = TCP_KEEPALIVE;
     let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Says something that may happen very often only once in a while.
+/// A log line that is written once in [`WARNING_INTERVAL`] at most.
 #[derive(Debug, Default)]
-struct Seldom {
+struct RateLimitedLog {
     last: Option<Instant>,
     count: u64,
 }
 
-impl Seldom {
-    /// How often it has happened since it was said last, if it is time to say so.
-    fn told(&mut self) -> Option<u64> {
+impl RateLimitedLog {
+    /// How often it was due since it was last written, if it may be written now.
+    fn due(&mut self) -> Option<u64> {
         self.count += 1;
         if self.last.is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
             return None;

@@ -1,12 +1,12 @@
-//! How many files the system lets this process have open. Each connection is one.
+//! The limit of open files of this process. Each connection is one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::limits::{CONNECTIONS, OTHER_FILES};
 
-/// Asks the system for as many as the service has use for, or as many as it gives. Many systems give a
-/// process 1,024 unless it asks.
+/// Raises the limit to what the service can use, or as far as the system permits. Many systems start a
+/// process with 1,024.
 pub fn raise_limit() {
     const WANTED: u64 = (CONNECTIONS + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -18,18 +18,21 @@ pub fn raise_limit() {
     }
 }
 
-/// How many connections there is room for. If it is less than there could be, the log says so.
-pub(super) fn room() -> usize {
+/// The connection limit. Logs if the limit of open files lowers it.
+pub(super) fn max_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let room = connections(files);
-    if room < CONNECTIONS {
-        info!("the limit of open files, {files}, leaves room for {room} connections");
+    let connections = connections(files);
+    if connections < CONNECTIONS {
+        info!(
+            open_files = files,
+            connections, "the limit of open files lowers the connection limit"
+        );
     }
-    room
+    connections
 }
 
-/// So many files, as connections.
+/// The connections that a number of files allows.
 fn connections(files: usize) -> usize {
     files.saturating_sub(OTHER_FILES).max(files / 2).min(CONNECTIONS)
 }
@@ -39,10 +42,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_left_for_the_rest() {
+    fn files_are_reserved_for_other_uses() {
         assert_eq!(connections(usize::MAX), CONNECTIONS);
         assert_eq!(connections(CONNECTIONS + OTHER_FILES - 1), CONNECTIONS - 1);
         assert_eq!(connections(1_024), 1_024 - OTHER_FILES);
-        assert_eq!(connections(100), 50, "few are better than none");
+        assert_eq!(connections(100), 50, "a low limit is shared");
     }
 }

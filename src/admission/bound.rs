@@ -1,10 +1,11 @@
-//! A bound on what callers use at the same time: so much in all, of which each caller has at most a share.
+//! A limit on what is in use at the same time, by all callers together and by each of them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Duration, Instant, timeout_at},
@@ -12,7 +13,7 @@ use tokio::{
 
 use crate::access::CallerKey;
 
-/// A bound. Clones are handles to the same one.
+/// A limit. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Bound(Arc<Shared>);
 
@@ -21,7 +22,7 @@ struct Shared {
     size: usize,
     share: usize,
     all: Arc<Semaphore>,
-    /// Callers that use any of it now, or wait for some.
+    /// Callers that hold permits, or wait for some.
     shares: Mutex<HashMap<CallerKey, Share>>,
 }
 
@@ -31,7 +32,7 @@ struct Share {
     users: usize,
 }
 
-/// What a caller uses of a bound, until this is dropped.
+/// What a caller uses, until this is dropped.
 #[derive(Debug)]
 pub struct Permit {
     of_all: OwnedSemaphorePermit,
@@ -40,7 +41,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Takes so many permits out of this one, or all if it has fewer.
+    /// Splits so many permits off, or all if there are fewer.
     pub fn split(&mut self, permits: usize) -> Option<Self> {
         let permits = permits.min(self.of_all.num_permits());
         let (user, _) = self.user.bound.join(&self.user.caller);
@@ -50,72 +51,16 @@ impl Permit {
     }
 }
 
-/// Which bound was reached.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// The share of this caller. Others go on.
+    /// That of this caller. Others are not affected.
     Share,
-    /// The bound of all callers together.
+    /// That of all callers together.
     All,
 }
 
-impl Full {
-    /// What a caller reads when a call is refused.
-    pub fn calls(self) -> &'static str {
-        match self {
-            Self::Share => {
-                "this caller has its share of the calls in progress, which is half of all; nothing of \
-                 this one was done; end some of them, or try again later"
-            }
-            Self::All => {
-                "too many calls are in progress; nothing of this one was done; try again later"
-            }
-        }
-    }
-
-    /// What a producer reads when its events are refused.
-    pub fn queue(self) -> &'static str {
-        match self {
-            Self::Share => {
-                "this caller has its share of the events that wait to be stored, which is half of the \
-                 queue; nothing of this request was stored; send it again later, or use \
-                 PublishStream, which waits"
-            }
-            Self::All => {
-                "too many events are waiting to be stored; nothing of this request was; send it again \
-                 later, or use PublishStream, which waits"
-            }
-        }
-    }
-
-    /// What a caller reads when a subscription is refused.
-    pub fn subscriptions(self) -> &'static str {
-        match self {
-            Self::Share => {
-                "this caller has its share of the subscriptions, which is half of all; end some of \
-                 them, or try again later"
-            }
-            Self::All => {
-                "there are too many subscriptions; try again later, or at another instance"
-            }
-        }
-    }
-
-    /// What a caller reads when a large answer is refused.
-    pub fn answers(self) -> &'static str {
-        match self {
-            Self::Share => {
-                "the large answers that this caller waits for or has not read use its share, which is \
-                 half of all; read them, or try again later"
-            }
-            Self::All => {
-                "too many large answers are in progress or not read by their callers; try again later"
-            }
-        }
-    }
-}
-
-/// Keeps the share of a caller in the map.
+/// Keeps the share of a caller in the map while it is used.
 #[derive(Debug)]
 struct User {
     bound: Bound,
@@ -123,7 +68,7 @@ struct User {
 }
 
 impl Bound {
-    /// So many permits in all, and so many of them for one caller at most.
+    /// A limit of `size` permits in all, and of `share` for one caller.
     pub fn new(size: usize, share: usize) -> Self {
         #[cfg(feature = "planted-bugs")]
         let share = match crate::planted::is(crate::planted::Bug::NoShare) {
@@ -139,7 +84,7 @@ impl Bound {
         self.0.size - self.0.all.available_permits()
     }
 
-    /// So many permits for a caller, or its whole share if that is less, if they are free now.
+    /// Acquires permits for a caller, or its whole share if that is less, if they are free now.
     pub fn try_take(&self, caller: &CallerKey, permits: usize) -> Result<Permit, Full> {
         let permits = self.capped(permits);
         let (user, share) = self.join(caller);
@@ -149,7 +94,7 @@ impl Bound {
         Ok(Permit { of_all, of_share, user })
     }
 
-    /// The same, if they are free within so much time. Callers take them in the order of asking.
+    /// The same, if they are free within `wait`. First come, first served.
     pub async fn take_within(
         &self,
         caller: &CallerKey,
@@ -167,8 +112,8 @@ impl Bound {
         Ok(Permit { of_all, of_share, user })
     }
 
-    /// The same, once they are free, in the order of asking. What waits for its share holds nothing of
-    /// what others wait for. None if the bound was closed, which it never is.
+    /// The same, once they are free. First come, first served; while it waits for the share of its caller,
+    /// it holds no permits. None if the limit was closed, which never happens.
     pub async fn take(&self, caller: &CallerKey, permits: usize) -> Option<Permit> {
         let permits = self.capped(permits);
         let (user, share) = self.join(caller);
@@ -182,7 +127,7 @@ impl Bound {
     }
 
     fn join(&self, caller: &CallerKey) -> (User, Arc<Semaphore>) {
-        let mut shares = self.shares();
+        let mut shares = self.0.shares.lock();
         let share = shares.entry(caller.clone()).or_insert_with(|| Share {
             semaphore: Arc::new(Semaphore::new(self.0.share)),
             users: 0,
@@ -191,15 +136,11 @@ impl Bound {
         let user = User { bound: self.clone(), caller: caller.clone() };
         (user, Arc::clone(&share.semaphore))
     }
-
-    fn shares(&self) -> MutexGuard<'_, HashMap<CallerKey, Share>> {
-        self.0.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        let mut shares = self.bound.shares();
+        let mut shares = self.bound.0.shares.lock();
         if let Entry::Occupied(mut share) = shares.entry(self.caller.clone()) {
             share.get_mut().users -= 1;
             if share.get().users == 0 {
@@ -218,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_has_its_share_and_others_have_theirs() {
+    async fn a_caller_cannot_exceed_its_share() {
         let bound = Bound::new(8, 4);
         let (a, b, c) = (named("a"), named("b"), named("c"));
         let of_a = bound.try_take(&a, 100).expect("capped at its share");
@@ -232,11 +173,11 @@ mod tests {
         drop(waiting.await.expect("a permit"));
         drop(of_b);
         assert_eq!(bound.used(), 0);
-        assert!(bound.shares().is_empty(), "callers that use nothing are forgotten");
+        assert!(bound.0.shares.lock().is_empty(), "callers without permits are forgotten");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_waits_for_so_long_and_is_told_what_for() {
+    async fn waiting_ends_with_the_limit_that_is_reached() {
         const WAIT: Duration = Duration::from_secs(5);
         let bound = Bound::new(8, 4);
         let (a, b, c) = (named("a"), named("b"), named("c"));

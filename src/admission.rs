@@ -1,6 +1,5 @@
-//! How much the service takes on at once, over all connections and by whatever way it is asked, and how
-//! much of that one caller may use: calls, subscriptions, large requests that are being read, and large
-//! answers that wait to be taken.
+//! Admission control: limits on calls, subscriptions and memory, for all clients together and for each
+//! caller, whatever the protocol. The limits of connections and of the queue of events are elsewhere.
 
 use crate::{
     access::CallerKey,
@@ -12,30 +11,30 @@ use crate::{
 };
 
 pub use self::{
-    answer::{Expired, LargeAnswer, Reserved, portion},
     bound::{Bound, Full, Permit},
     outbox::{Closed, Outbox, Outgoing, Unsent, outbox},
+    response::{BufferedResponse, Expired, Reservation, chunk},
 };
 
-mod answer;
 mod bound;
 mod outbox;
+mod response;
 
-/// What kind of call somebody makes. Each has a bound of its own, so that those who need not say who
-/// they are take nothing from those who do.
+/// The kind of a call. Each kind has a limit of its own, so that unauthenticated clients cannot use up the
+/// calls of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Asks the service for what it is there for.
+pub enum CallKind {
+    /// A call of the service, counted by caller.
     Ordinary,
-    /// Comes without credentials where they are needed, or needs none. Counted per connection.
+    /// A short call that needs no credentials, counted by connection.
     Unauthenticated,
-    /// Goes on until the caller ends it, and needs no credentials. Counted per address.
+    /// A stream that needs no credentials, counted by address.
     Watch,
 }
 
-/// What is in progress. Clones are handles to the same one.
+/// What is in progress. Clones are handles to the same limits.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub struct Admission {
     calls: Bound,
     unauthenticated: Bound,
     watches: Bound,
@@ -47,7 +46,7 @@ pub struct Load {
     scans: Bound,
 }
 
-impl Default for Load {
+impl Default for Admission {
     fn default() -> Self {
         let shared = |size| Bound::new(size, size / CALLER_SHARE);
         let unauthenticated = CONNECTIONS * UNAUTHENTICATED_CALLS;
@@ -65,13 +64,13 @@ impl Default for Load {
     }
 }
 
-impl Load {
+impl Admission {
     /// A permit for one more call.
-    pub fn call(&self, kind: Kind, caller: &CallerKey) -> Result<Permit, Full> {
+    pub fn call(&self, kind: CallKind, caller: &CallerKey) -> Result<Permit, Full> {
         let calls = match kind {
-            Kind::Ordinary => &self.calls,
-            Kind::Unauthenticated => &self.unauthenticated,
-            Kind::Watch => &self.watches,
+            CallKind::Ordinary => &self.calls,
+            CallKind::Unauthenticated => &self.unauthenticated,
+            CallKind::Watch => &self.watches,
         };
         calls.try_take(caller, 1)
     }
@@ -81,7 +80,7 @@ impl Load {
         self.subscriptions.try_take(caller, 1)
     }
 
-    /// A permit to read a request of so many bytes, once they are free. Small requests need none.
+    /// A permit to read a request of so many bytes, once there is memory for it. Small requests need none.
     pub async fn reading(&self, caller: &CallerKey, bytes: usize) -> Option<Permit> {
         if bytes <= SMALL_REQUEST_BYTES {
             return None;
@@ -89,42 +88,42 @@ impl Load {
         self.reading.take(caller, bytes).await
     }
 
-    /// A permit for the answer to a listing or look-up, before it is read from the store: what its caller may
-    /// not leave untaken is not read. Waits for [`ANSWER_WAIT`] at most.
-    pub async fn listing(&self, caller: &CallerKey) -> Result<Reserved, Full> {
+    /// Reserves memory for the response to a listing or look-up, before anything is read from the store.
+    /// Waits for [`ANSWER_WAIT`] at most.
+    pub async fn reserve_response(&self, caller: &CallerKey) -> Result<Reservation, Full> {
         let permit = self.listings.take_within(caller, LISTING_RESERVED_BYTES, ANSWER_WAIT).await?;
-        Ok(Reserved::new(permit))
+        Ok(Reservation::new(permit))
     }
 
-    /// A permit for an answer of so many bytes until it is taken, out of what was reserved for it. Small
-    /// answers need none.
-    pub fn answer(
+    /// A permit for a response of so many bytes until it is sent, out of its reservation if it has one.
+    /// Small responses need none.
+    pub fn response(
         &self,
         caller: &CallerKey,
         bytes: usize,
-        reserved: Option<Reserved>,
+        reserved: Option<Reservation>,
     ) -> Result<Option<Permit>, Full> {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(None);
         }
-        match reserved.and_then(Reserved::into_permit) {
+        match reserved.and_then(Reservation::into_permit) {
             Some(mut permit) => Ok(permit.split(bytes)),
             None => self.answers.try_take(caller, bytes).map(Some),
         }
     }
 
-    /// Where subscriptions take permits for the events that they keep in memory, in bytes.
+    /// The limit on the events that subscriptions hold in memory, in bytes.
     pub fn subscription_memory(&self) -> &Bound {
         &self.subscription_memory
     }
 
-    /// A permit for a listing that reads far more events than it returns. None if it is not its turn within
+    /// A permit for a listing that reads far more events than it returns. None if there is none within
     /// [`SCAN_WAIT`].
     pub async fn scan(&self, caller: &CallerKey) -> Option<Permit> {
         self.scans.take_within(caller, 1, SCAN_WAIT).await.ok()
     }
 
-    /// How many ordinary calls are in progress.
+    /// Ordinary calls in progress.
     pub fn calls(&self) -> usize {
         self.calls.used()
     }
@@ -134,12 +133,12 @@ impl Load {
         self.reading.used()
     }
 
-    /// Bytes of large answers that are not taken yet, and that listings and look-ups have reserved.
+    /// Bytes of large responses that are not sent yet or reserved.
     pub fn answer_bytes(&self) -> usize {
         self.listings.used() + self.answers.used()
     }
 
-    /// Bytes of events that subscriptions keep in memory, beyond what needs no permits.
+    /// Bytes of events that subscriptions hold, beyond what needs no permit.
     pub fn subscription_bytes(&self) -> usize {
         self.subscription_memory.used()
     }

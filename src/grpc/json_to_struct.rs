@@ -206,7 +206,7 @@ mod tests {
     use prost_types::Struct;
 
     use super::*;
-    use crate::grpc::structure::payload;
+    use crate::grpc::struct_to_json::payload;
 
     #[test]
     fn structures_survive_the_way_there_and_back() {

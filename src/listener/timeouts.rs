@@ -1,4 +1,4 @@
-//! How long a connection is waited for: to come to the point, and to take what it is sent.
+//! Timeouts of a connection: until its first request, and while the client reads nothing.
 
 use std::{
     io::{self, IoSlice},
@@ -14,26 +14,26 @@ use tokio::{
 
 use crate::limits::{OPENING_BYTES, OPENING_TIMEOUT, STALL_TIMEOUT};
 
-/// A connection that fails once it has been waited for long enough.
+/// A connection that fails at its timeouts.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct TimeoutStream<S> {
     stream: S,
-    /// Until so much has come that the protocol has bounds of its own.
+    /// The opening timeout. None once so much has arrived that the protocol has timeouts of its own.
     opening: Option<Pin<Box<Sleep>>>,
     read: usize,
-    /// Since the other end has stopped taking what it is sent.
+    /// The write timeout, which runs while `is_stalled`.
     stall: Option<Pin<Box<Sleep>>>,
     is_stalled: bool,
 }
 
-impl<S> Patient<S> {
+impl<S> TimeoutStream<S> {
     pub(super) fn new(stream: S) -> Self {
         let opening = Some(Box::pin(sleep(OPENING_TIMEOUT)));
         Self { stream, opening, read: 0, stall: None, is_stalled: false }
     }
 
-    /// Passes on how sending went, unless it has not gone on for too long.
-    fn sent<T>(
+    /// The result of a write. An error if writes have made no progress for too long.
+    fn check_write<T>(
         &mut self,
         sent: Poll<io::Result<T>>,
         context: &mut Context<'_>,
@@ -51,7 +51,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimeoutStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -73,14 +73,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.stream).poll_write(context, data);
-        self.sent(sent, context)
+        self.check_write(sent, context)
     }
 
     fn poll_write_vectored(
@@ -89,7 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.stream).poll_write_vectored(context, data);
-        self.sent(sent, context)
+        self.check_write(sent, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -98,11 +98,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.stream).poll_flush(context);
-        self.sent(sent, context)
+        self.check_write(sent, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.sent(sent, context)
+        self.check_write(sent, context)
     }
 }

@@ -1,18 +1,18 @@
-//! Where the messages of a body begin and end, told from its bytes as they pass.
+//! gRPC framing: where the length-prefixed messages of a body begin and end.
 
-/// Where messages begin in a body: each is preceded by a flag and its length.
+/// A scanner of a body: each message follows a flag and its length.
 #[derive(Debug, Default)]
-pub(super) struct Boundaries {
+pub(super) struct Framing {
     prefix: [u8; 5],
     /// Bytes of the prefix that have passed.
     known: usize,
     /// Bytes of the message that have not passed yet.
     left: usize,
-    /// Messages that have begun.
+    /// Messages that have begun so far.
     begun: u64,
 }
 
-impl Boundaries {
+impl Framing {
     /// How many messages have begun in `data`.
     pub(super) fn pass(&mut self, mut data: &[u8]) -> u64 {
         let before = self.begun;
@@ -46,10 +46,10 @@ impl Boundaries {
 
 #[cfg(test)]
 mod tests {
-    use super::Boundaries;
+    use super::Framing;
 
     #[test]
-    fn messages_are_counted_wherever_the_data_is_cut() {
+    fn messages_are_counted_however_the_data_is_split() {
         let mut body = Vec::new();
         for message in [&b"one"[..], b"", b"three three"] {
             body.push(0);
@@ -57,15 +57,15 @@ mod tests {
             body.extend(message);
         }
         for size in 1..=body.len() {
-            let mut boundaries = Boundaries::default();
-            let counted: u64 = body.chunks(size).map(|data| boundaries.pass(data)).sum();
+            let mut framing = Framing::default();
+            let counted: u64 = body.chunks(size).map(|data| framing.pass(data)).sum();
             assert_eq!(counted, 3, "in pieces of {size}");
         }
     }
 
     #[test]
     fn the_first_message_has_passed_with_its_last_byte() {
-        let mut boundaries = Boundaries::default();
+        let mut framing = Framing::default();
         for (data, has_passed) in [
             (&[0, 0, 0][..], false),
             (&[0, 2], false),
@@ -73,8 +73,8 @@ mod tests {
             (b"b", true),
             (&[0, 0, 0, 0, 9], true),
         ] {
-            boundaries.pass(data);
-            assert_eq!(boundaries.has_passed_one(), has_passed, "{data:?}");
+            framing.pass(data);
+            assert_eq!(framing.has_passed_one(), has_passed, "{data:?}");
         }
     }
 }

@@ -1,0 +1,159 @@
+//! What is done around a call, from the socket to the handler and back.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use axum::{
+    body::Bytes,
+    http::{Request, Response},
+};
+use futures_util::FutureExt;
+use http_body::Body;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Edge, Protocol, Record, RequestBody,
+    auth::{authenticate, peer},
+    chunked::Chunked,
+    counted::Counted,
+    deadline::Deadline,
+    in_progress::InProgress,
+    protocol::BoxError,
+};
+use crate::{
+    access::CallerKey,
+    admission::CallKind,
+    api::Error,
+    limits::{CALL_TIMEOUT, UNAUTHENTICATED_TIMEOUT},
+};
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Callers that authenticate, where there is an access file. The handler gets the
+    /// [`Caller`](crate::access::Caller) in the extensions of the request.
+    Authenticated,
+    /// All clients. Requests are small.
+    Public,
+}
+
+/// How a route is called.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// Who may call it.
+    pub audience: Audience,
+    /// Whether a request is a stream of messages.
+    pub streams_in: bool,
+    /// Whether a response is a stream of messages.
+    pub streams_out: bool,
+}
+
+impl Route {
+    /// Which limit on calls it counts for.
+    fn kind(self) -> CallKind {
+        match self.audience {
+            Audience::Authenticated => CallKind::Ordinary,
+            Audience::Public if self.streams_in || self.streams_out => CallKind::Watch,
+            Audience::Public => CallKind::Unauthenticated,
+        }
+    }
+
+    fn longest(self) -> Duration {
+        match self.audience {
+            Audience::Authenticated => CALL_TIMEOUT,
+            Audience::Public => UNAUTHENTICATED_TIMEOUT,
+        }
+    }
+}
+
+/// Answers a call by a handler. Each step is what is done before the handler runs, and what it leaves is
+/// undone in the reverse order. `record` began when the call arrived.
+pub async fn call<P, A, B, H>(
+    edge: &Edge,
+    route: Route,
+    record: P::Record,
+    mut request: Request<A>,
+    handle: impl FnOnce(Request<RequestBody<P, A>>) -> H,
+) -> Response<P::Body>
+where
+    P: Protocol,
+    A: Body<Data = Bytes> + Send + Unpin + 'static,
+    A::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    H: Future<Output = Response<B>>,
+{
+    let begun = Instant::now();
+
+    // Authentication.
+    let caller = match caller_key(edge, route, &mut request) {
+        Ok(caller) => caller,
+        Err(error) => return refuse::<P>(record, error),
+    };
+
+    // Admission. The permit is held until the response has been sent.
+    let permit = match edge.0.admission.call(route.kind(), &caller) {
+        Ok(permit) => permit,
+        Err(full) => return refuse::<P>(record, Error::too_many_calls(full)),
+    };
+    let call = InProgress::new(record, permit);
+
+    // Deadline.
+    let asked = P::timeout(request.headers());
+    let longest = route.longest();
+    let limit = asked.map_or(longest, |asked| asked.min(longest));
+
+    // Request body: read within the memory budget, and not for ever.
+    let request = request.map(|body| RequestBody::new(body, edge, route, &caller, &call));
+
+    // Handler. A panic is an error like others.
+    let on_expiry = call.clone();
+    let handled = async {
+        let (mut head, body) = handle(request).await.into_parts();
+        call.record(|record| record.head(&head));
+        let body = match route.streams_out || Chunked::<B>::is_subscription(&head) {
+            true => Chunked::stream(&mut head, body),
+            false => {
+                let on_expiry = move || on_expiry.fail(&Error::answer_not_taken());
+                Chunked::response(&mut head, body, &edge.0.admission, &caller, on_expiry).await?
+            }
+        };
+        Ok((head, body))
+    };
+    let (head, body) = match timeout(limit, AssertUnwindSafe(handled).catch_unwind()).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(error))) => return fail::<P>(&call, error),
+        Ok(Err(_panic)) => return fail::<P>(&call, Error::internal()),
+        Err(_elapsed) => return fail::<P>(&call, Error::deadline_exceeded()),
+    };
+
+    // Response body: in chunks, until the deadline of the client, recorded to its end.
+    let deadline = asked.and_then(|asked| begun.checked_add(asked));
+    let body = Counted::<P, _>::new(Deadline::new(body, deadline), call);
+    Response::from_parts(head, P::body(body))
+}
+
+/// The key by which limits count a call.
+fn caller_key<A>(edge: &Edge, route: Route, request: &mut Request<A>) -> Result<CallerKey, Error> {
+    match route.kind() {
+        CallKind::Ordinary => {
+            let caller = authenticate(&edge.0.access, request)?;
+            let key = caller.key.clone();
+            request.extensions_mut().insert(caller);
+            Ok(key)
+        }
+        CallKind::Watch => Ok(CallerKey::new(None, peer(request.extensions()))),
+        CallKind::Unauthenticated => Ok(CallerKey::connection(peer(request.extensions()))),
+    }
+}
+
+/// Refuses a call that has not begun.
+fn refuse<P: Protocol>(mut record: P::Record, error: Error) -> Response<P::Body> {
+    record.error(&error);
+    P::refuse(error)
+}
+
+/// Fails a call that has begun and has not been answered.
+fn fail<P: Protocol>(call: &InProgress<P::Record>, error: Error) -> Response<P::Body> {
+    call.fail(&error);
+    P::refuse(error)
+}
