@@ -1,8 +1,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
-# The dependencies are compiled with an empty program first: this layer is kept until they or the
-# contract change, so a change in src does not compile them again. The benchmarks are only named.
+# Compile the dependencies with an empty program first, so that a change in src reuses this layer.
+# Cargo.toml names the benchmarks, so their files must exist.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 RUN mkdir -p src benches/ceiling benches/feed benches/flood benches/http \
@@ -10,7 +10,7 @@ RUN mkdir -p src benches/ceiling benches/feed benches/flood benches/http \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked
 
-# Cargo compares modification times, and the real files may be older than the empty program.
+# Cargo compares modification times, and the files of src may be older than the empty ones.
 COPY src src
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked
@@ -19,10 +19,10 @@ RUN touch src/lib.rs src/main.rs \
 FROM debian:bookworm-slim
 
 LABEL org.opencontainers.image.title="event-aggregator" \
-      org.opencontainers.image.description="Takes in events that producers may send more than once and keeps each exactly once, over gRPC, on PostgreSQL or SQLite." \
+      org.opencontainers.image.description="Exactly-once event store for producers with at-least-once delivery: gRPC and HTTP/JSON, on PostgreSQL or SQLite." \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# The user id is fixed, so that a data volume still belongs to the user of a later image.
+# A fixed user id, so that later images can write to an existing data volume.
 RUN groupadd --gid 65532 event-aggregator \
     && useradd --no-log-init --uid 65532 --gid 65532 --no-create-home --home-dir /data \
         --shell /usr/sbin/nologin event-aggregator \
@@ -30,22 +30,23 @@ RUN groupadd --gid 65532 event-aggregator \
 
 COPY --from=build /build/target/release/event-aggregator /usr/local/bin/event-aggregator
 
-# Who may sign the certificates of databases elsewhere.
+# CA certificates for TLS connections to databases.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
-# With a read-only root file system, /data is the only place for the temporary files of SQLite.
-# On all addresses of the container the service starts only with a certificate and an access file, or if
-# EVENT_AGGREGATOR_INSECURE=true says that its network keeps others away (SECURITY.md).
+# Temporary files of SQLite go to /data, because the root file system may be read-only. Listening on
+# all addresses requires a certificate and an access file, or EVENT_AGGREGATOR_INSECURE=true on a
+# trusted network (SECURITY.md).
 ENV EVENT_AGGREGATOR_LISTEN=0.0.0.0:50051 \
     EVENT_AGGREGATOR_DATA_DIR=/data \
     SQLITE_TMPDIR=/data
 
-# Kubernetes can only tell from a number that this user is not root.
+# Numeric, because Kubernetes cannot verify runAsNonRoot for a user name.
 USER 65532:65532
 VOLUME /data
 EXPOSE 50051
 
-# With a certificate: EVENT_AGGREGATOR_ADDR=https://NAME:50051, and EVENT_AGGREGATOR_CA (SECURITY.md).
+# If the service uses TLS, set EVENT_AGGREGATOR_ADDR=https://NAME:50051 and EVENT_AGGREGATOR_CA
+# (SECURITY.md).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["event-aggregator", "health"]
 

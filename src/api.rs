@@ -1,6 +1,6 @@
-//! The use cases of the service, the same for every protocol: publishing, querying and subscribing. Each
-//! validates, authorizes, applies the rate limit of the caller, and then reads or writes. What a request
-//! and its response look like is left to the protocols.
+//! The use cases of the service, independent of the protocol: publishing, querying and subscribing.
+//! Each validates, authorizes, applies the rate limit of the caller, and then reads or writes. The
+//! protocols encode and decode.
 
 use std::{
     sync::{
@@ -40,15 +40,15 @@ pub struct Api {
     pub ingest: Ingest,
     /// Authentication and authorization.
     pub access: Access,
-    /// Where events are stored.
+    /// The event store.
     pub store: Arc<dyn Store>,
-    /// Stored events, in the order of their commits.
+    /// The feed of stored events in commit order.
     pub feed: Feed,
-    /// What is counted for Prometheus.
+    /// Prometheus metrics.
     pub metrics: Metrics,
-    /// The limits on what is in progress at the same time.
+    /// Limits on concurrent calls, requests and responses.
     pub admission: Admission,
-    /// Whether the store answered the last health check.
+    /// Whether the last health check of the store succeeded.
     pub store_answers: Arc<AtomicBool>,
     /// When the service started.
     pub started: Instant,
@@ -57,7 +57,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts the write path and the feed of a store. All callers may do everything.
+    /// Starts the write path and the feed of a store, without access control.
     pub fn start(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         let ingest = Ingest::start(&store);
         let admission = Admission::default();
@@ -68,7 +68,7 @@ impl Api {
         Self { ingest, access, store, feed, metrics, admission, store_answers, started, stopping }
     }
 
-    /// Whether events can be published and read. Reads flags only, so that it may be asked at any rate.
+    /// Whether events can be published and read. Cheap, because it only reads flags.
     pub fn is_ready(&self) -> bool {
         !self.stopping.is_cancelled()
             && self.ingest.is_flowing()

@@ -191,8 +191,9 @@ impl App {
             stopping.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
+        let answer = move |request| router.clone().answer(request);
         tokio::select! {
-            () = listener.serve(router, metrics, stop) => (),
+            () = listener.serve(answer, metrics, stop) => (),
             () = too_long => {
                 warn!("closing calls still in progress after {} s", DRAIN_TIMEOUT.as_secs());
             }

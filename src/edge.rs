@@ -1,5 +1,6 @@
-//! The edge: what is done around every call, whatever its protocol, and the router that tells the protocols
-//! apart. Protocols decode and encode; this bounds, authenticates, times, traces and counts.
+//! The edge: the middleware for calls of all protocols, and the router that dispatches to the
+//! protocols. It applies authentication, limits, timeouts, traces and metrics; the protocols decode
+//! and encode.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ mod request_body;
 mod router;
 mod task;
 
-/// What the edge needs of the service. Clones are handles to the same one.
+/// The shared state of the edge. Clones are handles to the same state.
 #[derive(Debug, Clone)]
 pub struct Edge(Arc<Shared>);
 

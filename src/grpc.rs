@@ -1,10 +1,11 @@
-//! gRPC: the service of the contract, health and reflection. Decodes requests into calls of the [`api`] and
-//! encodes what it returns.
+//! gRPC: the event service, health and reflection. Decodes requests, calls the [`api`] and encodes
+//! its results.
 //!
 //! [`api`]: crate::api
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -49,14 +50,14 @@ mod struct_to_json;
 mod subscribe;
 mod timeout;
 
-/// Full name of the service, as health and reflection call it.
+/// Full name of the service, as used by health and reflection.
 pub const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
 
-/// The service of the contract.
+/// The service of `event_aggregator.proto`.
 #[derive(Clone)]
 struct EventAggregator(Api);
 
-/// The caller of a request, which the edge has found.
+/// The caller of a request, which the edge has authenticated.
 fn caller<T>(request: &mut Request<T>) -> Result<Caller, Error> {
     request.extensions_mut().remove::<Caller>().ok_or_else(Error::internal)
 }
@@ -117,10 +118,13 @@ impl EventAggregatorService for EventAggregator {
 }
 
 /// All gRPC services, each with the edge around its calls.
+/// Clones are handles to the same ones.
 #[derive(Clone)]
-pub struct Services {
+pub struct Services(Arc<Shared>);
+
+struct Shared {
     contract: Guarded<EventAggregatorServiceServer<EventAggregator>>,
-    /// Health and reflection, and the answer to calls of other services.
+    /// Health, reflection, and the response to unknown services.
     others: Routes,
 }
 
@@ -147,14 +151,14 @@ pub fn services(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let reflection = descriptors().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
-    // For older tools.
+    // v1alpha is for older tools.
     let v1alpha = descriptors().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
     let others = Routes::new(Guarded::new(health, &methods, edge, Audience::Public))
         .add_service(Guarded::new(reflection, &methods, edge, Audience::Public))
         .add_service(Guarded::new(v1alpha, &methods, edge, Audience::Public))
         .prepare();
     let contract = Guarded::new(contract, &methods, edge, Audience::Authenticated);
-    Ok(Services { contract, others })
+    Ok(Services(Arc::new(Shared { contract, others })))
 }
 
 impl Service<http::Request<Body>> for Services {
@@ -167,10 +171,10 @@ impl Service<http::Request<Body>> for Services {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // The service that is called most is not looked for among the others.
+        // Fast path: skip the router for the service with the most calls.
         match request.uri().path().split('/').nth(1) == Some(SERVICE_NAME) {
-            true => self.contract.call(request),
-            false => Box::pin(self.others.call(request)),
+            true => self.0.contract.answer(request),
+            false => Box::pin(self.0.others.clone().call(request)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP with JSON, for curl and browsers. Decodes requests into calls of the [`api`](crate::api) and encodes
-//! what it returns.
+//! HTTP with JSON, for curl and browsers. Decodes requests, calls the [`api`](crate::api) and
+//! encodes its results.
 
 use axum::{
     Json, Router,
@@ -31,7 +31,7 @@ mod publish;
 mod query;
 mod stream;
 
-/// All routes, with the edge around them.
+/// All routes, behind the edge.
 pub fn router(api: &Api, edge: &Edge) -> Router {
     let around = |audience| from_fn_with_state(Around::new(api, edge, audience), around);
     let authenticated = Router::new()
@@ -60,7 +60,7 @@ async fn description() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], include_str!("http/openapi.json"))
 }
 
-/// Whether events can be published and read.
+/// Readiness: whether events can be published and read.
 async fn ready(State(api): State<Api>) -> Result<Json<Value>, Error> {
     match api.is_ready() {
         true => Ok(Json(json!({ "status": "ready" }))),

@@ -1,5 +1,5 @@
-//! The listener: accepts connections up to a limit, closes idle ones, and serves HTTP/1 and HTTP/2 on one
-//! port. Requests are answered by a service that it is given.
+//! The listener: accepts connections up to a limit, closes idle ones, and serves HTTP/1 and HTTP/2
+//! on one port with a given service.
 
 use std::{convert::Infallible, error::Error, io, net::SocketAddr, pin::pin, sync::Arc};
 
@@ -20,7 +20,6 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_service::Service;
 use tracing::{debug, info, warn};
 
 use self::{
@@ -42,7 +41,7 @@ mod connection_limit;
 pub mod files;
 mod timeouts;
 
-/// A bound address.
+/// A bound listening socket.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -71,20 +70,20 @@ impl Listener {
     /// Serves until `closing` completes. Then it accepts no more connections, tells clients to go away
     /// (GOAWAY, or `connection: close`), and waits for the calls in progress, for any time. Connections
     /// that are still open when this is dropped are closed.
-    pub async fn serve<S, B>(self, service: S, metrics: Metrics, closing: impl Future<Output = ()>)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
+    pub async fn serve<S, F, B>(
+        self,
+        answer: S,
+        metrics: Metrics,
+        closing: impl Future<Output = ()>,
+    ) where
+        S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { listener, tls, .. } = self;
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
-        let context = ConnectionContext { service, server: server(), tls, stopping };
+        let context = ConnectionContext { answer, server: server(), tls, stopping };
         let _cut = cut.clone().drop_guard();
         let limit = ConnectionLimit::new(files::max_connections());
         let connections = TaskTracker::new();
@@ -104,7 +103,7 @@ impl Listener {
             let handling = context.clone().handle_connection(stream, address, guard);
             connections.spawn(cut.clone().run_until_cancelled_owned(handling));
         }
-        // From here on the system refuses connections, and clients try another instance.
+        // The system refuses new connections from now on, so that clients try another instance.
         drop(listener);
         context.stopping.cancel();
         connections.close();
@@ -112,8 +111,8 @@ impl Listener {
     }
 }
 
-/// Accepts a connection. Retries after errors of the system, as without free file descriptors: open
-/// connections go on, and may end.
+/// Accepts a connection. Retries after errors of the system, for example without free file
+/// descriptors, which become free as other connections end.
 async fn accept(listener: &TcpListener, failed: &mut RateLimitedLog) -> (TcpStream, SocketAddr) {
     let mut pause = ACCEPT_BACKOFF.0;
     loop {
@@ -138,14 +137,14 @@ fn is_connection_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The settings of HTTP. Others are the defaults of hyper, as the limit of h2 on streams that are reset
-/// before they are accepted.
+/// The HTTP settings. All others are the defaults of hyper, for example the limit of h2 on streams
+/// that are reset before they are accepted.
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        // Runs from the last response as well, so it is also the idle timeout of a connection.
+        // Also the idle timeout of a connection, because it restarts after each response.
         .header_read_timeout(OPENING_TIMEOUT)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     server
@@ -162,27 +161,23 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Clone)]
 struct ConnectionContext<S> {
-    service: S,
+    answer: S,
     server: auto::Builder<TokioExecutor>,
     tls: Option<Tls>,
     stopping: CancellationToken,
 }
 
-impl<S, B> ConnectionContext<S>
+impl<S, F, B> ConnectionContext<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Serves a connection to its end.
+    /// Serves a connection until it ends.
     async fn handle_connection(
         self,
         stream: TcpStream,
@@ -190,7 +185,7 @@ where
         _guard: ConnectionGuard,
     ) {
         if let Err(error) = set_options(&stream) {
-            debug!(%error, "a connection was closed by its client at once");
+            debug!(%error, "the client closed a connection immediately");
             return;
         }
         let Some(tls) = &self.tls else {
@@ -203,12 +198,13 @@ where
             Some(Ok(Ok(stream))) => {
                 let peer = Peer { address, names: tls::names(&stream) };
                 let chain = ClientChain::of(&stream);
-                // Calls in progress end with their connection.
+                // Closing the connection cancels its calls in progress.
                 tokio::select! {
                     () = self.serve(stream, peer) => (),
                     error = tls.expired(chain) => {
-                        let why = "closed a connection: its client certificate is no longer valid";
-                        info!(%address, %error, "{why}");
+                        const MESSAGE: &str =
+                            "connection closed: client certificate is no longer valid";
+                        info!(%address, %error, "{MESSAGE}");
                     }
                 }
             }
@@ -223,11 +219,11 @@ where
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
     ) {
-        let service = self.service.clone();
+        let answer = self.answer.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            // It is always ready.
-            service.clone().call(request)
+            let answer = answer(request);
+            async { Ok::<_, Infallible>(answer.await) }
         });
         let stream = TokioIo::new(TimeoutStream::new(stream));
         let mut connection = pin!(self.server.serve_connection(stream, answer));
@@ -244,7 +240,7 @@ where
     }
 }
 
-/// Small responses are sent at once, and the system detects dead connections as well.
+/// Disables Nagle's algorithm and enables TCP keepalive.
 fn set_options(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval) = TCP_KEEPALIVE;
     let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
@@ -252,7 +248,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// A log line that is written once in [`WARNING_INTERVAL`] at most.
+/// Limits a log line to one per [`WARNING_INTERVAL`].
 #[derive(Debug, Default)]
 struct RateLimitedLog {
     last: Option<Instant>,
@@ -260,7 +256,7 @@ struct RateLimitedLog {
 }
 
 impl RateLimitedLog {
-    /// How often it was due since it was last written, if it may be written now.
+    /// The number of events since the last log line, if a line is due now.
     fn due(&mut self) -> Option<u64> {
         self.count += 1;
         if self.last.is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {

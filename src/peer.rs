@@ -1,21 +1,22 @@
-//! Who is at the other end of a connection, as far as the connection itself tells. What they may do is
-//! decided elsewhere.
+//! The peer of a connection: its address, and the names in its client certificate.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-/// The other end of a connection. Every request has it in its extensions.
+/// The peer of a connection, in the extensions of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// Who it is, if it has proved that by a certificate: the DNS names in it, in lower case.
+    /// The DNS names of its verified client certificate, in lower case. Empty without a
+    /// certificate.
     pub names: Arc<[String]>,
 }
 
-/// What counts as one address. One customer of a network gets 2^64 addresses of IPv6.
+/// The address by which limits count a client: an IPv4 address, or the /64 prefix of an IPv6
+/// address, because one customer usually gets a whole /64.
 pub fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -1,4 +1,4 @@
-//! PostgreSQL without the service.
+//! Direct measurements of PostgreSQL, without the service.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ fn payload() -> String {
     format!(r#"{{"data":"{}"}}"#, "x".repeat(150 - r#"{"data":""}"#.len()))
 }
 
-/// A batch as columns, made beforehand.
+/// A batch as columns, generated before the measurement.
 struct Columns {
     topics: Vec<String>,
     ids: Vec<String>,

@@ -1,8 +1,9 @@
-//! Compares the service with what its databases can do without it, interleaved in one run: machines
-//! are noisy, and only ratios within a run mean something.
+//! Compares the service with direct use of its databases. The measurements are interleaved in one
+//! run, because machines are noisy: only ratios within a run are meaningful.
 //!
-//! The service is the real binary, loaded by its own `bench` command; the comparisons are driven
-//! from here, with all their data made beforehand. Each measurement begins with an empty database.
+//! The service is the release binary under the load of its own `bench` command. This program runs
+//! the direct measurements, with data that was generated before. Each measurement starts with an
+//! empty database.
 
 #![allow(unreachable_pub)]
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 
+mod bare;
 mod database;
 mod direct;
 #[allow(dead_code)]
@@ -22,21 +24,25 @@ use database::TestDatabase;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How often each measurement is repeated
+    /// Rounds of all measurements
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
-    /// Events in each measurement of batches
+    /// Events per measurement of batches
     #[arg(long, default_value_t = 500_000)]
     events: usize,
 
-    /// Only measurements whose names contain this
+    /// Run only measurements whose names contain this text
     #[arg(long, default_value = "")]
     only: String,
 
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
+
+    /// Be the bare server
+    #[arg(long, hide = true)]
+    bare_server: bool,
 }
 
 const STREAM: &str = "service: stream, batches of 500";
@@ -44,6 +50,8 @@ const STRUCT: &str = "service: stream, payloads as structures";
 const AGAIN: &str = "service: stream, all duplicates";
 const UNARY: &str = "service: unary, one event, 256 in flight";
 const LONE: &str = "service: unary, one event, alone (p50 ms)";
+const CALL: &str = "service: unary, one event (processor µs per call)";
+const BARE: &str = "bare tonic: unary, one event (processor µs per call)";
 const STATEMENT: &str = "direct: the same statement, batches of 4,096";
 const NAIVE: &str = "direct: naive statement, batches of 4,096";
 const ROWS: &str = "direct: one row a commit, 16 connections";
@@ -52,7 +60,7 @@ const SQLITE: &str = "SQLite: service, stream, batches of 500";
 const SQLITE_RAW: &str = "SQLite: direct, same schema, batches of 4,096";
 
 /// What is compared with what.
-const RATIOS: [(&str, &str); 8] = [
+const RATIOS: [(&str, &str); 9] = [
     (STREAM, STATEMENT),
     (STREAM, NAIVE),
     (STATEMENT, NAIVE),
@@ -60,18 +68,22 @@ const RATIOS: [(&str, &str); 8] = [
     (AGAIN, STREAM),
     (UNARY, ROWS),
     (LONE, ROW),
+    (CALL, BARE),
     (SQLITE, SQLITE_RAW),
 ];
 
 /// What is measured; each round begins with another one, so that none always follows the same.
-const ORDER: [&str; 10] =
-    [STREAM, STATEMENT, NAIVE, STRUCT, UNARY, ROWS, LONE, ROW, SQLITE, SQLITE_RAW];
+const ORDER: [&str; 11] =
+    [STREAM, STATEMENT, NAIVE, STRUCT, UNARY, ROWS, LONE, ROW, BARE, SQLITE, SQLITE_RAW];
 
 type Samples = BTreeMap<&'static str, Vec<f64>>;
 
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
+    if arguments.bare_server {
+        return bare::serve().await;
+    }
     let mut samples = Samples::new();
     for round in 0..arguments.rounds {
         eprintln!("round {} of {}", round + 1, arguments.rounds);
@@ -92,6 +104,10 @@ async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
             let folder = tempfile::tempdir().expect("temporary folder");
             let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
             add(SQLITE, service.bench(&["--in-flight", "16"], events, RATE));
+        }
+        BARE => {
+            let server = bare::start();
+            add(BARE, processor_micros(&server, events / 5).0);
         }
         SQLITE_RAW => add(SQLITE_RAW, sqlite::direct(events)),
         _ => {
@@ -128,8 +144,9 @@ async fn measure_on(
             service().bench(&["--payload", "struct", "--in-flight", "16"], events, RATE),
         ),
         UNARY => {
-            let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
-            add(UNARY, service().bench(&unary, events / 5, RATE));
+            let (micros, rate) = processor_micros(&service(), events / 5);
+            add(CALL, micros);
+            add(UNARY, rate);
         }
         LONE => {
             let lone = ["--unary", "--batch", "1", "--clients", "1", "--in-flight", "1"];
@@ -142,6 +159,14 @@ async fn measure_on(
     }
 }
 
+/// Processor time of a server per unary call in microseconds, and calls per second.
+fn processor_micros(server: &service::Service, calls: usize) -> (f64, f64) {
+    let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
+    let before = server.processor_seconds();
+    let rate = server.bench(&unary, calls, RATE);
+    ((server.processor_seconds() - before) * 1e6 / calls as f64, rate)
+}
+
 /// Median, lowest and highest.
 fn spread(values: &[f64]) -> [f64; 3] {
     let mut values = values.to_vec();
@@ -152,7 +177,7 @@ fn spread(values: &[f64]) -> [f64; 3] {
 fn report(samples: &Samples) {
     println!("{:<50} {:>10} {:>10} {:>10}", "events per second", "median", "lowest", "highest");
     for (name, values) in samples {
-        let digits = if name.contains("ms") { 3 } else { 0 };
+        let digits = if name.contains("ms") || name.contains("µs") { 3 } else { 0 };
         let [median, lowest, highest] = spread(values);
         println!("{name:<50} {median:>10.digits$} {lowest:>10.digits$} {highest:>10.digits$}");
     }

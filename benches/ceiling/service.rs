@@ -20,13 +20,13 @@ pub fn start(database_url: &str) -> Service {
 
 /// The service with more arguments.
 pub fn start_with(database_url: &str, arguments: &[&str]) -> Service {
-    let mut child = program()
-        .args(["serve", "--listen", "127.0.0.1:0", "--database-url", database_url])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("spawn");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", database_url];
+    start_command(program().args(serve).args(arguments))
+}
+
+/// A server whose first line ends with its address.
+pub fn start_command(command: &mut Command) -> Service {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("spawn");
     let stdout = child.stdout.take().expect("piped");
     let banner = BufReader::new(stdout).lines().next().expect("a banner").expect("text");
     let address = banner.rsplit(' ').next().expect("an address").to_owned();
@@ -37,6 +37,17 @@ impl Service {
     #[allow(dead_code)]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Processor time that the process has used, in seconds.
+    #[allow(dead_code)]
+    pub fn processor_seconds(&self) -> f64 {
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("stat");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let field =
+            |n| -> f64 { fields.split(' ').nth(n).expect("a field").parse().expect("ticks") };
+        (field(11) + field(12)) / TICKS_PER_SECOND
     }
 
     /// Loads the service with so many events, and picks one number from the report.

@@ -1,4 +1,4 @@
-//! SQLite without the service.
+//! Direct measurement of SQLite, without the service.
 
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ const SCHEMA: [&str; 2] = [
 ];
 const BATCH: usize = 4_096;
 
-/// One prepared INSERT in transactions of the service's size, on its schema and settings.
+/// Runs one prepared INSERT in transactions of the service's batch size, with its schema and
+/// settings.
 pub fn direct(events: usize) -> f64 {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut connection = Connection::open(folder.path().join("events.db")).expect("open");

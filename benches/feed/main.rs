@@ -1,5 +1,5 @@
-//! Measures the feed: replaying against selecting the same rows, how soon an event is delivered by the
-//! instance that stored it and by another one, and what subscribers cost that have nothing to read.
+//! Measures the feed: replay compared with a SELECT of the same rows, delivery latency from the
+//! same and from another instance, and the cost of idle subscribers.
 
 #![allow(unreachable_pub)]
 
@@ -32,27 +32,27 @@ use service::Service;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How often replaying and selecting are repeated
+    /// Rounds of replay and SELECT
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
-    /// Events that are replayed
+    /// Events to replay
     #[arg(long, default_value_t = 300_000)]
     events: usize,
 
-    /// Events a second while delivery is measured
+    /// Events per second during the delivery measurement
     #[arg(long, default_value_t = 10_000)]
     rate: usize,
 
-    /// Seconds for which it is
+    /// Seconds of the delivery measurement
     #[arg(long, default_value_t = 10)]
     seconds: usize,
 
-    /// Subscribers that have nothing to read
+    /// Idle subscribers
     #[arg(long, default_value_t = 1_000)]
     idle: usize,
 
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -131,7 +131,7 @@ async fn replay(service: &Service, url: &str, arguments: &Arguments) {
     println!("  replayed / selected: median {median:.2}, lowest {lowest:.2}, highest {highest:.2}");
 }
 
-/// All rows in the order of the feed, each column read, as fast as the driver goes.
+/// Selects all rows in feed order and reads each column, at the speed of the driver.
 async fn select(url: &str, expected: usize) -> f64 {
     let (client, connection) =
         tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
@@ -171,8 +171,8 @@ fn select_from_sqlite(path: &str, expected: usize) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Publishes through one service while somebody reads from another. What is measured begins when the
-/// service closed the event's batch, so it includes the commit.
+/// Publishes to one service and subscribes to another. The latency starts when the service closes
+/// the batch of the event, so it includes the commit.
 async fn deliver(place: &str, writer: &Service, reader: &Service, arguments: &Arguments) {
     let events = arguments.rate * arguments.seconds;
     let mut frames = subscribe(&mut client(reader).await, "end").await;
@@ -241,7 +241,7 @@ fn resident_kib(process: u32) -> i64 {
     line.split_whitespace().nth(1).expect("size").parse().expect("number")
 }
 
-/// Processor time in hundredths of a second.
+/// CPU time in hundredths of a second.
 fn cpu_ticks(process: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();

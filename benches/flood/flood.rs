@@ -1,11 +1,11 @@
-//! The floods: what somebody can do over a network without being known.
+//! The floods: attacks by unauthenticated clients.
 
 use super::*;
 
-/// How HTTP/2 begins, with settings that say nothing.
+/// HTTP/2 preface with an empty SETTINGS frame.
 const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// The fields of a call to Publish, as HPACK without any compression.
+/// Header fields of a call to Publish, for HPACK without compression.
 const FIELDS: &[(&[u8], &[u8])] = &[
     (b":method", b"POST"),
     (b":scheme", b"http"),
@@ -17,19 +17,19 @@ const FIELDS: &[(&[u8], &[u8])] = &[
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Flood {
-    /// Nobody: how much two measurements of the same differ.
+    /// No flood: shows the noise between two equal measurements.
     Nobody,
-    /// Burns the processor time that a flood takes, without the service.
+    /// Uses as much CPU time as a flood, without the service.
     Burning,
-    /// Calls that are reset as soon as they have begun.
+    /// Calls that are reset immediately.
     Resets,
-    /// Connections that say nothing.
+    /// Connections that send nothing.
     Idle,
-    /// Connections over which HTTP/2 begins byte by byte.
+    /// Connections that send the HTTP/2 preface byte by byte.
     Slow,
     /// Messages of 8 MiB and more.
     Oversized,
-    /// Bytes that mean nothing.
+    /// Bytes of no protocol.
     Garbage,
 }
 
@@ -56,8 +56,8 @@ impl Flood {
         }
     }
 
-    /// Floods until standard input ends. Says when it is in full flow, and in the end how often it did
-    /// what it does.
+    /// Floods until standard input ends. Prints a line when all connections are active, and the
+    /// number of operations at the end.
     pub async fn run(self, address: SocketAddr, connections: usize) {
         let done = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
@@ -72,7 +72,7 @@ impl Flood {
             let done = Arc::clone(&done);
             tasks.spawn(async move {
                 loop {
-                    // Whoever is cut comes again, after a moment that a network takes as well.
+                    // Reconnect after a delay similar to that of a network.
                     let _ = self.attack(address, n, &done).await;
                     sleep(Duration::from_millis(20)).await;
                 }
@@ -86,7 +86,7 @@ impl Flood {
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        // Beginning is another thing: a process starts, and everybody connects at once.
+        // Exclude the start, in which all connections are opened.
         sleep(Duration::from_secs(1)).await;
         println!("flows");
         let _ = tokio::io::stdin().read(&mut [0]).await;
@@ -109,7 +109,7 @@ impl Flood {
                 let mut connection = connect(address, n).await?;
                 connection.write_all(BEGIN).await?;
                 let mut stream = 1_u32;
-                // 20,000 a second over all connections, until this one is cut.
+                // 20,000 per second over all connections, until this one is closed.
                 let mut ticks = interval(Duration::from_millis(10));
                 loop {
                     ticks.tick().await;
@@ -140,13 +140,13 @@ impl Flood {
             Self::Oversized => {
                 let mut connection = connect(address, n).await?;
                 connection.write_all(&[BEGIN, &call(1)].concat()).await?;
-                // Half of them are as large as is just not refused by its length.
+                // Half of them have the maximum length that is accepted.
                 let length = (8 << 20) + (n as u32 % 2);
                 let length = [&[0][..], &length.to_be_bytes()].concat();
                 connection.write_all(&frame(0, 0, 1, &length)).await?;
                 let data = frame(0, 0, 1, &[0xff; 16 << 10]);
                 let mut ticks = interval(Duration::from_millis(20));
-                // 25 MB a second over all connections, as far as windows allow.
+                // 25 MB per second over all connections, as far as flow control permits.
                 for _ in 0..8 << 6 {
                     ticks.tick().await;
                     connection.write_all(&data).await?;
@@ -168,7 +168,7 @@ impl Flood {
     }
 }
 
-/// Connects from one of some addresses of this machine, so that there are ports enough.
+/// Connects from one of several local addresses, so that there are enough ports.
 async fn connect(address: SocketAddr, n: usize) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(([127, 0, 0, 2 + (n % 4) as u8], 0).into())?;
@@ -177,7 +177,7 @@ async fn connect(address: SocketAddr, n: usize) -> std::io::Result<TcpStream> {
     Ok(connection)
 }
 
-/// Throws away what has come, so that nobody waits for it to be read.
+/// Discards received bytes, so that the service is not blocked.
 fn drain(connection: &mut TcpStream) -> std::io::Result<()> {
     let mut buffer = [0; 16 << 10];
     loop {
@@ -190,13 +190,13 @@ fn drain(connection: &mut TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
     [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The head of a call, whose messages are to come.
+/// The headers of a call, without its messages.
 fn call(stream: u32) -> Vec<u8> {
     const END_HEADERS: u8 = 4;
     let mut fields = Vec::new();

@@ -1,5 +1,5 @@
-//! What one identity that takes all it can get leaves to another one. It may publish and read one topic at
-//! one event a second. Slices with and without the attack take turns.
+//! Measures how much one greedy identity, with access to one topic and a rate limit of one event
+//! per second, slows down another identity. Intervals with and without the attack alternate.
 
 use std::{collections::HashSet, path::Path};
 
@@ -27,7 +27,7 @@ use super::{
     *,
 };
 
-/// How long the victim waits for an answer.
+/// Timeout of the victim's calls.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -35,16 +35,16 @@ enum Attack {
     /// PublishStreams without requests.
     Streams,
     Subscriptions,
-    /// Messages of 8 MiB that are begun and not sent on.
+    /// Messages of 8 MiB that are sent only in part.
     Messages,
-    /// Listings of large events whose answers are not read.
+    /// Listings of large events whose responses are not read.
     Listings,
 }
 
 impl Attack {
     const ALL: [Self; 4] = [Self::Streams, Self::Subscriptions, Self::Messages, Self::Listings];
 
-    /// Connections, and calls over each of them.
+    /// Number of connections, and of calls per connection.
     fn calls(self) -> (usize, usize) {
         match self {
             Self::Streams => (9, 1_000),
@@ -54,12 +54,12 @@ impl Attack {
         }
     }
 
-    /// How often calls that ended are begun again.
+    /// Interval at which ended calls are restarted.
     fn pause(self) -> Duration {
         Duration::from_millis(if matches!(self, Self::Messages) { 100 } else { 1_000 })
     }
 
-    /// How the connection begins: for unread answers with windows of zero.
+    /// The start of the connection. For unread responses, with windows of zero.
     fn settings(self) -> &'static [u8] {
         if matches!(self, Self::Listings) { &[0, 4, 0, 0, 0, 0] } else { &[] }
     }
@@ -89,7 +89,7 @@ impl Attack {
         [begin_as("greedy", method, stream), sent].concat()
     }
 
-    /// Keeps so many calls in progress over a connection, until it is cut.
+    /// Keeps a number of calls in progress over a connection, until it is closed.
     async fn hold(
         self,
         address: SocketAddr,
@@ -132,7 +132,7 @@ impl Attack {
                 }
                 received = received.recv() => received,
             };
-            // The first flag is ACK in frames of the connection, and END_STREAM in those of a call.
+            // Flag 1 is ACK in frames of the connection, and END_STREAM in frames of a call.
             match received {
                 None => return Ok(()),
                 Some((kind @ (PING | SETTINGS), 0, _, content)) => {
@@ -152,7 +152,7 @@ impl Attack {
     }
 }
 
-/// What became of the victim's calls of one kind.
+/// Results of the victim's calls of one kind.
 struct Tally {
     latencies: Histogram<u64>,
     failed: u64,
@@ -218,7 +218,7 @@ pub async fn measure(url: &str, folder: &Path, arguments: &Arguments) {
     }
 }
 
-/// Returns once all calls of an attack have begun.
+/// Waits until all calls of an attack have started.
 async fn begin(attack: Attack, address: SocketAddr) -> JoinSet<()> {
     let mut attacking = JoinSet::new();
     let answered = Arc::new(AtomicU64::new(0));
@@ -232,7 +232,7 @@ async fn begin(attack: Attack, address: SocketAddr) -> JoinSet<()> {
             }
         });
     }
-    // Begun messages have no answer.
+    // Partial messages get no response.
     if !matches!(attack, Attack::Messages) {
         let begun = Instant::now();
         while answered.load(Ordering::Relaxed) < (connections * calls) as u64
@@ -241,12 +241,12 @@ async fn begin(attack: Attack, address: SocketAddr) -> JoinSet<()> {
             sleep(Duration::from_millis(10)).await;
         }
     }
-    // By now the first are begun again.
+    // The first ones have been restarted by now.
     sleep(Duration::from_secs(1)).await;
     attacking
 }
 
-/// Makes the victim's calls for some seconds.
+/// Runs the victim's calls for a number of seconds.
 async fn slice(victim: &Caller, arguments: &Arguments, tallies: &mut [Tally; 5]) {
     let epoch = Instant::now();
     let mut reader = victim.clone();
@@ -257,7 +257,7 @@ async fn slice(victim: &Caller, arguments: &Arguments, tallies: &mut [Tally; 5])
     };
     let subscribing = async {
         let mut feed = reader.subscribe(request_feed).await?.into_inner();
-        // The first frame shows that it is at the end.
+        // The first frame indicates that the subscription has caught up.
         feed.message().await?;
         Ok(feed)
     };
@@ -267,7 +267,7 @@ async fn slice(victim: &Caller, arguments: &Arguments, tallies: &mut [Tally; 5])
     let delivering = tokio::spawn(async move {
         let mut tally = Tally::new();
         match subscribed {
-            // Somewhat longer, for the last ones.
+            // A grace period for the last events.
             Ok(feed) => {
                 let end = (until + Duration::from_secs(1)).into();
                 let _ = timeout_at(end, deliver(feed, epoch, &mut tally)).await;
@@ -314,7 +314,7 @@ async fn slice(victim: &Caller, arguments: &Arguments, tallies: &mut [Tally; 5])
     }
 }
 
-/// Calls at a pace. The latencies are from when each call was due.
+/// Calls at a fixed rate. Latencies are measured from the scheduled time of each call.
 async fn paced<F>(every: Duration, until: Instant, mut call: impl FnMut() -> F) -> Tally
 where
     F: Future<Output = Result<(), Status>> + Send + 'static,
@@ -340,7 +340,7 @@ where
     tally
 }
 
-/// Takes events whose ids say when they were published.
+/// Receives events whose ids contain the time of their publish.
 async fn deliver(
     mut feed: tonic::Streaming<event_aggregator::proto::v1::SubscribeResponse>,
     epoch: Instant,
@@ -384,7 +384,7 @@ fn name(attack: Attack) -> String {
     format!("{attack:?}").to_lowercase()
 }
 
-/// A payload of about so many bytes.
+/// A payload of about this many bytes.
 fn filler(bytes: usize) -> String {
     format!(r#"{{"data":"{}"}}"#, "x".repeat(bytes))
 }

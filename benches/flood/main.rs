@@ -1,8 +1,8 @@
-//! What floods do to a client that behaves: one event in each call, paced, alone and while somebody
-//! floods the service, in slices that take turns, so that both see the same machine. Floods come from
-//! elsewhere, so this one is a process that gets only the processor time that all others leave. What it
-//! takes all the same is in the ratio; to tell that apart, a process that only burns time is measured in
-//! the same way.
+//! Measures the effect of floods on a well-behaved client, which publishes single events at a fixed
+//! rate. Intervals with and without the flood alternate, so that both run under the same
+//! conditions. Real floods come from other machines, so the flood is a process with the lowest CPU
+//! priority. The ratio still includes its CPU use; for comparison, a process that only uses CPU
+//! time is measured in the same way.
 
 #![allow(unreachable_pub)]
 
@@ -52,23 +52,23 @@ mod unread;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// What unauthenticated callers send.
+    /// Floods by unauthenticated clients.
     Floods,
-    /// Subscriptions that take nothing.
+    /// Subscriptions that do not read.
     Unread,
-    /// Small repeats of large events, by an identity with a rate.
+    /// Small duplicates of large events, by an identity with a rate limit.
     Repeats,
-    /// One identity that takes what it can get.
+    /// One greedy identity.
     Greedy,
 }
 
 #[derive(Parser)]
 struct Arguments {
-    /// Measure only this
+    /// Run only this measurement
     #[arg(long, value_enum)]
     only: Option<Part>,
 
-    /// How often each attack and the rest before it are measured
+    /// Rounds of each attack and the interval before it
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
@@ -76,27 +76,27 @@ struct Arguments {
     #[arg(long, default_value_t = 4)]
     seconds: u64,
 
-    /// Calls a second of the client that behaves
+    /// Calls per second of the well-behaved client
     #[arg(long, default_value_t = 200)]
     rate: u32,
 
-    /// Connections of the floods that consist of connections; mind `ulimit -n`
+    /// Connections of connection floods; see `ulimit -n`
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
 
-    /// Subscriptions that take nothing
+    /// Subscriptions that do not read
     #[arg(long, default_value_t = 2_047)]
     unread: usize,
 
-    /// Be this flood, until standard input ends
+    /// Run this flood until standard input ends
     #[arg(long, value_enum, hide = true, requires = "address")]
     flood: Option<Flood>,
 
-    /// Where to
+    /// Target address of the flood
     #[arg(long, hide = true)]
     address: Option<SocketAddr>,
 
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -160,7 +160,7 @@ async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments
         let flooded = behave(&service.address, arguments).await;
         memory = memory.max(peak_mib(service.id()));
         done += flooding.end();
-        // What is still in the queues of the system belongs to the flood.
+        // Let the queues of the system drain before the next measurement.
         sleep(Duration::from_millis(500)).await;
         let p99 = |latencies: &Histogram<u64>| latencies.value_at_quantile(0.99) as f64 / 1e3;
         ratios.push(p99(&flooded) / p99(&alone));
@@ -176,7 +176,7 @@ async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments
     );
 }
 
-/// A flood in progress: this very program, as a process of its own.
+/// A flood in progress: this program as a child process.
 struct Flooding(Child);
 
 impl Flooding {
@@ -199,7 +199,7 @@ impl Flooding {
         Self(process)
     }
 
-    /// Ends it, and tells how often it did what it does.
+    /// Stops the flood. Returns its number of operations.
     fn end(mut self) -> u64 {
         drop(self.0.stdin.take());
         let output = self.0.wait_with_output().expect("its end");
@@ -242,15 +242,15 @@ async fn behave(address: &str, arguments: &Arguments) -> Histogram<u64> {
     latencies
 }
 
-/// The most memory that a process ever had.
+/// Peak memory of a process in MiB.
 fn peak_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") / 1_024
 }
 
-/// Lets a process, and those that it starts, open files for so many connections, as far as the system
-/// allows it.
+/// Sets the limit on open files of a process and its children to what a number of connections
+/// needs.
 fn may_open_files(pid: u32, connections: usize) {
     let files = connections + 1_000;
     let limit = format!("--nofile={files}:{files}");

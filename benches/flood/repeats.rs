@@ -1,5 +1,6 @@
-//! What an identity with a rate can do to others by small repeats of large stored events: each repeat is
-//! compared with a payload of 1 MiB. Slices with and without the attack take turns.
+//! Measures the effect of small duplicates of large stored events, sent by an identity with a rate
+//! limit, on others: each duplicate is compared with a payload of 1 MiB. Intervals with and without
+//! the attack alternate.
 
 use std::path::Path;
 
@@ -12,23 +13,23 @@ use super::{
     *,
 };
 
-/// Large events that are repeated in one request.
+/// Duplicates of large events per request.
 const EVENTS: usize = 31;
 
-/// Requests of the attack at the same time: one, and as many as a burst of 1,000 events lets through before
-/// the first of them is charged.
+/// Concurrent requests of the attack: one, and as many as a burst of 1,000 events permits before
+/// the first one is charged.
 const PARALLEL: [usize; 2] = [1, 32];
 
 const TOPIC: &str = "attack";
 
-/// A form of payload that costs much to compare.
+/// A payload that is expensive to compare.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
-    /// Lists in lists, with small items in the innermost.
+    /// Nested lists, with small items in the innermost list.
     Deep,
-    /// An object with many keys in no order.
+    /// An object with many unordered keys.
     Wide,
-    /// An object that has one key again and again.
+    /// An object with one key many times.
     Repeated,
 }
 
@@ -57,7 +58,7 @@ impl Shape {
         }
     }
 
-    /// Small payloads that are not told apart from it by the first token.
+    /// Small payloads that differ from the large one only after the first token.
     fn repeats(self) -> Vec<String> {
         let repeats = match self {
             Self::Deep => vec![r#"{}"#, r#"{"a":1}"#, r#"{"a":[[[[""]]]]}"#],
@@ -79,8 +80,8 @@ struct Attack {
 }
 
 impl Attack {
-    /// Repeats all large events in each request, as often as the rate allows. Returns the number of
-    /// requests.
+    /// Sends requests with duplicates of all large events, as often as the rate limit permits.
+    /// Returns the number of requests.
     async fn run(self, until: Instant) -> u64 {
         let repeats = self.shape.repeats();
         let small = (0..EVENTS).map(|n| (self.shape.id(n), repeats[n % repeats.len()].clone()));
@@ -93,10 +94,10 @@ impl Attack {
     }
 }
 
-/// What was seen in slices of one kind.
+/// Measurements of intervals of one kind.
 struct Seen {
     health: Histogram<u64>,
-    /// Of publishes to each of the victim's topics.
+    /// Latencies of publishes to each of the victim's topics.
     publishes: Vec<Histogram<u64>>,
     refused: u64,
     attacks: u64,
@@ -125,7 +126,7 @@ pub async fn measure(url: &str, folder: &Path, lanes: u16, arguments: &Arguments
         topics.extend(names().find(|topic| !is_same(topic)));
     }
     let mut entries = entry("loader", &[TOPIC]) + &entry("victim", &["victim-*"]);
-    // One for each slice, so that none pays for what was compared in another slice.
+    // One per interval, so that none is charged for the comparisons of another interval.
     for (shape, parallel, round) in slices(arguments) {
         entries += &entry(&attacker(shape, parallel, round), &[TOPIC]);
         entries += "events_per_second = 100\nburst = 1000\n";
@@ -164,12 +165,12 @@ fn slices(arguments: &Arguments) -> impl Iterator<Item = (Shape, usize, usize)> 
     })
 }
 
-/// The name of the identity that attacks in a slice.
+/// Name of the attacking identity of an interval.
 fn attacker(shape: Shape, parallel: usize, round: usize) -> String {
     format!("{shape:?}-{parallel}-{round}")
 }
 
-/// Measures for some seconds.
+/// Measures for a number of seconds.
 async fn slice(
     service: &service::Service,
     victim: &Caller,
@@ -196,7 +197,7 @@ async fn slice(
     seen.seconds += begun.elapsed().as_secs_f64();
 }
 
-/// Sends a request again and again, and waits as long as each refusal says.
+/// Sends a request repeatedly. After a rejection, waits for its retry delay.
 async fn repeat(mut attacker: Caller, request: PublishRequest, until: Instant) -> u64 {
     let mut done = 0;
     while Instant::now() < until {
@@ -241,8 +242,8 @@ async fn probe(address: String, until: Instant) -> Histogram<u64> {
     latencies
 }
 
-/// Publishes an event every 10 ms, to one topic after the other. Returns the topic of each and its latency
-/// from when it was due, if it was not refused.
+/// Publishes an event every 10 ms, to the topics in turn. Returns the topic of each, and its
+/// latency from the scheduled time unless it was rejected.
 async fn publish(
     victim: Caller,
     topics: Vec<String>,
@@ -301,7 +302,7 @@ fn record(latencies: &mut Histogram<u64>, latency: Duration) {
     latencies.record(latency.as_micros() as u64).expect("it grows");
 }
 
-/// What a process has used of the processors, in user space and in the kernel.
+/// CPU time of a process, in user space and in the kernel.
 fn processor_seconds(pid: u32) -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");

@@ -1,5 +1,6 @@
-//! What subscribers cost that take nothing of large events: as many as there may be, over connections
-//! whose windows are zero and that show that they are there. Meanwhile one that reads is sent small events.
+//! Measures the cost of subscribers that do not read large events: as many as the limit permits,
+//! over connections with windows of zero that respond to pings. Meanwhile one subscriber reads
+//! small events.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,10 +10,10 @@ use event_aggregator::proto::v1::{
 
 use super::*;
 
-/// How HTTP/2 begins with windows of zero for what is answered.
+/// HTTP/2 preface with windows of zero for responses.
 const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
 
-/// The fields of a call to Subscribe, as HPACK.
+/// Header fields of a call to Subscribe, for HPACK.
 const FIELDS: &[u8] = b"\x83\x86\x04\x35/event_aggregator.v1.EventAggregatorService/Subscribe\
     \x01\x05flood\x0f\x10\x10application/grpc\x00\x02te\x08trailers";
 
@@ -22,7 +23,7 @@ const PING: u8 = 6;
 
 const LARGE_EVENTS: usize = 16;
 
-/// Subscriptions over one connection. One address may have a half of all.
+/// Subscriptions per connection. One address may use half of the limit.
 const OF_ONE: usize = 256;
 
 pub async fn measure(service: &service::Service, subscriptions: usize) {
@@ -61,7 +62,7 @@ pub async fn measure(service: &service::Service, subscriptions: usize) {
         }
         latencies.record(published.elapsed().as_micros() as u64).expect("it grows");
         sleep(Duration::from_millis(20)).await;
-        // One of them reads.
+        // Only one of them reads.
         let unread = subscribers(address).await - 1;
         if unread > most {
             (most, all_there) = (unread, begun.elapsed());
@@ -99,7 +100,7 @@ async fn publish(
     client.publish(request).await.expect("an answer");
 }
 
-/// Subscribes to everything, takes nothing, and answers when it is asked whether it is there.
+/// Subscribes to all topics, reads no events, and responds to pings.
 async fn take_nothing(from: Ipv4Addr, address: SocketAddr, streams: usize) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
@@ -108,7 +109,7 @@ async fn take_nothing(from: Ipv4Addr, address: SocketAddr, streams: usize) -> st
     for n in 0..streams {
         let stream = n as u32 * 2 + 1;
         connection.write_all(&frame(HEADERS, 4, stream, FIELDS)).await?;
-        // A message without anything in it.
+        // An empty message.
         connection.write_all(&frame(DATA, 1, stream, &[0; 5])).await?;
     }
     loop {
@@ -123,13 +124,13 @@ async fn take_nothing(from: Ipv4Addr, address: SocketAddr, streams: usize) -> st
     }
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = (content.len() as u32).to_be_bytes();
     [&length[..], &[kind, flags], &stream.to_be_bytes(), content].concat()
 }
 
-/// How many subscriptions there are.
+/// The current number of subscriptions.
 async fn subscribers(address: SocketAddr) -> usize {
     let mut connection = TcpStream::connect(address).await.expect("connect");
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -141,7 +142,7 @@ async fn subscribers(address: SocketAddr) -> usize {
     line.parse().expect("a number")
 }
 
-/// A line of the status of a process.
+/// A value of /proc/PID/status, in MiB.
 fn status_mib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");

@@ -1,5 +1,5 @@
-//! Plain HTTP against gRPC: the same service, batches of 500, calls in flight and store, round by
-//! round, each measurement with an empty store.
+//! Compares plain HTTP with gRPC: the same service and store, batches of 500 and the same number of
+//! calls in flight. Each measurement starts with an empty store.
 
 #![allow(unreachable_pub)]
 
@@ -22,7 +22,7 @@ mod service;
 const ROUNDS: usize = 5;
 const EVENTS: usize = 200_000;
 const BATCH: usize = 500;
-/// Connections over HTTP, and calls in flight over gRPC.
+/// HTTP connections, and gRPC calls in flight.
 const CALLS: usize = 8;
 
 #[tokio::main]
@@ -50,7 +50,7 @@ async fn measure(store: &str, over_http: bool) -> f64 {
     let rate = |url: &str| {
         let service = service::start(url);
         let grpc = ["--unary", "--clients", "8", "--in-flight", "1"];
-        // Opens the connections of the service to its database.
+        // Warm up: open the connections of the service to its database.
         service.bench(&["--batch", "1"], 64, "/events_per_second");
         match over_http {
             true => http(&service.address),
@@ -67,7 +67,7 @@ async fn measure(store: &str, over_http: bool) -> f64 {
     rate
 }
 
-/// A whole request, with events like those of the service's `bench` command.
+/// A complete request with events like those of the `bench` command.
 fn request() -> Vec<u8> {
     let data = "x".repeat(150 - r#"{"data":""}"#.len());
     let events: Vec<String> = (0..BATCH)

@@ -106,7 +106,7 @@ def publish_stream(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> list
     new = repeated = 0
     for response in stub.PublishStream(iter(requests), timeout=TIMEOUT):
         acknowledged.append(response.request_id)
-        # An invalid event does not end the stream; it is only counted here.
+        # An invalid event is rejected in the response and does not end the stream.
         check(f"rejected in {response.request_id}", response.rejected, 0)
         check(f"conflicts in {response.request_id}", response.conflicts, 0)
         new += response.unique_processed
@@ -208,7 +208,7 @@ def read_violations(stub: pb_grpc.EventAggregatorServiceStub, topic: str) -> Non
     else:
         raise CheckFailed("an invalid event was accepted")
     print("invalid: " + "; ".join(f"{f}: {why}" for f, why in violations.items()))
-    check("fields at fault", sorted(violations), ["events[0].event_id", "events[0].source"])
+    check("invalid fields", sorted(violations), ["events[0].event_id", "events[0].source"])
 
 
 def run(address: str) -> None:

@@ -1,4 +1,4 @@
-//! What is fuzzed: the functions that the tests drive, too.
+//! The fuzz targets. The integration tests run the same functions.
 
 #[path = "../../tests/it/fuzz/targets/mod.rs"]
 pub mod targets;

@@ -1,7 +1,7 @@
-//! The items of a subscription on their way out. One waits until the body of the response asks for it;
-//! then its bytes wait until the connection has taken them. If that takes longer than
-//! [`SUBSCRIBER_STALL_TIMEOUT`], all of it is dropped and the subscription ends: a connection does not ask
-//! for more while its other end takes nothing, so the body cannot watch the time.
+//! Queue between a subscription and the body of its response. One item waits until the body is
+//! polled; then its bytes wait until the connection has sent them. If that takes longer than
+//! [`SUBSCRIBER_STALL_TIMEOUT`], everything is dropped and the subscription ends. The body cannot
+//! run this timeout itself, because a connection does not poll it while the client does not read.
 
 use std::{
     future::pending,
@@ -20,28 +20,28 @@ use tokio::{
 use super::Expired;
 use crate::limits::{SUBSCRIBER_STALL_TIMEOUT, SUBSCRIPTION_PORTION_BYTES};
 
-/// Where a subscription puts its items. Dropped, no more will come.
+/// The sending half. When it is dropped, the stream of items ends.
 #[derive(Debug)]
 pub struct Outbox<T, H>(Arc<Shared<T, H>>);
 
-/// The items, as the body of a response asks for them. Asking for the next one says that the connection
-/// has taken the last one.
+/// The receiving half: the stream of items for the body of a response. A connection polls for the
+/// next item once it has sent the previous one.
 #[derive(Debug)]
 pub struct Outgoing<T, H>(Arc<Shared<T, H>>);
 
-/// Bytes of the item that the body has taken last and the connection has not. Clones are handles to the
-/// same ones.
+/// Bytes of the item that the body received last and the connection has not sent yet. Clones are
+/// handles to the same bytes.
 #[derive(Debug, Clone, Default)]
-pub struct Unsent(Arc<Mutex<Rest>>);
+pub struct Unsent(Arc<Mutex<Buffer>>);
 
-/// Why no more items are wanted.
+/// Why an outbox is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// The response was dropped.
-    #[error("the subscriber is gone")]
+    #[error("the subscriber disconnected")]
     Gone,
-    /// An item was not taken within [`SUBSCRIBER_STALL_TIMEOUT`].
-    #[error("the subscriber did not take an event in time")]
+    /// An item was not sent within [`SUBSCRIBER_STALL_TIMEOUT`].
+    #[error("the subscriber did not read an event in time")]
     Stalled,
 }
 
@@ -49,52 +49,59 @@ pub enum Closed {
 struct Shared<T, H> {
     state: Mutex<State<T, H>>,
     unsent: Unsent,
-    /// Notified when the body takes an item, or is dropped. Only the task with the [`Outbox`] waits.
+    /// Notified when the body receives an item or is dropped. Only the task with the [`Outbox`]
+    /// waits for it.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct State<T, H> {
-    /// The item that waits for the body, and what is held until the connection has taken it.
+    /// The item that waits for the body, with the resources to hold until it has been sent.
     next: Option<(T, H)>,
-    /// What is held for the item that the body has.
+    /// The resources of the item that the body received last.
     held: Option<H>,
-    /// Since when the connection has not taken the item that is the first to go.
-    since: Option<Instant>,
-    body: Option<Waker>,
+    /// Since when the oldest unsent item has been waiting.
+    waiting_since: Option<Instant>,
+    body_waker: Option<Waker>,
     closed: Option<Closed>,
     is_complete: bool,
 }
 
 #[derive(Debug, Default)]
-struct Rest {
+struct Buffer {
     bytes: Bytes,
     is_expired: bool,
-    /// Whether the connection has asked for more since the body took its last item.
-    is_asked: bool,
+    /// Whether the connection has sent everything: it polled for more while there were no bytes.
+    is_drained: bool,
 }
 
-/// An empty outbox.
+/// Creates an outbox without items.
 pub fn outbox<T, H>() -> (Outbox<T, H>, Outgoing<T, H>) {
-    let state =
-        State { next: None, held: None, since: None, body: None, closed: None, is_complete: false };
+    let state = State {
+        next: None,
+        held: None,
+        waiting_since: None,
+        body_waker: None,
+        closed: None,
+        is_complete: false,
+    };
     let (unsent, changed) = (Unsent::default(), Notify::new());
     let shared = Arc::new(Shared { state: Mutex::new(state), unsent, changed });
     (Outbox(Arc::clone(&shared)), Outgoing(shared))
 }
 
 impl<T, H> Outbox<T, H> {
-    /// Waits until the next item can be put in. May be dropped while waiting.
+    /// Waits until there is a free slot. Cancel safe.
     pub async fn ready(&self) -> Result<(), Closed> {
         self.wait(|state| state.next.is_none()).await
     }
 
-    /// Waits until the connection has taken all that was put in. May be dropped while waiting.
+    /// Waits until the connection has sent all items. Cancel safe.
     pub async fn drained(&self) -> Result<(), Closed> {
-        self.wait(|state| state.since.is_none()).await
+        self.wait(|state| state.waiting_since.is_none()).await
     }
 
-    /// Waits until no more items are wanted. May be dropped while waiting.
+    /// Waits until the outbox is closed. Cancel safe.
     pub async fn closed(&self) -> Closed {
         match self.wait(|_| false).await {
             Err(closed) => closed,
@@ -102,39 +109,39 @@ impl<T, H> Outbox<T, H> {
         }
     }
 
-    /// Puts an item in, which takes the place of one that still waits. `held` is dropped once the
-    /// connection has taken the item.
+    /// Sets the next item, and replaces one that is still waiting. `held` is dropped once the
+    /// connection has sent the item.
     pub fn put(&self, item: T, held: H) {
         let mut state = self.0.state();
         if state.closed.is_some() {
             return;
         }
         state.next = Some((item, held));
-        state.since.get_or_insert_with(Instant::now);
+        state.waiting_since.get_or_insert_with(Instant::now);
         wake(state);
     }
 
-    async fn wait(&self, is_so: impl Fn(&State<T, H>) -> bool) -> Result<(), Closed> {
+    async fn wait(&self, condition: impl Fn(&State<T, H>) -> bool) -> Result<(), Closed> {
         loop {
-            let since = {
+            let waiting_since = {
                 let state = self.0.state();
                 if let Some(closed) = state.closed {
                     return Err(closed);
                 }
-                if is_so(&state) {
+                if condition(&state) {
                     return Ok(());
                 }
-                state.since
+                state.waiting_since
             };
             let stalled = async {
-                match since {
+                match waiting_since {
                     Some(since) => sleep_until(since + SUBSCRIBER_STALL_TIMEOUT).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
                 () = self.0.changed.notified() => (),
-                () = stalled => self.0.end_if_stalled(),
+                () = stalled => self.0.close_if_stalled(),
             }
         }
     }
@@ -149,7 +156,7 @@ impl<T, H> Drop for Outbox<T, H> {
 }
 
 impl<T, H> Outgoing<T, H> {
-    /// Where the body of the response keeps what the connection has not taken.
+    /// The buffer for bytes that the connection has not sent yet.
     pub fn unsent(&self) -> Unsent {
         self.0.unsent.clone()
     }
@@ -160,24 +167,24 @@ impl<T, H> Stream for Outgoing<T, H> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut state = self.0.state();
-        // An encoder asks for more at once if an item is small.
-        let is_taken = self.0.unsent.rest().is_asked;
+        // A poll is not enough: an encoder also polls to fill up a small frame.
+        let is_sent = self.0.unsent.buffer().is_drained;
         let Some((item, held)) = state.next.take() else {
-            if is_taken {
+            if is_sent {
                 state.held = None;
-                state.since = None;
+                state.waiting_since = None;
             }
             if state.is_complete || state.closed.is_some() {
                 return Poll::Ready(None);
             }
-            state.body = Some(context.waker().clone());
+            state.body_waker = Some(context.waker().clone());
             drop(state);
             self.0.changed.notify_one();
             return Poll::Pending;
         };
         state.held = Some(held);
-        state.since = Some(Instant::now());
-        self.0.unsent.rest().is_asked = false;
+        state.waiting_since = Some(Instant::now());
+        self.0.unsent.buffer().is_drained = false;
         drop(state);
         self.0.changed.notify_one();
         Poll::Ready(Some(item))
@@ -196,67 +203,67 @@ impl<T, H> Shared<T, H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_if_stalled(&self) {
+    fn close_if_stalled(&self) {
         let state = self.state();
-        if state.since.is_some_and(|since| since.elapsed() >= SUBSCRIBER_STALL_TIMEOUT) {
+        if state.waiting_since.is_some_and(|since| since.elapsed() >= SUBSCRIBER_STALL_TIMEOUT) {
             self.unsent.expire();
             self.close(state, Closed::Stalled);
         }
     }
 
-    /// Drops what waits.
-    fn close(&self, mut state: MutexGuard<'_, State<T, H>>, why: Closed) {
-        let waiting = (state.next.take(), state.held.take());
-        state.closed.get_or_insert(why);
+    /// Closes the outbox and drops the waiting item.
+    fn close(&self, mut state: MutexGuard<'_, State<T, H>>, reason: Closed) {
+        let dropped = (state.next.take(), state.held.take());
+        state.closed.get_or_insert(reason);
         wake(state);
-        drop(waiting);
+        drop(dropped);
     }
 }
 
 fn wake<T, H>(mut state: MutexGuard<'_, State<T, H>>) {
-    let body = state.body.take();
+    let waker = state.body_waker.take();
     drop(state);
-    if let Some(body) = body {
-        body.wake();
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
 impl Unsent {
-    /// Keeps the bytes of an item.
+    /// Stores the bytes of an item.
     pub fn put(&self, bytes: Bytes) {
-        let mut rest = self.rest();
-        if !rest.is_expired {
-            rest.bytes = bytes;
+        let mut buffer = self.buffer();
+        if !buffer.is_expired {
+            buffer.bytes = bytes;
         }
     }
 
-    /// The next portion for the connection, if there is one. It is a copy, because a part of a large
-    /// allocation keeps all of it.
+    /// The next chunk for the connection, if there is one. It is a copy, because a slice would keep
+    /// the whole allocation.
     pub fn next(&self) -> Result<Option<Bytes>, Expired> {
-        let Rest { bytes, is_expired, is_asked } = &mut *self.rest();
+        let Buffer { bytes, is_expired, is_drained } = &mut *self.buffer();
         if *is_expired {
             return Err(Expired);
         }
-        *is_asked = bytes.is_empty();
+        *is_drained = bytes.is_empty();
         let size = bytes.len().min(SUBSCRIPTION_PORTION_BYTES);
-        let portion = bytes.split_to(size);
+        let chunk = bytes.split_to(size);
         if bytes.is_empty() {
             *bytes = Bytes::new();
         }
-        Ok((size > 0).then(|| Bytes::copy_from_slice(&portion)))
+        Ok((size > 0).then(|| Bytes::copy_from_slice(&chunk)))
     }
 
-    /// Whether there are none.
+    /// Whether all bytes have been sent.
     pub fn is_empty(&self) -> bool {
-        let rest = self.rest();
-        rest.bytes.is_empty() && !rest.is_expired
+        let buffer = self.buffer();
+        buffer.bytes.is_empty() && !buffer.is_expired
     }
 
     fn expire(&self) {
-        *self.rest() = Rest { is_expired: true, ..Rest::default() };
+        *self.buffer() = Buffer { is_expired: true, ..Buffer::default() };
     }
 
-    fn rest(&self) -> MutexGuard<'_, Rest> {
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,75 +275,81 @@ mod tests {
 
     use super::*;
 
-    /// Less than the time after which a subscriber counts as stalled.
-    const WHILE: Duration =
-        SUBSCRIBER_STALL_TIMEOUT.checked_sub(Duration::from_secs(1)).expect("more");
+    /// A wait just below the stall timeout.
+    const BELOW_TIMEOUT: Duration =
+        SUBSCRIBER_STALL_TIMEOUT.checked_sub(Duration::from_secs(1)).expect("positive");
 
-    /// What a body does when its connection asks for more.
-    async fn ask<T, H>(outgoing: &mut Outgoing<T, H>) -> Option<T> {
+    /// Polls like a connection that has sent the previous item.
+    async fn receive<T, H>(outgoing: &mut Outgoing<T, H>) -> Option<T> {
         let _ = outgoing.unsent().next();
         outgoing.next().await
     }
 
-    /// Whether something was dropped.
-    fn is_free(held: &Arc<()>) -> bool {
+    /// Whether the resources of all items were dropped.
+    fn is_dropped(held: &Arc<()>) -> bool {
         Arc::strong_count(held) == 1
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_held_is_dropped_once_the_next_item_is_asked_for() {
+    async fn resources_are_held_until_the_item_is_sent() {
         let (outbox, mut outgoing) = outbox();
         let held = Arc::new(());
         outbox.ready().await.expect("empty");
         outbox.put(1, Arc::clone(&held));
-        assert!(timeout(WHILE, outbox.ready()).await.is_err(), "one item waits at most");
-        assert_eq!(ask(&mut outgoing).await, Some(1));
-        outbox.ready().await.expect("it was taken");
-        assert!(timeout(WHILE, outgoing.next()).await.is_err(), "an encoder looks for more");
-        assert!(!is_free(&held), "the connection may not have taken it");
-        assert!(timeout(WHILE, ask(&mut outgoing)).await.is_err());
-        assert!(is_free(&held));
+        assert!(timeout(BELOW_TIMEOUT, outbox.ready()).await.is_err(), "at most one item waits");
+        assert_eq!(receive(&mut outgoing).await, Some(1));
+        outbox.ready().await.expect("received");
+        assert!(
+            timeout(BELOW_TIMEOUT, outgoing.next()).await.is_err(),
+            "an encoder polls for more"
+        );
+        assert!(!is_dropped(&held), "the connection may not have sent it");
+        assert!(timeout(BELOW_TIMEOUT, receive(&mut outgoing)).await.is_err());
+        assert!(is_dropped(&held));
         drop(outbox);
-        assert_eq!(ask(&mut outgoing).await, None);
+        assert_eq!(receive(&mut outgoing).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_subscriber_that_takes_nothing_is_ended_and_what_waited_is_dropped() {
-        for taken in [false, true] {
+    async fn stalled_subscription_is_closed_and_its_items_are_dropped() {
+        for received in [false, true] {
             let (outbox, mut outgoing) = outbox();
             let unsent = outgoing.unsent();
             let held = Arc::new(());
             outbox.put(1, Arc::clone(&held));
-            if taken {
-                assert_eq!(ask(&mut outgoing).await, Some(1));
+            if received {
+                assert_eq!(receive(&mut outgoing).await, Some(1));
                 unsent.put(Bytes::from_static(&[0; SUBSCRIPTION_PORTION_BYTES * 2]));
-                assert!(unsent.next().is_ok_and(|portion| portion.is_some()));
-                // The next one waits as well.
+                assert!(unsent.next().is_ok_and(|chunk| chunk.is_some()));
+                // The next item waits, too.
                 outbox.put(2, Arc::clone(&held));
             }
             assert_eq!(outbox.closed().await, Closed::Stalled);
             assert_eq!(outbox.ready().await, Err(Closed::Stalled));
-            assert!(is_free(&held));
+            assert!(is_dropped(&held));
             assert_eq!(unsent.next(), Err(Expired));
-            assert_eq!(ask(&mut outgoing).await, None);
+            assert_eq!(receive(&mut outgoing).await, None);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn neither_an_idle_subscriber_nor_a_slow_one_is_ended() {
+    async fn idle_and_slow_subscriptions_are_not_closed() {
         let (outbox, mut outgoing) = outbox();
         assert!(timeout(SUBSCRIBER_STALL_TIMEOUT * 10, outbox.closed()).await.is_err());
         for item in 0..10 {
-            outbox.ready().await.expect("taken");
+            outbox.ready().await.expect("received");
             outbox.put(item, ());
-            assert!(timeout(WHILE, outbox.closed()).await.is_err());
-            assert_eq!(ask(&mut outgoing).await, Some(item));
+            assert!(timeout(BELOW_TIMEOUT, outbox.closed()).await.is_err());
+            assert_eq!(receive(&mut outgoing).await, Some(item));
         }
-        assert!(timeout(WHILE, outbox.drained()).await.is_err(), "the last one may be on its way");
-        assert!(timeout(Duration::from_millis(1), ask(&mut outgoing)).await.is_err());
-        outbox.drained().await.expect("it has taken everything");
+        assert!(
+            timeout(BELOW_TIMEOUT, outbox.drained()).await.is_err(),
+            "the last one may be in transit"
+        );
+        assert!(timeout(Duration::from_millis(1), receive(&mut outgoing)).await.is_err());
+        outbox.drained().await.expect("everything was sent");
         advance(SUBSCRIBER_STALL_TIMEOUT * 2).await;
-        outbox.ready().await.expect("it has taken everything");
+        outbox.ready().await.expect("everything was sent");
         drop(outgoing);
         assert_eq!(outbox.closed().await, Closed::Gone);
     }

@@ -1,5 +1,5 @@
-//! Every error that a request can be answered with, whatever the protocol. Messages say what is wrong and
-//! how to fix it; causes go to the log and never to a client.
+//! The errors of requests, independent of the protocol. Messages describe what is wrong and how to
+//! fix it. Causes are logged, and never sent to clients.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -25,7 +25,7 @@ pub struct Error {
     pub message: Cow<'static, str>,
     /// The invalid fields, if there are any.
     pub violations: Vec<Violation>,
-    /// How long to wait before a retry. None if retrying does not help.
+    /// Delay before a retry. None if the error is not retryable.
     pub retry_after: Option<Duration>,
 }
 
@@ -60,7 +60,7 @@ reasons! {
     InvalidPageToken = "INVALID_PAGE_TOKEN",
     /// The cursor is invalid.
     InvalidCursor = "INVALID_CURSOR",
-    /// The cursor or page token was made before the store was restored from a backup.
+    /// The cursor or page token was issued before the store was restored from a backup.
     StoreRestored = "STORE_RESTORED",
     /// The credentials are missing or invalid.
     Unauthenticated = "UNAUTHENTICATED",
@@ -107,16 +107,16 @@ reasons! {
 }
 
 impl Error {
-    /// An error that retrying does not help against.
+    /// An error that is not retryable.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, message: message.into(), violations: Vec::new(), retry_after: None }
     }
 
-    fn retriable(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+    fn retryable(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { retry_after: Some(RETRY_DELAY), ..Self::new(reason, message) }
     }
 
-    fn because(reason: Reason, violations: Vec<Violation>) -> Self {
+    fn with_violations(reason: Reason, violations: Vec<Violation>) -> Self {
         let mut message = match violations.first() {
             Some(violation) => violation.to_string(),
             None => "the request is invalid".to_owned(),
@@ -129,7 +129,7 @@ impl Error {
 
     /// Fields are invalid.
     pub fn invalid(violations: Vec<Violation>) -> Self {
-        Self::because(Reason::InvalidRequest, violations)
+        Self::with_violations(Reason::InvalidRequest, violations)
     }
 
     /// Fails if there are violations.
@@ -142,19 +142,19 @@ impl Error {
 
     /// The request is too large.
     pub fn too_large(violation: Violation) -> Self {
-        Self::because(Reason::RequestTooLarge, vec![violation])
+        Self::with_violations(Reason::RequestTooLarge, vec![violation])
     }
 
-    /// The body of a request is larger than is read.
+    /// The body of a request exceeds the limit.
     pub fn body_too_large() -> Self {
         let message = format!(
-            "a request has at most {MAX_REQUEST_EVENTS} events and {MAX_REQUEST_BYTES} bytes; send \
-             less at once"
+            "the limit is {MAX_REQUEST_EVENTS} events and {MAX_REQUEST_BYTES} bytes per request; \
+             send smaller requests"
         );
         Self::new(Reason::RequestTooLarge, message)
     }
 
-    /// A page token is invalid, or was made before the store was restored.
+    /// A page token is invalid, or was issued before the store was restored.
     pub fn page_token(error: page::Error) -> Self {
         match error {
             page::Error::Token(token::Error::Restored) => {
@@ -162,18 +162,18 @@ impl Error {
             }
             error => {
                 let violation = Violation::new("page_token", error.to_string());
-                Self::because(Reason::InvalidPageToken, vec![violation])
+                Self::with_violations(Reason::InvalidPageToken, vec![violation])
             }
         }
     }
 
-    /// A cursor is invalid, or was made before the store was restored.
+    /// A cursor is invalid, or was issued before the store was restored.
     pub fn cursor(error: token::Error) -> Self {
         match error {
             token::Error::Restored => feed::Error::Restored.into(),
             error => {
                 let violation = Violation::new("cursor", error.to_string());
-                Self::because(Reason::InvalidCursor, vec![violation])
+                Self::with_violations(Reason::InvalidCursor, vec![violation])
             }
         }
     }
@@ -184,15 +184,15 @@ impl Error {
 
     /// The server is shutting down.
     pub fn shutting_down() -> Self {
-        Self::retriable(
+        Self::retryable(
             Reason::ShuttingDown,
-            "the server is shutting down; reconnect, and resend the requests that were not answered",
+            "the server is shutting down; reconnect, and resend the requests without a response",
         )
     }
 
-    /// The server is shutting down, for a subscriber.
+    /// A subscription ended because the server is shutting down.
     pub fn subscription_ended() -> Self {
-        Self::retriable(
+        Self::retryable(
             Reason::ShuttingDown,
             "the server is shutting down; subscribe again with the last cursor",
         )
@@ -201,25 +201,26 @@ impl Error {
     /// No request arrived on a stream for [`STREAM_IDLE_TIMEOUT`].
     pub fn stream_idle() -> Self {
         let message = format!(
-            "no request arrived for {} minutes; all earlier requests were answered; open a new stream",
+            "no request arrived for {} minutes; all earlier requests have a response; open a new \
+             stream",
             STREAM_IDLE_TIMEOUT.as_secs() / 60
         );
-        Self::retriable(Reason::StreamIdle, message)
+        Self::retryable(Reason::StreamIdle, message)
     }
 
     /// There are too many calls in progress.
     pub fn too_many_calls(full: Full) -> Self {
-        Self::retriable(Reason::TooManyCalls, calls(full))
+        Self::retryable(Reason::TooManyCalls, calls(full))
     }
 
     /// There are too many subscriptions.
     pub fn too_many_subscribers(full: Full) -> Self {
-        Self::retriable(Reason::TooManySubscribers, subscriptions(full))
+        Self::retryable(Reason::TooManySubscribers, subscriptions(full))
     }
 
     /// Too many large responses are in progress.
     pub fn too_many_answers(full: Full) -> Self {
-        Self::retriable(Reason::TooManyAnswers, responses(full))
+        Self::retryable(Reason::TooManyAnswers, responses(full))
     }
 
     /// A subscriber did not read in time.
@@ -229,7 +230,7 @@ impl Error {
              topics, and subscribe again with the last cursor",
             SUBSCRIBER_STALL_TIMEOUT.as_secs()
         );
-        Self::retriable(Reason::SubscriberTooSlow, message)
+        Self::retryable(Reason::SubscriberTooSlow, message)
     }
 
     /// A client did not read a large response in time.
@@ -238,12 +239,11 @@ impl Error {
         Self::new(Reason::AnswerNotTaken, message)
     }
 
-    /// The deadline that the client set, or that all calls have, has passed.
+    /// The deadline of the client, or the timeout of all calls, has passed.
     pub fn deadline_exceeded() -> Self {
         Self::new(
             Reason::DeadlineExceeded,
-            "deadline exceeded; the events of this request may or may not be stored; retry with the \
-             same event ids",
+            "deadline exceeded; the events may or may not be stored; retry with the same event ids",
         )
     }
 
@@ -251,7 +251,7 @@ impl Error {
     pub fn request_too_slow() -> Self {
         Self::new(
             Reason::RequestTooSlow,
-            "timed out receiving the request; nothing of it was stored; send less at once",
+            "timed out receiving the request; nothing was stored; send smaller requests",
         )
     }
 
@@ -260,9 +260,9 @@ impl Error {
         Self::new(Reason::Internal, "internal error; see the server log")
     }
 
-    /// The store or the server is not ready to answer.
+    /// The store is unavailable, or the server is not ready.
     pub fn unavailable() -> Self {
-        Self::retriable(Reason::StoreUnavailable, "the store is unavailable; retry later")
+        Self::retryable(Reason::StoreUnavailable, "the store is unavailable; retry later")
     }
 }
 
@@ -282,11 +282,11 @@ impl From<access::Error> for Error {
 impl From<ingest::Error> for Error {
     fn from(error: ingest::Error) -> Self {
         match error {
-            ingest::Error::QueueFull(full) => Self::retriable(Reason::QueueFull, queue(full)),
-            ingest::Error::Unavailable(_) => Self::retriable(
+            ingest::Error::QueueFull(full) => Self::retryable(Reason::QueueFull, queue(full)),
+            ingest::Error::Unavailable(_) => Self::retryable(
                 Reason::StoreUnavailable,
-                "the store is unavailable; the events may or may not be stored; retry with the same \
-                 event ids",
+                "the store is unavailable; the events may or may not be stored; retry with the \
+                 same event ids",
             ),
             ingest::Error::Stopping => Self::shutting_down(),
         }
@@ -325,22 +325,22 @@ impl From<feed::Error> for Error {
 fn calls(full: Full) -> &'static str {
     match full {
         Full::Share => {
-            "this caller has half of all calls in progress, which is its limit; nothing of this call \
-             was done; end some of them, or retry later"
+            "call limit per caller reached (half of all calls); the call was not executed; end \
+             other calls, or retry later"
         }
-        Full::All => "too many calls in progress; nothing of this call was done; retry later",
+        Full::All => "call limit reached; the call was not executed; retry later",
     }
 }
 
 fn queue(full: Full) -> &'static str {
     match full {
         Full::Share => {
-            "the events of this caller fill half of the queue, which is its limit; nothing of this \
-             request was stored; retry later, or use PublishStream, which waits"
+            "queue limit per caller reached (half of the queue); nothing was stored; retry later, \
+             or use PublishStream, which waits"
         }
         Full::All => {
-            "the queue of events is full; nothing of this request was stored; retry later, or use \
-             PublishStream, which waits"
+            "the event queue is full; nothing was stored; retry later, or use PublishStream, which \
+             waits"
         }
     }
 }
@@ -348,21 +348,21 @@ fn queue(full: Full) -> &'static str {
 fn subscriptions(full: Full) -> &'static str {
     match full {
         Full::Share => {
-            "this caller has half of all subscriptions, which is its limit; end some of them, or retry \
-             later"
+            "subscriber limit per caller reached (half of all subscriptions); end other \
+             subscriptions, or retry later"
         }
-        Full::All => "subscriber limit reached; retry later, or at another instance",
+        Full::All => "subscriber limit reached; retry later, or use another instance",
     }
 }
 
 fn responses(full: Full) -> &'static str {
     match full {
         Full::Share => {
-            "large responses that this caller requested or has not read use half of the memory for \
-             responses, which is its limit; read them, or retry later"
+            "response memory limit per caller reached (half of the memory for responses); read the \
+             pending responses, or retry later"
         }
         Full::All => {
-            "the memory for responses is full, because clients do not read theirs; retry later"
+            "the memory for responses is full: clients are not reading fast enough; retry later"
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Publishing: the events of one request, or of the requests of a stream.
+//! Publishing: single requests, and streams of requests.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::{
     store::Counters,
 };
 
-/// An event as a protocol decoded it, or what is wrong with it.
+/// A decoded event, or why it is invalid.
 pub type Decoded = Result<NewEvent, Error>;
 
-/// What happens to a request in which some events are invalid or not permitted.
+/// How a request with invalid or unauthorized events is handled.
 #[derive(Debug, Clone, Copy)]
 pub enum OnInvalid {
-    /// The request is rejected. The function gives the path of an event in it, by its index.
+    /// The whole request is rejected. The function returns the path of the event with an index.
     RejectRequest(fn(usize) -> String),
     /// Only these events are rejected.
     RejectEvents,
@@ -28,7 +28,7 @@ pub enum OnInvalid {
 /// The result of one event of a request.
 #[derive(Debug, Clone)]
 pub enum EventResult {
-    /// It is stored, now or before.
+    /// It is stored, by this request or an earlier one.
     Stored(Outcome),
     /// It is not stored.
     Rejected(Arc<Error>),
@@ -37,17 +37,17 @@ pub enum EventResult {
 /// The results of a request.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// One for each event, in their order.
+    /// One per event, in request order.
     pub results: Vec<EventResult>,
-    /// What the stored events add to the counters.
+    /// The counters of this request.
     pub counters: Counters,
-    /// How many events were rejected.
+    /// Number of rejected events.
     pub rejected: i64,
 }
 
 impl Api {
-    /// Publishes the events of a request, and waits until they are stored. `bytes` is the size of the
-    /// message that the events are slices of, or 0.
+    /// Publishes the events of a request, and waits until they are stored. `bytes` is the size of
+    /// the message that the events are slices of, or 0.
     pub async fn publish(
         &self,
         caller: &Caller,
@@ -59,7 +59,7 @@ impl Api {
         let count = events.len();
         let request = Checked::new(events, &caller.identity);
         if let OnInvalid::RejectRequest(path) = on_invalid
-            && let Some(error) = request.refusal(path)
+            && let Some(error) = request.error(path)
         {
             self.ingest.count_rejected(request.rejected.len());
             return Err(error);
@@ -68,14 +68,14 @@ impl Api {
         request.submit(&self.ingest, caller, bytes, WhenFull::Reject).await?.published().await
     }
 
-    /// A producer that sends a stream of requests.
+    /// Starts a stream of requests.
     pub fn producer(&self, caller: Caller) -> Producer {
         Producer { api: self.clone(), caller, share: Share::default() }
     }
 }
 
-/// A producer that sends one request after the other. Invalid events are rejected one by one. Where a
-/// request would be refused, because of the rate limit or a full queue, it waits.
+/// The producer of a stream of requests. Invalid events are rejected individually. Requests wait
+/// for the rate limit and for a full queue, instead of failing.
 pub struct Producer {
     api: Api,
     caller: Caller,
@@ -83,7 +83,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Waits until the stream must end, because its caller is no longer known or the server shuts down.
+    /// Waits until the stream must end, because its caller loses its access or the server shuts
+    /// down.
     pub async fn ended(&mut self) -> Error {
         loop {
             tokio::select! {
@@ -96,7 +97,7 @@ impl Producer {
         }
     }
 
-    /// Queues the events of a request. If this is dropped before it returns, nothing was done.
+    /// Queues the events of a request. Cancel safe: nothing is queued if this is dropped.
     pub async fn submit(&mut self, events: Vec<Decoded>, bytes: usize) -> Result<Submitted, Error> {
         self.wait_for_rate(events.len()).await?;
         let request = match check_size(events.len(), bytes) {
@@ -134,7 +135,7 @@ fn check_size(events: usize, bytes: usize) -> Result<(), Error> {
 /// The events of a request, validated and authorized.
 struct Checked {
     valid: Vec<NewEvent>,
-    /// The other events, by index, in order.
+    /// The rejected events, ordered by index.
     rejected: Vec<(usize, Arc<Error>)>,
 }
 
@@ -162,9 +163,9 @@ impl Checked {
         Self { valid: Vec::new(), rejected }
     }
 
-    /// The error of a request with rejected events: all that is invalid, or else the first event that is
-    /// not permitted.
-    fn refusal(&self, path: fn(usize) -> String) -> Option<Error> {
+    /// The error of a request with rejected events: all violations, or else the error of the first
+    /// event.
+    fn error(&self, path: fn(usize) -> String) -> Option<Error> {
         let (_, first) = self.rejected.first()?;
         let invalid = self.rejected.iter().filter(|(_, error)| !error.violations.is_empty());
         let violations: Vec<Violation> = invalid

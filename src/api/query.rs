@@ -1,6 +1,6 @@
-//! Querying: pages of listings, look-ups by key, and counters. Each event comes with the cursor behind it,
-//! and both show the store as it was when the heads of its lanes were read, so that a subscription from that
-//! cursor misses no event that was not shown.
+//! Queries: listings, lookups by key, and counters. Every event is returned with the cursor after
+//! it. Results are snapshots at the heads of the lanes, so that a subscription from that cursor
+//! delivers every event that the snapshot does not contain.
 
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
@@ -20,33 +20,33 @@ use crate::{
 /// A request for a page of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct ListRequest {
-    /// Which events, and in which order.
+    /// Filter and order of the events.
     pub filter: Filter,
-    /// The page. None is the first one.
+    /// Token of the page. None for the first page.
     pub page_token: Option<String>,
-    /// The most events of the page.
+    /// Maximum number of events of the page.
     pub limit: usize,
 }
 
 /// A page of a listing.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its events in order, each with the cursor behind it.
+    /// The events in order, each with the cursor after it.
     pub events: Vec<(Event, Cursor)>,
-    /// The token of the next page, if there is one.
+    /// Token of the next page, if there is one.
     pub next_page_token: Option<String>,
-    /// The permit for the response.
+    /// The reserved memory of the response.
     pub reserved: Reservation,
 }
 
-/// The result of a look-up.
+/// The result of a lookup.
 #[derive(Debug)]
 pub struct LookedUp {
-    /// The events that are stored, each with the cursor behind it.
+    /// The stored events, each with the cursor after it.
     pub events: Vec<(Event, Cursor)>,
     /// The keys under which no event is stored.
     pub missing: Vec<EventKey>,
-    /// The permit for the response.
+    /// The reserved memory of the response.
     pub reserved: Reservation,
 }
 
@@ -55,14 +55,14 @@ pub struct LookedUp {
 pub struct StatsReport {
     /// The counters of the store.
     pub stats: Stats,
-    /// How long the service has been running.
+    /// Uptime of the service.
     pub uptime: Duration,
-    /// The counters of this process, which are those of all topics. None if the caller may not read all.
+    /// The counters of this process, over all topics. None if the caller may not read all topics.
     pub since_start: Option<ProcessCounters>,
 }
 
 impl Api {
-    /// A page of a listing. All pages together are what was stored when the first one was read.
+    /// Returns a page of a listing. All pages are of the snapshot at the time of the first page.
     pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<Listed, Error> {
         let ListRequest { filter, page_token, limit } = request;
         if filter.start_time.zip(filter.end_time).is_some_and(|(start, end)| start > end) {
@@ -77,14 +77,14 @@ impl Api {
                 Some(Start { after, heads }) => (Some(after), heads),
                 None => (None, None),
             };
-        // The response is not reserved while the listing waits for its turn to scan.
+        // Reserve the response only after waiting for the turn to scan.
         let turn = match filter.source {
             Some(_) => Some(self.admission.scan(&caller.key).await.ok_or_else(too_many_scans)?),
             None => None,
         };
         let reserved = self.reserve(caller).await?;
-        let asked_for = begun_at.as_deref().map(store::numbers).unwrap_or_default();
-        let lanes = store.heads(asked_for).await?;
+        let min_heads = begun_at.as_deref().map(store::numbers).unwrap_or_default();
+        let lanes = store.heads(min_heads).await?;
         let heads = match begun_at {
             Some(heads) if store::holds(&lanes, &heads) => heads,
             Some(_) => return Err(Error::page_token(token::Error::Restored.into())),
@@ -112,7 +112,7 @@ impl Api {
         Ok(Listed { events, next_page_token, reserved })
     }
 
-    /// The events that are stored under some keys, as far as they fit into one response.
+    /// Returns the events with these keys, as many as fit into one response.
     pub async fn look_up(&self, caller: &Caller, keys: Vec<EventKey>) -> Result<LookedUp, Error> {
         caller.identity.demand(Verb::Read, keys.iter().map(|key| &*key.topic))?;
         let reserved = self.reserve(caller).await?;
@@ -122,8 +122,8 @@ impl Api {
         missing.truncate(found.reached);
         let mut events = Vec::with_capacity(found.events.len());
         for (index, event) in found.events {
-            // An event that was committed since may have been received before the others, and would be
-            // behind their cursors.
+            // Skip an event that was committed after the heads were read: subscriptions from the
+            // cursors of this response deliver it.
             let head = heads.get(usize::from(event.position.lane));
             if head.is_some_and(|head| event.position.seq <= head.seq) {
                 missing[index] = None;
@@ -134,7 +134,7 @@ impl Api {
         Ok(LookedUp { events, missing: missing.into_iter().flatten().collect(), reserved })
     }
 
-    /// The counters of a topic, or of all topics and, in detail, of some of them.
+    /// Returns the counters of one topic, or of all topics with details of the largest ones.
     pub async fn stats(
         &self,
         caller: &Caller,
@@ -148,15 +148,15 @@ impl Api {
         Ok(StatsReport { stats, uptime: self.started.elapsed(), since_start })
     }
 
-    /// Reserves the response of a listing or look-up before anything is read.
+    /// Reserves memory for the response of a listing or lookup, before anything is read.
     async fn reserve(&self, caller: &Caller) -> Result<Reservation, Error> {
         self.admission.reserve_response(&caller.key).await.map_err(Error::too_many_answers)
     }
 }
 
-/// Lists with a filter by source, for which the store scans.
+/// Lists with a filter by source, for which the store has to scan.
 async fn scan(store: Arc<dyn Store>, query: ListQuery, turn: Permit) -> Result<Page, store::Error> {
-    // The store goes on after the caller is gone, and keeps the turn until then.
+    // A task, because the store continues if the caller disconnects: the turn ends with the scan.
     let listing = tokio::spawn(async move {
         let page = store.list(query).await;
         drop(turn);
@@ -172,7 +172,7 @@ async fn scan(store: Arc<dyn Store>, query: ListQuery, turn: Permit) -> Result<P
 }
 
 fn too_many_scans() -> store::Error {
-    store::Error::Timeout("too many listings by source at the same time".into())
+    store::Error::Timeout("too many concurrent listings by source".into())
 }
 
 fn marks(lanes: &[LaneState]) -> Vec<Mark> {

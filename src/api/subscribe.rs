@@ -1,4 +1,4 @@
-//! Subscribing: the feed of a caller, as long as the caller may read it.
+//! Subscriptions: the feed of a caller, while its access permits.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub struct Subscriber {
 }
 
 impl Api {
-    /// Subscribes to topics, or without any, to all. `cursor` is an encoded cursor, `beginning` or `end`.
+    /// Subscribes to topics; to all topics if there are none. `cursor` is an encoded cursor,
+    /// `beginning` or `end`.
     pub async fn subscribe(
         &self,
         caller: Caller,
@@ -49,8 +50,8 @@ impl Api {
 }
 
 impl Subscriber {
-    /// Waits for the next frame. Fails if the caller may no longer read, the server shuts down, or the
-    /// store fails. May be dropped while waiting.
+    /// Waits for the next frame. Fails if the caller loses its access, the server shuts down, or
+    /// the store fails. Cancel safe.
     pub async fn next(&mut self) -> Result<Frame, Error> {
         loop {
             let frame = tokio::select! {
@@ -65,7 +66,7 @@ impl Subscriber {
         }
     }
 
-    /// Waits until the caller may no longer read, or the server shuts down. May be dropped while waiting.
+    /// Waits until the caller loses its access, or the server shuts down. Cancel safe.
     pub async fn ended(&mut self) -> Error {
         loop {
             let changed = tokio::select! {
@@ -78,13 +79,13 @@ impl Subscriber {
         }
     }
 
-    /// Whether memory for subscriptions is short, so that the next frame should be read only once the
-    /// connection has taken the last one.
+    /// Whether memory for subscriptions is short. If so, the next frame should be read only after
+    /// the connection has sent the previous one.
     pub fn is_short(&self) -> bool {
         self.subscription.is_short()
     }
 
-    /// Fails if the caller may not read the topics, by the present access file.
+    /// Fails if the current access file does not permit the caller to read the topics.
     fn authorize(&mut self) -> Result<(), Error> {
         self.caller.identity.refresh()?;
         Ok(self.caller.identity.demand_filtered(Verb::Read, &*self.topics)?)

@@ -1,4 +1,4 @@
-//! Authentication: the one place where the caller of a request is found.
+//! Authentication of the callers of all protocols.
 
 use axum::http::{
     Extensions, Request,
@@ -10,7 +10,8 @@ use crate::{
     peer::Peer,
 };
 
-/// The caller of a request. Takes the token out of it, so that nothing behind this can leak it.
+/// Authenticates the caller of a request. Removes the token from the request, so that later code
+/// cannot leak it.
 pub(super) fn authenticate<B>(access: &Access, request: &mut Request<B>) -> Result<Caller, Error> {
     let identity = match access.is_open() {
         true => {
@@ -29,7 +30,7 @@ pub(super) fn authenticate<B>(access: &Access, request: &mut Request<B>) -> Resu
     Ok(Caller { identity, key })
 }
 
-/// The other end of the connection of a request.
+/// The peer of the connection of a request.
 pub(super) fn peer(extensions: &Extensions) -> Option<&Peer> {
     extensions.get()
 }

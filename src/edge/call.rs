@@ -1,4 +1,4 @@
-//! What is done around a call, from the socket to the handler and back.
+//! The steps of every call, from the request to the handler and back.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -29,14 +29,14 @@ use crate::{
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Callers that authenticate, where there is an access file. The handler gets the
+    /// Authenticated callers, or all clients if there is no access file. The handler gets the
     /// [`Caller`](crate::access::Caller) in the extensions of the request.
     Authenticated,
     /// All clients. Requests are small.
     Public,
 }
 
-/// How a route is called.
+/// Properties of a route.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// Who may call it.
@@ -48,7 +48,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Which limit on calls it counts for.
+    /// The limit that its calls count towards.
     fn kind(self) -> CallKind {
         match self.audience {
             Audience::Authenticated => CallKind::Ordinary,
@@ -57,7 +57,7 @@ impl Route {
         }
     }
 
-    fn longest(self) -> Duration {
+    fn timeout(self) -> Duration {
         match self.audience {
             Audience::Authenticated => CALL_TIMEOUT,
             Audience::Public => UNAUTHENTICATED_TIMEOUT,
@@ -65,8 +65,8 @@ impl Route {
     }
 }
 
-/// Answers a call by a handler. Each step is what is done before the handler runs, and what it leaves is
-/// undone in the reverse order. `record` began when the call arrived.
+/// Handles a call. The steps before the handler run in the order below, and those after it in the
+/// reverse order. `record` began when the call arrived.
 pub async fn call<P, A, B, H>(
     edge: &Edge,
     route: Route,
@@ -98,14 +98,14 @@ where
     let call = InProgress::new(record, permit);
 
     // Deadline.
-    let asked = P::timeout(request.headers());
-    let longest = route.longest();
-    let limit = asked.map_or(longest, |asked| asked.min(longest));
+    let requested = P::timeout(request.headers());
+    let max = route.timeout();
+    let limit = requested.map_or(max, |requested| requested.min(max));
 
-    // Request body: read within the memory budget, and not for ever.
+    // Request body: within the memory budget, and with timeouts.
     let request = request.map(|body| RequestBody::new(body, edge, route, &caller, &call));
 
-    // Handler. A panic is an error like others.
+    // Handler. A panic becomes an internal error.
     let on_expiry = call.clone();
     let handled = async {
         let (mut head, body) = handle(request).await.into_parts();
@@ -126,13 +126,13 @@ where
         Err(_elapsed) => return fail::<P>(&call, Error::deadline_exceeded()),
     };
 
-    // Response body: in chunks, until the deadline of the client, recorded to its end.
-    let deadline = asked.and_then(|asked| begun.checked_add(asked));
+    // Response body: in chunks, until the deadline of the client, and recorded.
+    let deadline = requested.and_then(|requested| begun.checked_add(requested));
     let body = Counted::<P, _>::new(Deadline::new(body, deadline), call);
     Response::from_parts(head, P::body(body))
 }
 
-/// The key by which limits count a call.
+/// The key by which limits count a call. Authenticates the caller, if the route requires it.
 fn caller_key<A>(edge: &Edge, route: Route, request: &mut Request<A>) -> Result<CallerKey, Error> {
     match route.kind() {
         CallKind::Ordinary => {
@@ -146,13 +146,13 @@ fn caller_key<A>(edge: &Edge, route: Route, request: &mut Request<A>) -> Result<
     }
 }
 
-/// Refuses a call that has not begun.
+/// Fails a call before it was admitted.
 fn refuse<P: Protocol>(mut record: P::Record, error: Error) -> Response<P::Body> {
     record.error(&error);
     P::refuse(error)
 }
 
-/// Fails a call that has begun and has not been answered.
+/// Fails a call before its response.
 fn fail<P: Protocol>(call: &InProgress<P::Record>, error: Error) -> Response<P::Body> {
     call.fail(&error);
     P::refuse(error)

@@ -1,5 +1,5 @@
-//! Response bodies in chunks, so that little of a response waits inside of a connection. A large response
-//! holds a permit and is dropped if the client does not read it in time.
+//! Splits response bodies into chunks, so that connections buffer little. A large response holds a
+//! permit, and is dropped if the client does not read it in time.
 
 use std::{
     pin::Pin,
@@ -21,30 +21,30 @@ use crate::{
     limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
 };
 
-/// Why a response body breaks off.
+/// Why a response body ends early.
 #[derive(Debug)]
 pub(super) enum BodyError {
     /// The call failed.
     Call(Error),
-    /// The body of the handler failed.
+    /// The inner body failed.
     Body(BoxError),
 }
 
 /// A body whose large frames are split.
 pub(super) struct Chunked<B> {
-    begun: Begun,
+    rest: Rest,
     body: B,
 }
 
-/// What is left of the frame that came last.
-enum Begun {
-    /// One that was read before the head of the response was sent.
+/// The unsent rest of the last frame.
+enum Rest {
+    /// A whole frame, which was read before the response began.
     First(Frame<Bytes>),
-    /// A part of one frame of several.
+    /// Of a frame of any other response.
     Frame(Bytes),
-    /// A part of a large response, which is its only frame.
+    /// Of a large response, which has only one frame.
     Response(BufferedResponse),
-    /// A part of an item of a subscription.
+    /// Of an item of a subscription.
     Item(Unsent),
 }
 
@@ -57,17 +57,18 @@ where
         head.extensions.get::<Unsent>().is_some()
     }
 
-    /// The body of a response that is a stream. Its head says where the items of a subscription wait.
+    /// The body of a streaming response. For a subscription, `head` has the buffer of its items.
     pub(super) fn stream(head: &mut response::Parts, body: B) -> Self {
-        let begun = match head.extensions.remove() {
-            Some(unsent) => Begun::Item(unsent),
-            None => Begun::Frame(Bytes::new()),
+        let rest = match head.extensions.remove() {
+            Some(unsent) => Rest::Item(unsent),
+            None => Rest::Frame(Bytes::new()),
         };
-        Self { begun, body }
+        Self { rest, body }
     }
 
-    /// The body of any other response. Reads its first frame, and fails if that is large and there are too
-    /// many large responses. `on_expiry` is called if the client does not read it in time.
+    /// The body of any other response. Reads its first frame, and fails if the frame is large and
+    /// there are too many large responses. `on_expiry` is called if the client does not read it in
+    /// time.
     pub(super) async fn response(
         head: &mut response::Parts,
         mut body: B,
@@ -78,45 +79,45 @@ where
         let reserved = reserved(&mut head.extensions);
         let is_small = |size| size <= SMALL_ANSWER_BYTES as u64;
         if body.size_hint().exact().is_some_and(is_small) {
-            return Ok(Self { begun: Begun::Frame(Bytes::new()), body });
+            return Ok(Self { rest: Rest::Frame(Bytes::new()), body });
         }
         let first = match body.frame().await {
-            None => return Ok(Self { begun: Begun::Frame(Bytes::new()), body }),
+            None => return Ok(Self { rest: Rest::Frame(Bytes::new()), body }),
             Some(first) => first.map_err(|_| Error::internal())?,
         };
-        let begun = match first.into_data() {
+        let rest = match first.into_data() {
             Ok(data) if data.len() > SMALL_ANSWER_BYTES => {
                 let permit = admission.response(caller, data.len(), reserved);
                 let permit = permit.map_err(Error::too_many_answers)?;
-                Begun::Response(BufferedResponse::new(data, permit, on_expiry))
+                Rest::Response(BufferedResponse::new(data, permit, on_expiry))
             }
-            Ok(data) => Begun::First(Frame::data(data)),
-            Err(trailers) => Begun::First(trailers),
+            Ok(data) => Rest::First(Frame::data(data)),
+            Err(trailers) => Rest::First(trailers),
         };
-        Ok(Self { begun, body })
+        Ok(Self { rest, body })
     }
 
-    /// The next chunk of the frame that came last.
+    /// The next chunk of the last frame.
     fn next_chunk(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        let chunk = match &mut self.begun {
-            Begun::First(_) => {
-                let begun = std::mem::replace(&mut self.begun, Begun::Frame(Bytes::new()));
-                let Begun::First(first) = begun else { return None };
+        let chunk = match &mut self.rest {
+            Rest::First(_) => {
+                let rest = std::mem::replace(&mut self.rest, Rest::Frame(Bytes::new()));
+                let Rest::First(first) = rest else { return None };
                 return Some(Ok(first));
             }
-            Begun::Frame(rest) => Ok(chunk(rest)),
-            Begun::Response(response) => {
+            Rest::Frame(data) => Ok(chunk(data)),
+            Rest::Response(response) => {
                 response.next().map_err(|Expired| Error::answer_not_taken())
             }
-            Begun::Item(unsent) => unsent.next().map_err(|Expired| Error::subscriber_too_slow()),
+            Rest::Item(unsent) => unsent.next().map_err(|Expired| Error::subscriber_too_slow()),
         };
         chunk.map(|chunk| chunk.map(Frame::data)).map_err(BodyError::Call).transpose()
     }
 
-    /// Splits a frame that is large. Gives back one that is not.
-    fn begin(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let limit = match self.begun {
-            Begun::Item(_) => SUBSCRIPTION_PORTION_BYTES,
+    /// Stores a large frame for splitting. Returns any other frame.
+    fn split(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let limit = match self.rest {
+            Rest::Item(_) => SUBSCRIPTION_PORTION_BYTES,
             _ => SMALL_ANSWER_BYTES,
         };
         let data = match frame.into_data() {
@@ -124,19 +125,19 @@ where
             Ok(data) => return Some(Frame::data(data)),
             Err(trailers) => return Some(trailers),
         };
-        match &self.begun {
-            Begun::Item(unsent) => unsent.put(data),
-            _ => self.begun = Begun::Frame(data),
+        match &self.rest {
+            Rest::Item(unsent) => unsent.put(data),
+            _ => self.rest = Rest::Frame(data),
         }
         None
     }
 
     fn is_sent(&self) -> bool {
-        match &self.begun {
-            Begun::First(_) => false,
-            Begun::Frame(rest) => rest.is_empty(),
-            Begun::Response(response) => response.left() == 0,
-            Begun::Item(unsent) => unsent.is_empty(),
+        match &self.rest {
+            Rest::First(_) => false,
+            Rest::Frame(data) => data.is_empty(),
+            Rest::Response(response) => response.left() == 0,
+            Rest::Item(unsent) => unsent.is_empty(),
         }
     }
 }
@@ -160,7 +161,7 @@ where
                 None => return Poll::Ready(None),
                 Some(frame) => frame.map_err(|error| BodyError::Body(error.into())),
             };
-            match frame.map(|frame| self.begin(frame)) {
+            match frame.map(|frame| self.split(frame)) {
                 Ok(None) => (),
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Err(error) => return Poll::Ready(Some(Err(error))),
@@ -173,16 +174,16 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.begun {
-            // Its only frame.
-            Begun::Response(response) => SizeHint::with_exact(response.left() as u64),
+        match &self.rest {
+            // There are no other frames.
+            Rest::Response(response) => SizeHint::with_exact(response.left() as u64),
             _ if self.is_sent() => self.body.size_hint(),
             _ => SizeHint::default(),
         }
     }
 }
 
-/// The permit that a listing reserved for its response.
+/// The memory that the handler reserved for the response.
 fn reserved(extensions: &mut Extensions) -> Option<Reservation> {
     extensions.remove()
 }

@@ -1,4 +1,4 @@
-//! Response bodies that are recorded: the messages in them, and how the call ends.
+//! Records the messages in response bodies, and how calls end.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::Error;
 
-/// The body of the response to a call. Ends with the error of the call if it fails, or panics.
+/// A response body. If it fails or panics, it ends with an error of the protocol.
 pub(super) struct Counted<P: Protocol, B> {
     /// None once it has ended.
     body: Option<B>,
@@ -28,12 +28,12 @@ impl<P: Protocol, B> Counted<P, B> {
         Self { body: Some(body), framing: Framing::default(), call }
     }
 
-    /// Takes note of a frame.
-    fn see(&mut self, frame: &Frame<Bytes>) {
+    /// Records a frame.
+    fn record(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref()
             && P::IS_FRAMED
         {
-            let sent = self.framing.pass(data);
+            let sent = self.framing.scan(data);
             if sent > 0 {
                 self.call.record(|record| record.sent(sent));
             }
@@ -44,7 +44,7 @@ impl<P: Protocol, B> Counted<P, B> {
         }
     }
 
-    /// Ends with an error.
+    /// Ends the body and the call with an error.
     fn fail(&mut self, error: Error) -> Result<Frame<Bytes>, BoxError> {
         self.body = None;
         self.call.fail(&error);
@@ -70,7 +70,7 @@ impl<P: Protocol, B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Cou
         let Ok(polled) = polled else { return Poll::Ready(Some(self.fail(Error::internal()))) };
         polled.map(|frame| match frame? {
             Ok(frame) => {
-                self.see(&frame);
+                self.record(&frame);
                 Some(Ok(frame))
             }
             Err(BodyError::Call(error)) => Some(self.fail(error)),

@@ -1,4 +1,4 @@
-//! Response bodies that end at the deadline of their call.
+//! Deadlines of response bodies.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use crate::api::Error;
 pub(super) struct Deadline<B> {
     body: B,
     deadline: Option<Instant>,
-    /// Set while the body is waited for.
+    /// Created when the body is pending for the first time.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -39,7 +39,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Deadline<B> {
             return Pin::new(&mut this.body).poll_frame(context);
         };
         let exceeded = || Poll::Ready(Some(Err(BodyError::Call(Error::deadline_exceeded()))));
-        // A body that is always ready would never let the timer run.
+        // The timer is polled only if the body is pending.
         if deadline <= Instant::now() {
             return exceeded();
         }

@@ -1,45 +1,46 @@
-//! gRPC framing: where the length-prefixed messages of a body begin and end.
+//! Scanner for gRPC framing: finds where the length-prefixed messages of a body begin and end.
 
-/// A scanner of a body: each message follows a flag and its length.
+/// The state of a scan. Each message has a prefix: a flag and its length.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     prefix: [u8; 5],
-    /// Bytes of the prefix that have passed.
-    known: usize,
-    /// Bytes of the message that have not passed yet.
+    /// Bytes of the prefix that were scanned.
+    prefix_bytes: usize,
+    /// Bytes of the message that were not scanned yet.
     left: usize,
-    /// Messages that have begun so far.
+    /// Number of messages that have begun.
     begun: u64,
 }
 
 impl Framing {
-    /// How many messages have begun in `data`.
-    pub(super) fn pass(&mut self, mut data: &[u8]) -> u64 {
+    /// Scans data. Returns the number of messages that begin in it.
+    pub(super) fn scan(&mut self, mut data: &[u8]) -> u64 {
         let before = self.begun;
         while !data.is_empty() {
             let of_message = self.left.min(data.len());
             self.left -= of_message;
             data = &data[of_message..];
-            let of_prefix = (self.prefix.len() - self.known).min(data.len());
-            self.prefix[self.known..self.known + of_prefix].copy_from_slice(&data[..of_prefix]);
-            self.known += of_prefix;
+            let of_prefix = (self.prefix.len() - self.prefix_bytes).min(data.len());
+            self.prefix[self.prefix_bytes..self.prefix_bytes + of_prefix]
+                .copy_from_slice(&data[..of_prefix]);
+            self.prefix_bytes += of_prefix;
             data = &data[of_prefix..];
-            if self.known == self.prefix.len() {
+            if self.prefix_bytes == self.prefix.len() {
                 let [_, length @ ..] = self.prefix;
-                (self.left, self.known) = (u32::from_be_bytes(length) as usize, 0);
+                (self.left, self.prefix_bytes) = (u32::from_be_bytes(length) as usize, 0);
                 self.begun += 1;
             }
         }
         self.begun - before
     }
 
-    /// Bytes of the message that has begun and not ended yet.
+    /// Remaining bytes of the current message.
     pub(super) fn left(&self) -> usize {
         self.left
     }
 
-    /// Whether all of the first message has passed.
-    pub(super) fn has_passed_one(&self) -> bool {
+    /// Whether the first message is complete.
+    pub(super) fn is_first_complete(&self) -> bool {
         self.begun > 1 || (self.begun == 1 && self.left == 0)
     }
 }
@@ -49,7 +50,7 @@ mod tests {
     use super::Framing;
 
     #[test]
-    fn messages_are_counted_however_the_data_is_split() {
+    fn messages_are_counted_in_chunks_of_any_size() {
         let mut body = Vec::new();
         for message in [&b"one"[..], b"", b"three three"] {
             body.push(0);
@@ -58,23 +59,23 @@ mod tests {
         }
         for size in 1..=body.len() {
             let mut framing = Framing::default();
-            let counted: u64 = body.chunks(size).map(|data| framing.pass(data)).sum();
-            assert_eq!(counted, 3, "in pieces of {size}");
+            let counted: u64 = body.chunks(size).map(|data| framing.scan(data)).sum();
+            assert_eq!(counted, 3, "in chunks of {size}");
         }
     }
 
     #[test]
-    fn the_first_message_has_passed_with_its_last_byte() {
+    fn first_message_is_complete_with_its_last_byte() {
         let mut framing = Framing::default();
-        for (data, has_passed) in [
+        for (data, is_complete) in [
             (&[0, 0, 0][..], false),
             (&[0, 2], false),
             (b"a", false),
             (b"b", true),
             (&[0, 0, 0, 0, 9], true),
         ] {
-            framing.pass(data);
-            assert_eq!(framing.has_passed_one(), has_passed, "{data:?}");
+            framing.scan(data);
+            assert_eq!(framing.is_first_complete(), is_complete, "{data:?}");
         }
     }
 }

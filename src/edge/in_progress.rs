@@ -1,4 +1,4 @@
-//! A call in progress: its record, and the permit that it holds until it ends.
+//! Calls in progress: the record and the permit of a call until it ends.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use super::Record;
 use crate::{admission::Permit, api::Error};
 
-/// A call in progress. Clones are handles to the same one. It ends with the last of them, or before.
+/// A call in progress. Clones are handles to the same call. It ends when the last one is dropped,
+/// or earlier.
 #[derive(Debug)]
 pub(super) struct InProgress<R>(Arc<Mutex<Option<(R, Permit)>>>);
 
@@ -22,10 +23,10 @@ impl<R: Record> InProgress<R> {
         Self(Arc::new(Mutex::new(Some((record, permit)))))
     }
 
-    /// Adds to the record, unless the call has ended.
-    pub(super) fn record(&self, add: impl FnOnce(&mut R)) {
+    /// Updates the record, unless the call has ended.
+    pub(super) fn record(&self, update: impl FnOnce(&mut R)) {
         if let Some((record, _)) = &mut *self.0.lock() {
-            add(record);
+            update(record);
         }
     }
 

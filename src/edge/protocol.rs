@@ -1,4 +1,4 @@
-//! What the edge must know of a protocol.
+//! The interface between the edge and a protocol.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -10,51 +10,51 @@ use http_body::Body;
 
 use crate::api::Error;
 
-/// A protocol of calls.
+/// A protocol, such as gRPC or HTTP.
 pub trait Protocol: Send + 'static {
-    /// The body of its responses.
+    /// The type of response bodies.
     type Body;
-    /// What is recorded about its calls.
+    /// The record of a call.
     type Record: Record;
 
-    /// Whether a request body is a sequence of length-prefixed messages. Otherwise it is one whole.
+    /// Whether bodies are sequences of length-prefixed messages.
     const IS_FRAMED: bool;
 
-    /// A response body.
+    /// Converts a response body.
     fn body<B>(body: B) -> Self::Body
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static;
 
-    /// The response to a call that fails before there is another one.
+    /// The response to a call that fails before its response begins.
     fn refuse(error: Error) -> Response<Self::Body>;
 
-    /// The trailers that end a response body with an error. None breaks it off.
+    /// The trailers that end a response body with an error. None if the body must be aborted.
     fn trailers(error: &Error) -> Option<HeaderMap>;
 
-    /// The error of a request body, as the handlers of the protocol expect it.
+    /// Converts an error of a request body to the type that the protocol's handlers expect.
     fn body_error(error: Error) -> BoxError;
 
-    /// The timeout that a client asks for.
+    /// The timeout that the client requests.
     fn timeout(headers: &HeaderMap) -> Option<Duration>;
 }
 
 /// Any error.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The record of a call, for metrics and traces. It is complete when it is dropped.
+/// The record of a call, for metrics and traces. Dropping it completes it.
 pub trait Record: Send + 'static {
-    /// Messages have begun to arrive.
+    /// Counts messages that have begun to arrive.
     fn received(&mut self, messages: u64);
 
-    /// Messages have begun to be sent.
+    /// Counts messages that have begun to be sent.
     fn sent(&mut self, messages: u64);
 
-    /// The head of the response.
+    /// Records the head of the response.
     fn head(&mut self, head: &response::Parts);
 
-    /// The trailers of the response.
+    /// Records the trailers of the response.
     fn trailers(&mut self, trailers: &HeaderMap);
 
-    /// The response ends with an error.
+    /// Records an error of the call.
     fn error(&mut self, error: &Error);
 }

@@ -1,5 +1,5 @@
-//! Request bodies: a large message, or a large body, is read once there is memory for it, and must keep
-//! arriving. The only message of a call reaches the handler when the client has sent the call to its end.
+//! Request bodies. A large message, or a large body, waits for a memory permit, and fails if it
+//! stalls. The message of a unary call is buffered until the client half-closes the call.
 
 use std::{
     pin::Pin,
@@ -33,28 +33,29 @@ pub struct RequestBody<P: Protocol, A> {
     body: Option<A>,
     call: InProgress<P::Record>,
     framing: Framing,
-    /// Whether more messages follow the first.
+    /// Whether the client may send more than one message.
     streams: bool,
-    /// Where memory for large messages is reserved. None where messages are small.
+    /// For memory permits of large messages. None if messages are always small.
     memory: Option<(Edge, CallerKey)>,
-    /// When the body ends although the client does not end it: when the server shuts down.
-    until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// Fails the body if nothing arrives. None where the handler has a timeout of its own.
+    /// Shutdown of the server, which ends the body.
+    shutdown: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Idle timeout. None if the handler has its own.
     idle: Option<Pin<Box<Sleep>>>,
     reading: Reading,
-    /// The last bytes of the only message of a call, until the client has ended the call: decoded events
-    /// take far more memory than their bytes, and a client could leave many calls open.
+    /// The last bytes of the message of a unary call, until the client half-closes the call:
+    /// decoded events take far more memory than their bytes, and a client could leave many calls
+    /// open.
     held: Option<Bytes>,
 }
 
-/// The message, or the body, that is being read.
+/// State of the message, or of the body without framing, that is being read.
 enum Reading {
-    /// It is small.
+    /// Small: needs no permit.
     Small,
-    /// It is large, and waits for memory. These are its first bytes.
+    /// Large, and waiting for a permit. With its first bytes.
     Waiting(BoxFuture<'static, Option<Permit>>, Bytes),
-    /// It is large, and must keep arriving, until an instant at most.
-    Large { until: Instant, stalled: Pin<Box<Sleep>>, _permit: Option<Permit> },
+    /// Large, with a permit, a deadline and a stall timeout.
+    Large { deadline: Instant, stalled: Pin<Box<Sleep>>, _permit: Option<Permit> },
 }
 
 impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
@@ -71,7 +72,7 @@ impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
             framing: Framing::default(),
             streams: route.streams_in,
             memory: None,
-            until: None,
+            shutdown: None,
             idle: None,
             reading: Reading::Small,
             held: None,
@@ -79,12 +80,12 @@ impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
         match route.audience {
             Audience::Authenticated => this.memory = Some((edge.clone(), caller.clone())),
             Audience::Public => {
-                this.until = Some(Box::pin(edge.0.stopping.clone().cancelled_owned()));
+                this.shutdown = Some(Box::pin(edge.0.stopping.clone().cancelled_owned()));
                 this.idle = route.streams_in.then(|| Box::pin(sleep(REFLECTION_IDLE_TIMEOUT)));
             }
         }
         if !P::IS_FRAMED {
-            // A body without a length may be as large as the limit.
+            // A body of unknown length may be as large as the limit.
             let bytes = body.size_hint().exact().map_or(MAX_REQUEST_BYTES, |bytes| {
                 usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_REQUEST_BYTES)
             });
@@ -94,8 +95,8 @@ impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
         this
     }
 
-    /// Reserves memory for a message of so many bytes, of which the first are here. Gives them back if it
-    /// needs no memory.
+    /// Starts to wait for a permit for a message of `bytes` bytes that begins with `first`. Returns
+    /// `first` if the message needs no permit.
     fn reserve(&mut self, bytes: usize, first: Bytes) -> Option<Bytes> {
         match &self.memory {
             Some((edge, caller)) if bytes > SMALL_REQUEST_BYTES => {
@@ -108,34 +109,34 @@ impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
         }
     }
 
-    /// Passes data on, unless it must wait.
-    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+    /// Processes received data. Returns the data, unless it must wait.
+    fn process(&mut self, data: Bytes) -> Option<Bytes> {
         if !P::IS_FRAMED {
             return Some(data);
         }
-        let begun = self.framing.pass(&data);
+        let begun = self.framing.scan(&data);
         if begun > 0 {
             self.call.record(|record| record.received(begun));
         }
         let has_ended = self.body.as_ref().is_none_or(Body::is_end_stream);
-        if !self.streams && self.framing.has_passed_one() && !has_ended {
+        if !self.streams && self.framing.is_first_complete() && !has_ended {
             self.held = Some(data);
             return None;
         }
         let left = self.framing.left();
         if self.streams && (begun > 0 || left == 0) {
-            // The message before has been read.
+            // The previous message has been read.
             self.reading = Reading::Small;
         }
-        // A message above the limit is refused as soon as the decoder sees its length.
+        // The decoder rejects a message above the limit as soon as it has the length.
         match begun > 0 && left <= MAX_MESSAGE_BYTES {
             true => self.reserve(left, data),
             false => Some(data),
         }
     }
 
-    /// Waits until nothing has arrived for too long.
-    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Polls the stall timeout and the idle timeout.
+    fn poll_timeouts(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let Reading::Large { stalled, .. } = &mut self.reading
             && stalled.as_mut().poll(context).is_ready()
         {
@@ -147,11 +148,11 @@ impl<P: Protocol, A: Body<Data = Bytes>> RequestBody<P, A> {
         }
     }
 
-    /// Starts the timers anew, since something has arrived.
+    /// Resets the timeouts after data has arrived.
     fn reset_timers(&mut self) {
         let now = Instant::now();
-        if let Reading::Large { until, stalled, .. } = &mut self.reading {
-            stalled.as_mut().reset((*until).min(now + READING_STALL_TIMEOUT));
+        if let Reading::Large { deadline, stalled, .. } = &mut self.reading {
+            stalled.as_mut().reset((*deadline).min(now + READING_STALL_TIMEOUT));
         }
         if let Some(idle) = &mut self.idle {
             idle.as_mut().reset(now + REFLECTION_IDLE_TIMEOUT);
@@ -176,10 +177,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let fail = |error| Poll::Ready(Some(Err(P::body_error(error))));
-        if let Some(until) = &mut this.until
-            && until.as_mut().poll(context).is_ready()
+        if let Some(shutdown) = &mut this.shutdown
+            && shutdown.as_mut().poll(context).is_ready()
         {
-            this.until = None;
+            this.shutdown = None;
             this.body = None;
         }
         loop {
@@ -187,14 +188,14 @@ where
                 Reading::Waiting(permit, first) => {
                     let permit = ready!(permit.as_mut().poll(context));
                     let first = std::mem::take(first);
-                    let until = Instant::now() + READING_TIMEOUT;
+                    let deadline = Instant::now() + READING_TIMEOUT;
                     let stalled = Box::pin(sleep(READING_STALL_TIMEOUT));
-                    this.reading = Reading::Large { until, stalled, _permit: permit };
+                    this.reading = Reading::Large { deadline, stalled, _permit: permit };
                     if !first.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(first))));
                     }
                 }
-                Reading::Large { until, .. } if *until <= Instant::now() => {
+                Reading::Large { deadline, .. } if *deadline <= Instant::now() => {
                     return fail(Error::request_too_slow());
                 }
                 Reading::Small | Reading::Large { .. } => (),
@@ -204,7 +205,7 @@ where
                 None => Poll::Ready(None),
             };
             let Poll::Ready(frame) = frame else {
-                ready!(this.poll_stalled(context));
+                ready!(this.poll_timeouts(context));
                 return fail(Error::request_too_slow());
             };
             this.reset_timers();
@@ -216,16 +217,16 @@ where
                     return Poll::Ready(this.held.take().map(|data| Ok(Frame::data(data))));
                 }
             };
-            // Requests have no trailers.
+            // Ignore trailers.
             let Ok(data) = frame.into_data() else { continue };
             if this.held.is_some() {
                 if data.is_empty() {
                     continue;
                 }
-                let fault = "is followed by another one; this call takes one";
+                let fault = "must be the only message of a unary call";
                 return fail(Error::invalid(vec![Violation::new("message", fault)]));
             }
-            if let Some(data) = this.pass(data) {
+            if let Some(data) = this.process(data) {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }

@@ -1,11 +1,12 @@
-//! Response streams that a task fills.
+//! Response streams that a task produces.
 
 use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::Error;
 
-/// The items of a stream that a task fills, and an internal error at the end if the task panicked.
+/// A stream of items that a task produces. If the task panics, the stream ends with an internal
+/// error.
 pub fn filled_by<T, E: From<Error>>(
     items: impl Stream<Item = Result<T, E>>,
     task: JoinHandle<()>,

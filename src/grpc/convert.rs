@@ -1,4 +1,4 @@
-//! Conversions between the messages of the contract and the domain.
+//! Conversions between Protobuf messages and domain types.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub(super) fn new_event(event: incoming::Event) -> Decoded {
     }
 }
 
-const REPEATED: &str = "comes again in the same event; an event has one payload, sent as a whole";
+const REPEATED: &str = "occurs more than once in the event; send one payload in one part";
 
 fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
     ByteString::try_from(bytes).map_err(|_| Violation::new(field, "must be UTF-8"))
@@ -57,10 +57,10 @@ fn text(field: &str, bytes: Bytes) -> Result<ByteString, Violation> {
 /// Decodes the format in which payloads are returned.
 pub(super) fn payload_format(format: i32) -> Result<PayloadFormat, Violation> {
     PayloadFormat::try_from(format)
-        .map_err(|_| Violation::new("payload_format", "is not a payload format"))
+        .map_err(|_| Violation::new("payload_format", "is not a known payload format"))
 }
 
-/// Decodes a key. `path` leads to it in the request.
+/// Decodes a key. `path` is its path in the request.
 pub(super) fn event_key(
     key: pb::EventKey,
     path: &str,
@@ -76,7 +76,7 @@ pub(super) fn time(field: &str) -> impl Fn(prost_types::Timestamp) -> Result<Tim
     move |time| Timestamp::new(field, time.seconds, time.nanos)
 }
 
-/// A duration for the wire.
+/// Encodes a duration.
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: duration.as_secs() as i64,
@@ -84,7 +84,7 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
-/// Counters of this process for the wire.
+/// Encodes the counters of this process.
 pub(super) fn process_stats(counters: ProcessCounters) -> pb::ProcessStats {
     pb::ProcessStats {
         received: counters.judged.received,
@@ -94,12 +94,12 @@ pub(super) fn process_stats(counters: ProcessCounters) -> pb::ProcessStats {
     }
 }
 
-/// A key for the wire.
+/// Encodes a key.
 pub(super) fn key(key: &EventKey) -> pb::EventKey {
     pb::EventKey { topic: key.topic.to_string(), event_id: key.event_id.to_string() }
 }
 
-/// The results of a request for the wire.
+/// Encodes the results of a request.
 pub(super) fn published(published: Published) -> pb::PublishResponse {
     pb::PublishResponse {
         received: published.counters.received,
@@ -137,9 +137,9 @@ fn event_result(result: EventResult) -> pb::PublishResult {
     }
 }
 
-/// Events of one response for the wire, each with the cursor behind it. They fit into the response: as
-/// text always, and as structures while there is room. `others` is the size of the rest of the response, in
-/// bytes.
+/// Encodes the events of one response, each with the cursor after it. Payloads that would exceed
+/// the size limit as a `Struct` are encoded as JSON text, which always fits. `others` is the size
+/// of the rest of the response in bytes.
 pub(super) fn events(
     events: Vec<(Event, Cursor)>,
     store: Uuid,
@@ -148,7 +148,7 @@ pub(super) fn events(
 ) -> Vec<outgoing::Event> {
     let as_text: usize =
         events.iter().map(|(event, _)| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
-    let mut room = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
+    let mut available = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
     events
         .into_iter()
         .map(|(event, cursor)| {
@@ -158,7 +158,7 @@ pub(super) fn events(
                 PayloadFormat::Unspecified | PayloadFormat::Struct => {
                     json_to_struct::structure(payload.as_str()).and_then(|structure| {
                         let more = structure.len().saturating_sub(payload.as_str().len());
-                        room = room.checked_sub(more)?;
+                        available = available.checked_sub(more)?;
                         Some(structure)
                     })
                 }

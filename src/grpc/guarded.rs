@@ -1,4 +1,4 @@
-//! gRPC as a protocol of the edge, and the services with the edge around their calls.
+//! gRPC as a [`Protocol`] of the edge, and the wrapper that applies the edge to gRPC services.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ use crate::{
     trace,
 };
 
-/// gRPC.
+/// The gRPC protocol.
 pub(super) struct Grpc;
 
 impl Protocol for Grpc {
@@ -52,7 +52,7 @@ impl Protocol for Grpc {
 
     fn trailers(error: &Error) -> Option<HeaderMap> {
         let mut trailers = HeaderMap::new();
-        // Our messages fit into a header.
+        // Cannot fail: error messages are valid header values and small enough.
         let _ = Status::from(error.clone()).add_header(&mut trailers);
         Some(trailers)
     }
@@ -66,7 +66,7 @@ impl Protocol for Grpc {
     }
 }
 
-/// The record of a call. Without a status, the call was cancelled.
+/// The record of a call. A call that ends without a status was cancelled.
 pub(super) struct CallRecord {
     method: Arc<Method>,
     span: Span,
@@ -114,11 +114,11 @@ impl Drop for CallRecord {
     }
 }
 
-/// The methods whose calls are counted, by their path. Clones are handles to the same ones.
+/// Metrics of all methods, by path. Clones are handles to the same metrics.
 #[derive(Debug, Clone)]
 pub(super) struct Methods {
     known: Arc<HashMap<String, Known>>,
-    /// All other methods that clients name: paths are not labels.
+    /// All other paths: unknown paths must not become label values.
     unknown: Known,
 }
 
@@ -130,7 +130,7 @@ struct Known {
 }
 
 impl Methods {
-    /// The methods in some descriptor sets.
+    /// Registers all methods of the descriptor sets.
     pub(super) fn new(calls: &Calls, descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
         let mut known = HashMap::new();
         for set in descriptors {
@@ -169,7 +169,7 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
     }
 }
 
-/// A service with the edge around its calls.
+/// A service behind the edge.
 #[derive(Debug, Clone)]
 pub(super) struct Guarded<S> {
     service: S,
@@ -181,6 +181,33 @@ pub(super) struct Guarded<S> {
 impl<S> Guarded<S> {
     pub(super) fn new(service: S, methods: &Methods, edge: &Edge, audience: Audience) -> Self {
         Self { service, methods: methods.clone(), edge: edge.clone(), audience }
+    }
+}
+
+impl<S> Guarded<S>
+where
+    S: Service<Request<RequestBody<Grpc, Body>>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    /// Answers a call.
+    pub(super) fn answer(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        let Known { counted, streams_in, streams_out } = self.methods.of(path);
+        let route =
+            Route { audience: self.audience, streams_in: *streams_in, streams_out: *streams_out };
+        let span = trace::call(path.trim_start_matches('/'), request.headers());
+        let record = CallRecord::begin(counted, span.clone());
+        let (edge, mut service) = (self.edge.clone(), self.service.clone());
+        Box::pin(async move {
+            let handle = |request| async move {
+                let Ok(response) = service.call(request).instrument(span).await;
+                response
+            };
+            Ok(edge::call::<Grpc, _, _, _>(&edge, route, record, request, handle).await)
+        })
     }
 }
 
@@ -205,19 +232,6 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let Known { counted, streams_in, streams_out } = self.methods.of(path);
-        let route =
-            Route { audience: self.audience, streams_in: *streams_in, streams_out: *streams_out };
-        let span = trace::call(path.trim_start_matches('/'), request.headers());
-        let record = CallRecord::begin(counted, span.clone());
-        let (edge, mut service) = (self.edge.clone(), self.service.clone());
-        Box::pin(async move {
-            let handle = |request| async move {
-                let Ok(response) = service.call(request).instrument(span).await;
-                response
-            };
-            Ok(edge::call::<Grpc, _, _, _>(&edge, route, record, request, handle).await)
-        })
+        self.answer(request)
     }
 }

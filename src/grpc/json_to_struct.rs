@@ -1,5 +1,5 @@
-//! JSON text of payloads written as `google.protobuf.Struct`, for whoever asks for that form: straight to
-//! the bytes of the message, as a tree would take up to a hundred times the memory of the text.
+//! Encodes payloads, which are JSON text, as `google.protobuf.Struct`. Writes the bytes of the
+//! message without building a tree, which could take a hundred times the memory of the text.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use crate::limits::MAX_SAFE_INTEGER;
 
-/// Fields of the messages, with their wire types, as they stand before their content.
+/// Encoded field keys: the field number with the wire type.
 mod key {
-    /// `Struct.fields`, `ListValue.values`, and the key of an entry of a map.
+    /// `Struct.fields`, `ListValue.values`, and the key of a map entry.
     pub(super) const FIRST: u8 = 1 << 3 | 2;
-    /// The value of an entry of a map.
+    /// The value of a map entry.
     pub(super) const ENTRY_VALUE: u8 = 2 << 3 | 2;
     pub(super) const NULL: u8 = 1 << 3;
     pub(super) const NUMBER: u8 = 2 << 3 | 1;
@@ -23,15 +23,15 @@ mod key {
     pub(super) const LIST: u8 = 6 << 3 | 2;
 }
 
-/// A payload as the bytes of a structure, if that changes no whole number.
+/// Encodes a payload as a `Struct`. None if a 64-bit float cannot represent its integers.
 pub(super) fn structure(text: &str) -> Option<Bytes> {
     let mut wire = Vec::with_capacity(text.len() + text.len() / 2);
-    // Not by way of `serde_json::Value`, which takes an object with a certain key for something else.
+    // Not through `serde_json::Value`, which gives an object with a certain key a special meaning.
     serde_json::Deserializer::from_str(text).deserialize_map(Fields(&mut wire)).ok()?;
     Some(wire.into())
 }
 
-/// Writes a message within another, with its length before it.
+/// Writes a nested message with its length prefix.
 fn nested<T, E>(
     key: u8,
     wire: &mut Vec<u8>,
@@ -39,7 +39,7 @@ fn nested<T, E>(
 ) -> Result<T, E> {
     wire.push(key);
     let begin = wire.len();
-    // Most lengths have one byte.
+    // Most lengths take one byte.
     wire.push(0);
     let written = write(wire)?;
     let length = wire.len() - begin - 1;
@@ -60,7 +60,7 @@ fn write_string(key: u8, text: &str, wire: &mut Vec<u8>) {
     wire.extend_from_slice(text.as_bytes());
 }
 
-/// Writes the fields of a structure.
+/// Writes the fields of a `Struct`.
 struct Fields<'a>(&'a mut Vec<u8>);
 
 impl<'de> Visitor<'de> for Fields<'_> {
@@ -89,7 +89,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 }
 
-/// Writes the key of an entry.
+/// Writes the key of a map entry.
 struct Key<'a>(&'a mut Vec<u8>);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -124,7 +124,7 @@ impl Value<'_> {
 }
 
 fn unsafe_integer<E: Error>() -> E {
-    E::custom("a number that a 64-bit float may have changed")
+    E::custom("a number that a 64-bit float may not represent exactly")
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
@@ -169,7 +169,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
-        // What was written may have been a whole number that was rounded to the bound.
+        // At the limit, the text may have been an integer that was rounded.
         match number.abs() < MAX_SAFE_INTEGER as f64 {
             true => self.number(number),
             false => return Err(unsafe_integer()),
@@ -209,7 +209,7 @@ mod tests {
     use crate::grpc::struct_to_json::payload;
 
     #[test]
-    fn structures_survive_the_way_there_and_back() {
+    fn structs_round_trip() {
         for text in [
             r#"{"a":[1,-2.5,true,null,{"ü\"\n":"x"}],"big":9007199254740992}"#,
             r#"{"$serde_json::private::RawValue":"{\"a\":1}"}"#,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_message() {
+    fn encoding_matches_prost() {
         let long = "x".repeat(300);
         for text in [
             "{}",
@@ -231,15 +231,15 @@ mod tests {
             &format!(r#"{{"a":{}1{}}}"#, "[".repeat(23), "]".repeat(23)),
         ] {
             let bytes = structure(text).expect("no unsafe integers");
-            let message = Struct::decode(bytes.clone()).expect("a structure");
-            // Another order of keys, or a default that is left out, is the same.
+            let message = Struct::decode(bytes.clone()).expect("a Struct");
+            // prost may order the keys differently and omits default values.
             assert_eq!(payload(&bytes).expect("valid").as_str(), text);
             assert_eq!(Struct::decode(&*message.encode_to_vec()), Ok(message));
         }
     }
 
     #[test]
-    fn numbers_that_floats_may_change_are_left_to_the_text() {
+    fn numbers_beyond_float_precision_are_not_encoded() {
         for number in
             ["9007199254740993", "-9007199254740993", "1e300", "1.5e17", "9007199254740993.0"]
         {

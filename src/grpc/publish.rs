@@ -36,7 +36,7 @@ pub(super) async fn unary(
     api.publish(caller, events, bytes, on_invalid).await.map(convert::published)
 }
 
-/// Answers requests in their order, and reads ahead of the commits as far as the queue allows.
+/// Responds to requests in order. Reads ahead of the commits as far as the queue allows.
 pub(super) fn stream(
     api: &Api,
     caller: Caller,
@@ -57,22 +57,23 @@ struct InFlight {
     submitted: Submitted,
 }
 
-/// Reads a stream until it ends, is idle for too long, the server shuts down, or the caller is gone or no
-/// longer known. The requests that were submitted until then are stored and answered.
+/// Reads a stream until it ends, is idle for too long, the server shuts down, or the caller
+/// disconnects or loses its access. Requests that were submitted before are stored and get
+/// responses.
 async fn read(
     mut requests: Streaming<PublishStreamRequest>,
     mut producer: Producer,
     in_flight: mpsc::Sender<Result<InFlight, Status>>,
 ) {
-    // Reading only when there is a slot is how backpressure reaches the producer.
+    // Backpressure: the next request is read only when there is a free slot.
     while let Ok(slot) = in_flight.reserve().await {
         let next = tokio::select! {
             next = next(&mut requests, &mut producer) => next,
-            // The call has ended although its client would go on, as at its deadline.
+            // The call has ended before its request stream, for example at its deadline.
             () = in_flight.closed() => return,
         };
         let Some(next) = next.transpose() else { return };
-        // Errors of events take more memory than the events did, so a request with errors waits alone.
+        // Errors take more memory than events, so a request with errors takes all slots.
         if next.as_ref().is_ok_and(|request| request.submitted.has_rejections())
             && in_flight.reserve_many(STREAM_REQUESTS_IN_FLIGHT - 1).await.is_err()
         {
@@ -107,7 +108,7 @@ async fn next(
     Ok(Some(InFlight { request_id: request.request_id, submitted }))
 }
 
-/// Fails if a request id is too long, and cuts it to what is echoed.
+/// Checks the length of a request id. Truncates one that is too long to what is echoed.
 fn check_id(request_id: &mut String) -> Result<(), Error> {
     let bytes = request_id.len();
     if bytes <= MAX_REQUEST_ID_BYTES {
@@ -116,7 +117,7 @@ fn check_id(request_id: &mut String) -> Result<(), Error> {
     request_id.truncate(request_id.floor_char_boundary(MAX_REQUEST_ID_BYTES));
     request_id.shrink_to_fit();
     let fault = format!(
-        "has {bytes} bytes; the limit is {MAX_REQUEST_ID_BYTES}, and only these are echoed"
+        "has {bytes} bytes; the limit is {MAX_REQUEST_ID_BYTES}, and it is echoed truncated"
     );
     Err(Error::invalid(vec![Violation::new("request_id", fault)]))
 }

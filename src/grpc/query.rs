@@ -39,7 +39,7 @@ pub(super) async fn list_events(
     let limit = size("page_size", request.page_size, DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS);
     let limit = violations.check(limit).unwrap_or_default();
     let order = ListOrder::try_from(request.order);
-    let order = order.map_err(|_| Violation::new("order", "is not an order of the contract"));
+    let order = order.map_err(|_| Violation::new("order", "is not a known order"));
     let oldest_first = violations.check(order) == Some(ListOrder::OldestFirst);
     let format = violations.check(convert::payload_format(request.payload_format));
     Error::if_any(violations)?;
@@ -125,7 +125,7 @@ fn response<T>(message: T, reserved: Reservation) -> Response<T> {
     response
 }
 
-/// A name to filter by. An empty one does not filter.
+/// Decodes a filter. An empty name means no filter.
 fn name(field: &str, text: String) -> Result<Option<String>, Violation> {
     if text.is_empty() {
         return Ok(None);
@@ -133,8 +133,8 @@ fn name(field: &str, text: String) -> Result<Option<String>, Violation> {
     Name::new(field, text).map(|name| Some(name.into_string()))
 }
 
-/// A size as in [AIP-158](https://google.aip.dev/158): zero is the default, and a larger one than the
-/// maximum is the maximum.
+/// Decodes a size as in [AIP-158](https://google.aip.dev/158): zero means the default, and values
+/// above the maximum mean the maximum.
 fn size(field: &str, size: i32, default: usize, max: usize) -> Result<usize, Violation> {
     match usize::try_from(size) {
         Err(_) => Err(Violation::new(field, "must not be negative")),

@@ -1,4 +1,4 @@
-//! Errors as gRPC statuses: the code of each reason, and the details that programs read.
+//! Conversion of errors to gRPC statuses: the code of each reason, and the error details.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Domain of the reasons in google.rpc.ErrorInfo.
 const DOMAIN: &str = "event_aggregator.v1";
 
-/// The code of a reason.
+/// The status code of a reason.
 pub(super) fn code(reason: Reason) -> Code {
     match reason {
         Reason::InvalidRequest
@@ -50,7 +50,7 @@ impl From<Error> for Status {
     }
 }
 
-/// The error as a message of the contract.
+/// The error as a `google.rpc.Status` message.
 pub(super) fn status_message(error: Error) -> tonic_types::Status {
     let status = Status::from(error);
     // The details of a status are an encoded google.rpc.Status.

@@ -1,7 +1,7 @@
-//! Payloads that come as `google.protobuf.Struct`, written as JSON text straight from the message's
-//! bytes: building the tree first costs more than all else that an event needs.
+//! Decodes payloads that are sent as `google.protobuf.Struct`. Writes JSON text directly from the
+//! bytes of the message: building a tree would cost more than the rest of the ingest path.
 //!
-//! The text is valid by construction, so it is not checked again as text that came in would be.
+//! The text is valid by construction and is not validated again.
 
 use prost::{
     DecodeError,
@@ -14,7 +14,7 @@ use crate::{
     limits::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_SAFE_INTEGER},
 };
 
-/// A structure as a payload. The error says what is wrong with it, for the person who sent it.
+/// Decodes a `Struct` as a payload. The error is the description of a violation.
 pub(super) fn payload(structure: &[u8]) -> Result<Payload, String> {
     let mut text = Vec::with_capacity(structure.len() + structure.len() / 4);
     write_struct(structure, 0, &mut text)?;
@@ -26,14 +26,14 @@ pub(super) fn payload(structure: &[u8]) -> Result<Payload, String> {
 }
 
 fn too_long() -> String {
-    format!("is longer than {MAX_PAYLOAD_BYTES} bytes as JSON; at most so many are taken")
+    format!("is longer than the limit of {MAX_PAYLOAD_BYTES} bytes as JSON")
 }
 
-fn unreadable(error: DecodeError) -> String {
-    format!("cannot be read: {error}")
+fn malformed(error: DecodeError) -> String {
+    format!("cannot be decoded: {error}")
 }
 
-/// What a field of a message holds.
+/// The content of a field, by wire type.
 enum Content<'a> {
     Varint(u64),
     Fixed64(u64),
@@ -41,33 +41,34 @@ enum Content<'a> {
     Other,
 }
 
-/// Takes the next field off a message: its tag and what it holds.
+/// Reads the next field of a message: its number and content.
 fn next_field<'a>(message: &mut &'a [u8]) -> Result<Option<(u32, Content<'a>)>, String> {
     if message.is_empty() {
         return Ok(None);
     }
-    let (tag, wire_type) = decode_key(message).map_err(unreadable)?;
+    let (tag, wire_type) = decode_key(message).map_err(malformed)?;
     let content = match wire_type {
-        WireType::Varint => Content::Varint(decode_varint(message).map_err(unreadable)?),
+        WireType::Varint => Content::Varint(decode_varint(message).map_err(malformed)?),
         WireType::SixtyFourBit if message.len() >= 8 => Content::Fixed64(message.get_u64_le()),
         WireType::LengthDelimited => {
-            let length = decode_varint(message).map_err(unreadable)?;
-            let parts = usize::try_from(length).ok().and_then(|at| message.split_at_checked(at));
-            let (bytes, rest) = parts.ok_or("cannot be read: it ends too early")?;
+            let length = decode_varint(message).map_err(malformed)?;
+            let parts =
+                usize::try_from(length).ok().and_then(|length| message.split_at_checked(length));
+            let (bytes, rest) = parts.ok_or("cannot be decoded: unexpected end")?;
             *message = rest;
             Content::Bytes(bytes)
         }
         other => {
-            skip_field(other, tag, message, DecodeContext::default()).map_err(unreadable)?;
+            skip_field(other, tag, message, DecodeContext::default()).map_err(malformed)?;
             Content::Other
         }
     };
     Ok(Some((tag, content)))
 }
 
-const MISTYPED: &str = "cannot be read: a field is of another type than in the contract";
+const MISTYPED: &str = "cannot be decoded: a field has another type than in google.protobuf.Struct";
 
-/// The next message in the field 1 of one that has only that, as structures and lists.
+/// The next item of a `Struct` or `ListValue`, whose only field is 1.
 fn next_item<'a>(message: &mut &'a [u8]) -> Result<Option<&'a [u8]>, String> {
     while let Some((tag, content)) = next_field(message)? {
         match (tag, content) {
@@ -79,15 +80,15 @@ fn next_item<'a>(message: &mut &'a [u8]) -> Result<Option<&'a [u8]>, String> {
     Ok(None)
 }
 
-/// Of a message that comes again in the same place Protobuf makes one with what came before. No client
-/// writes that; to take the last one instead would keep something else than was sent.
-const IN_PARTS: &str = "has a value that comes in parts; send each as a whole";
+/// Protobuf merges a repeated occurrence of a nested message with the earlier ones. No known client
+/// sends that, and using the last one would change the payload, so it is rejected.
+const IN_PARTS: &str = "has a value in several parts, which are not merged; send it in one part";
 
-/// The depth of what is nested in something at `depth`.
+/// Increments the nesting depth.
 fn deeper(depth: usize) -> Result<usize, String> {
     match depth < MAX_PAYLOAD_DEPTH {
         true => Ok(depth + 1),
-        false => Err(format!("is nested more than {MAX_PAYLOAD_DEPTH} deep")),
+        false => Err(format!("is nested more than {MAX_PAYLOAD_DEPTH} levels deep")),
     }
 }
 
@@ -110,7 +111,7 @@ fn write_entry(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(
     let mut value = None;
     while let Some(field) = next_field(&mut message)? {
         match field {
-            // Of several texts the last one counts, and all of them must be text.
+            // The last of several keys counts, as in Protobuf, and all must be valid UTF-8.
             (1, Content::Bytes(bytes)) => key = utf8(bytes)?,
             (2, Content::Bytes(_)) if value.is_some() => return Err(IN_PARTS.to_owned()),
             (2, Content::Bytes(bytes)) => value = Some(bytes),
@@ -144,7 +145,7 @@ fn write_value(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(
     let begin = text.len();
     let mut kind = None;
     while let Some((tag, content)) = next_field(&mut message)? {
-        // Of several kinds the last one counts, and all of them must be what they are said to be.
+        // The last of several kinds counts, as in Protobuf, and all must be valid.
         let earlier = match tag {
             1..=6 => kind.replace(tag),
             _ => continue,
@@ -164,17 +165,17 @@ fn write_value(mut message: &[u8], depth: usize, text: &mut Vec<u8>) -> Result<(
     }
     match kind {
         Some(_) => Ok(()),
-        None => Err("has a value of no kind".to_owned()),
+        None => Err("has a value without a kind".to_owned()),
     }
 }
 
 fn utf8(string: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(string).map_err(|_| "has text that is not UTF-8".to_owned())
+    std::str::from_utf8(string).map_err(|_| "has a string that is not UTF-8".to_owned())
 }
 
 fn write_string(string: &str, text: &mut Vec<u8>) -> Result<(), String> {
     if string.contains('\0') {
-        return Err("has the character \\u0000, which cannot be stored".to_owned());
+        return Err("has the character \\u0000, which is not supported".to_owned());
     }
     serde_json::to_writer(text, string).map_err(|error| error.to_string())
 }
@@ -187,8 +188,8 @@ fn write_number(number: f64, text: &mut Vec<u8>) -> Result<(), String> {
     } else if number.abs() <= MAX_SAFE_INTEGER as f64 {
         serde_json::to_writer(text, &(number as i64))
     } else {
-        return Err("has a whole number beyond 2^53, which the structure may already have \
-                    changed; send it as payload_json, or as a string"
+        return Err("has an integer beyond 2^53, which a Struct cannot represent exactly; send \
+                    the payload as payload_json, or the number as a string"
             .to_owned());
     };
     written.map_err(|error| error.to_string())
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_text() {
+    fn all_kinds_are_written_as_json() {
         assert_eq!(text(&Struct::default()).as_deref(), Ok("{}"));
         for (kind, expected) in [
             (Kind::NullValue(0), "null"),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_or_the_bounds_do_not_hold_is_refused() {
+    fn unsupported_values_are_rejected() {
         for (kind, fault) in [
             (Kind::NumberValue(f64::NAN), "not finite"),
             (Kind::NumberValue(f64::INFINITY), "not finite"),
@@ -253,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn what_other_readers_would_refuse_or_put_together_is_refused() {
+    fn malformed_and_merged_messages_are_rejected() {
         for (bytes, fault) in [
             (&b"\x08\x01"[..], "another type"),        // a number for an entry
             (b"\x0d\x01\x02\x03\x04", "another type"), // a fixed number for an entry
             (b"\x0a\x06\x08\x07\x12\x02\x20\x01", "another type"), // a number for a key
             (b"\x0a\x05\x0a\x01a\x10\x01", "another type"), // a number for a value
-            (b"\x0a\x07\x0a\x01a\x12\x02\x1d\x01", "read"), // a fixed number for text
+            (b"\x0a\x07\x0a\x01a\x12\x02\x1d\x01", "decoded"), // a fixed number for text
             (b"\x0a\x07\x0a\x01a\x12\x02\x18\x01", "another type"), // a number for text
             (b"\x0a\x09\x0a\x01a\x12\x04\x32\x02\x08\x01", "another type"), // one for an item
             (b"\x0a\x0a\x0a\x01a\x12\x05\x1a\x01\xfc\x20\x01", "UTF-8"), // replaced, and no text
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_bytes_are_nothing_panics() {
+    fn damaged_messages_do_not_panic() {
         let whole = with(Kind::StringValue("text".into())).encode_to_vec();
         for length in 0..whole.len() {
             let _ = payload(&whole[..length]);

@@ -45,13 +45,13 @@ pub(super) async fn subscribe(
     Ok(response)
 }
 
-/// Where frames wait for the connection, with what they hold in memory.
+/// Queue of frames for the connection, with their memory permits.
 type Frames = Outbox<Result<SubscribeResponse, Status>, Option<Held>>;
 
-/// Sends frames until the client is gone or does not read, or the subscription ends.
+/// Sends frames until the client disconnects or stalls, or the subscription ends.
 async fn send(mut subscriber: Subscriber, encoding: Encoding, frames: Frames) {
     let error = loop {
-        // A frame is read when it can be sent, so that a slow client gets recent events.
+        // Read a frame only when it can be queued, so that a slow client does not get stale ones.
         tokio::select! {
             ready = ready(&frames, subscriber.is_short()) => if ready.is_err() {
                 return;
@@ -70,19 +70,19 @@ async fn send(mut subscriber: Subscriber, encoding: Encoding, frames: Frames) {
             Err(error) => break error,
         }
     };
-    // A client that does not read must not keep the store open.
+    // Release the store before waiting for a client that may not read.
     drop(subscriber);
     if frames.ready().await.is_ok() {
         frames.put(Err(error.into()), None);
     }
 }
 
-/// Waits until a frame can be put in. Where memory is short, until the last one was taken.
+/// Waits for a free slot; if memory is short, until the previous frame has been sent.
 async fn ready(frames: &Frames, is_short: bool) -> Result<(), Closed> {
     if is_short { frames.drained().await } else { frames.ready().await }
 }
 
-/// How frames are encoded.
+/// Encodes frames.
 struct Encoding {
     store: Uuid,
     format: PayloadFormat,
@@ -105,8 +105,8 @@ impl Encoding {
         (SubscribeResponse { frame: Some(frame) }, held)
     }
 
-    /// A batch of events. Payloads as structures take more memory than as text, and stay text where there
-    /// is not enough of it.
+    /// Encodes a batch of events. A payload takes more memory as a `Struct` than as text, and is
+    /// encoded as text if there is not enough.
     fn batch(
         &self,
         events: Vec<(Event, Cursor)>,
@@ -130,5 +130,5 @@ impl Encoding {
     }
 }
 
-/// The most bytes of a structure beyond each byte of its text: an item `1,` takes eleven.
+/// Maximum bytes of a `Struct` beyond each byte of its text: an item `1,` takes eleven bytes.
 const LARGER_AS_STRUCTURE: usize = 5;

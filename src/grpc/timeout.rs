@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tonic::codegen::http::HeaderMap;
 
-/// The most digits of the number, by the gRPC specification.
+/// Maximum number of digits, from the gRPC specification.
 const MAX_DIGITS: usize = 8;
 
-/// The timeout that a client sets. None if it sets none, or one that is malformed.
+/// The timeout that the client requests. None if the header is missing or malformed.
 pub(super) fn requested(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.as_bytes();
     let (unit, digits) = text.split_last()?;

@@ -1,4 +1,4 @@
-//! HTTP as a protocol of the edge, and the middleware that puts the edge around its routes.
+//! HTTP as a [`Protocol`] of the edge, and the middleware that applies the edge to its routes.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::{
     trace,
 };
 
-/// HTTP.
+/// The HTTP protocol.
 pub(super) struct Http;
 
 impl Protocol for Http {
@@ -55,7 +55,7 @@ impl Protocol for Http {
     }
 }
 
-/// The record of a request. Without a status, the client went away before there was a response.
+/// The record of a request. Without a status, the client disconnected before there was a response.
 pub(super) struct RequestRecord {
     requests: HttpRequests,
     method: &'static str,
@@ -65,7 +65,7 @@ pub(super) struct RequestRecord {
     begun: Instant,
 }
 
-/// What nginx records for a request whose client went away.
+/// The status that nginx logs for a request whose client disconnected.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Record for RequestRecord {
@@ -113,7 +113,7 @@ pub(super) async fn around(
     next: Next,
 ) -> Response {
     let route = request.extensions().get().map_or("unknown", MatchedPath::as_str).to_owned();
-    let method = known_method(request.method().as_str());
+    let method = method_label(request.method().as_str());
     let span = trace::call(&format!("{method} {route}"), request.headers());
     let (status, begun) = (CLIENT_CLOSED_REQUEST, Instant::now());
     let record = RequestRecord { requests, method, route, status, span: span.clone(), begun };
@@ -121,18 +121,18 @@ pub(super) async fn around(
     let handle = |request: Request<RequestBody<Http, Body>>| {
         next.run(request.map(Body::new)).instrument(span)
     };
-    private(edge::call::<Http, _, _, _>(&edge, route, record, request, handle).await)
+    with_headers(edge::call::<Http, _, _, _>(&edge, route, record, request, handle).await)
 }
 
-/// The method as a label, of which there are few.
-fn known_method(method: &str) -> &'static str {
+/// The method as a metric label. Unknown methods share one label.
+fn method_label(method: &str) -> &'static str {
     const KNOWN: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }
 
-/// Responses are for the client alone, and of the type that they say. The files of the dashboard, which have
-/// entity tags, say themselves how they are cached.
-fn private(mut response: Response) -> Response {
+/// Sets headers against caching and content sniffing. Responses with an entity tag, which are the
+/// files of the dashboard, set their own cache policy.
+fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !headers.contains_key(ETAG) {

@@ -1,4 +1,4 @@
-//! Reading the body of a request as a whole.
+//! Reads the whole body of a request.
 
 use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -15,11 +15,11 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Error> {
         if error.is::<LengthLimitError>() {
             return Error::body_too_large();
         }
-        // What the edge reports, as that the client is too slow.
+        // An error of the edge, for example a timeout.
         let inner = error.downcast::<axum::Error>().ok().map(|error| error.into_inner());
         match inner.and_then(|error| error.downcast::<Error>().ok()) {
             Some(error) => *error,
-            None => Error::new(Reason::InvalidJson, "the body ends early"),
+            None => Error::new(Reason::InvalidJson, "the body is incomplete"),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! Decoding CloudEvents 1.0 in JSON, one or a batch.
+//! Decodes CloudEvents 1.0 in the JSON format.
 //!
 //! The attributes `subject`, `dataschema` and extensions are not stored; the response names them.
 
@@ -13,10 +13,10 @@ pub(super) const ONE: &str = "application/cloudevents+json";
 /// Media type of an array of events.
 pub(super) const BATCH: &str = "application/cloudevents-batch+json";
 
-/// A header of the binary mode, in which attributes are headers.
+/// A header that every request in binary mode has. It is not supported.
 pub(super) const BINARY_MODE: &str = "ce-specversion";
 
-/// Decodes an event from the text of a JSON object, and names the attributes that are not stored.
+/// Decodes an event from a JSON object. Also returns the names of attributes that are not stored.
 pub(super) fn read(text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Violation>> {
     // An attribute that is null is absent; data that is null is data.
     let mut fields = Fields::read(text).map_err(|fault| vec![fault])?.without_nulls("data");

@@ -1,4 +1,4 @@
-//! Errors as JSON: the status code of each reason, and the body.
+//! Conversion of errors to HTTP responses: the status code of each reason, and the JSON body.
 
 use axum::{
     Json,

@@ -9,7 +9,7 @@ use crate::{
     limits::MAX_VIOLATIONS,
 };
 
-/// Decodes an event from the text of a JSON object.
+/// Decodes an event from a JSON object.
 pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     let mut fields = Fields::read(text).map_err(|fault| vec![fault])?;
     let mut violations = Vec::new();
@@ -22,7 +22,7 @@ pub(super) fn read(text: &RawValue) -> Result<NewEvent, Vec<Violation>> {
     };
     let payload = payload.map_err(|violation| violations.push(violation)).ok();
     let rest = "is an unknown field; known ones are topic, event_id, timestamp, source, payload";
-    // More are not reported.
+    // Errors report at most so many.
     let unknown = fields.rest().take(MAX_VIOLATIONS);
     violations.extend(unknown.map(|field| Violation::new(field, rest)));
     match (topic, event_id, source, timestamp, payload) {
@@ -42,7 +42,7 @@ pub(super) struct EventJson {
     event_id: String,
     timestamp: String,
     source: String,
-    /// As it was sent.
+    /// The text that was published.
     payload: Box<RawValue>,
     received_at: String,
     cursor: String,

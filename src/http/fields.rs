@@ -1,4 +1,4 @@
-//! The fields of a JSON object, each as its text.
+//! The fields of a JSON object as unparsed text.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,13 +13,13 @@ use crate::{
     limits::MAX_EVENT_FIELDS,
 };
 
-/// The fields that are not taken out yet. At most one more than [`MAX_EVENT_FIELDS`] is kept, because a body
-/// can have a million of them. Of repeated names the last one counts, as in most JSON parsers.
+/// The fields that were not removed yet. At most [`MAX_EVENT_FIELDS`] plus one are stored, because
+/// a body can have millions. The last field with a name counts, as in most JSON parsers.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    /// The fields of an event.
+    /// Reads the fields of an event.
     pub(super) fn read(text: &'a RawValue) -> Result<Self, Violation> {
         let fields: Self = serde_json::from_str(text.get())
             .map_err(|_| Violation::new("event", "must be a JSON object"))?;
@@ -30,20 +30,20 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// Takes a field out.
+    /// Removes a field and returns its text.
     pub(super) fn take(&mut self, field: &str) -> Option<&'a RawValue> {
-        let mut taken = None;
+        let mut found = None;
         self.0.retain(|(name, text)| {
-            let is_it = name == field;
-            if is_it {
-                taken = Some(*text);
+            let matches = name == field;
+            if matches {
+                found = Some(*text);
             }
-            !is_it
+            !matches
         });
-        taken
+        found
     }
 
-    /// Takes a name out. Fails if it is missing.
+    /// Removes a field and parses it as a name. Fails if it is missing.
     pub(super) fn name(&mut self, field: &str) -> Result<Name, Violation> {
         match self.take(field) {
             Some(text) => Name::new(field, string(field, text)?),
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a time out, unless it is missing or null.
+    /// Removes a field and parses it as a time. None if it is missing or null.
     pub(super) fn time(&mut self, field: &str) -> Result<Option<Timestamp>, Violation> {
         let text = self.take(field).filter(|text| text.get() != "null");
         let time = text.map(|text| {
@@ -60,32 +60,32 @@ impl<'a> Fields<'a> {
         time.transpose()
     }
 
-    /// The names of the fields that are left.
+    /// The names of the remaining fields.
     pub(super) fn rest(self) -> impl Iterator<Item = String> {
         self.0.into_iter().map(|(field, _)| field.into_owned())
     }
 
-    /// Drops fields that are null, except one.
-    pub(super) fn without_nulls(mut self, but: &str) -> Self {
-        self.0.retain(|(name, text)| name == but || text.get() != "null");
+    /// Removes all fields that are null, except one.
+    pub(super) fn without_nulls(mut self, except: &str) -> Self {
+        self.0.retain(|(name, text)| name == except || text.get() != "null");
         self
     }
 }
 
-/// The text of a JSON string.
+/// Parses a JSON string.
 pub(super) fn string(field: &str, text: &RawValue) -> Result<String, Violation> {
     serde_json::from_str(text.get()).map_err(|_| Violation::new(field, "must be a string"))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
+        struct FieldsVisitor;
 
-        /// Not copied, unless it has escapes.
+        /// Borrowed, unless it has escapes.
         #[derive(Deserialize)]
         struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-        impl<'de> Visitor<'de> for All {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,6 +105,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
         }
 
-        deserializer.deserialize_map(All).map(Fields)
+        deserializer.deserialize_map(FieldsVisitor).map(Fields)
     }
 }

@@ -1,4 +1,4 @@
-//! The items of a JSON array, of which at most one more than the limit is kept: a body can have millions.
+//! The items of a JSON array as unparsed text.
 
 use std::fmt;
 
@@ -10,15 +10,16 @@ use serde_json::value::RawValue;
 
 use crate::limits::MAX_REQUEST_EVENTS;
 
-/// The items of an array. Of too many, one more than [`MAX_REQUEST_EVENTS`] is kept.
+/// The items of an array. At most [`MAX_REQUEST_EVENTS`] plus one are stored, because a body can
+/// have millions.
 #[derive(Debug)]
 pub(super) struct Items<'a>(pub(super) Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
+        struct ItemsVisitor;
 
-        impl<'de> Visitor<'de> for All {
+        impl<'de> Visitor<'de> for ItemsVisitor {
             type Value = Vec<&'de RawValue>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,19 +27,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
             }
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Self::Value, S::Error> {
-                let mut kept = Vec::new();
-                while kept.len() <= MAX_REQUEST_EVENTS {
+                let mut stored = Vec::new();
+                while stored.len() <= MAX_REQUEST_EVENTS {
                     match items.next_element()? {
-                        Some(item) => kept.push(item),
-                        None => return Ok(kept),
+                        Some(item) => stored.push(item),
+                        None => return Ok(stored),
                     }
                 }
                 while items.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(kept)
+                Ok(stored)
             }
         }
 
-        deserializer.deserialize_seq(All).map(Items)
+        deserializer.deserialize_seq(ItemsVisitor).map(Items)
     }
 }
 
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_item_beyond_the_limit_is_kept() {
+    fn at_most_one_item_beyond_the_limit_is_stored() {
         let read = |items: usize| {
             let text = format!("[{}]", vec!["1"; items].join(","));
             serde_json::from_str::<Items<'_>>(&text).expect("an array").0.len()
@@ -55,6 +56,7 @@ mod tests {
         assert_eq!(read(0), 0);
         assert_eq!(read(MAX_REQUEST_EVENTS), MAX_REQUEST_EVENTS);
         assert_eq!(read(MAX_REQUEST_EVENTS * 9), MAX_REQUEST_EVENTS + 1);
-        serde_json::from_str::<Items<'_>>(&format!("[{}", "1,".repeat(9_000))).expect_err("no end");
+        serde_json::from_str::<Items<'_>>(&format!("[{}", "1,".repeat(9_000)))
+            .expect_err("unterminated");
     }
 }

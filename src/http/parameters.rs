@@ -1,4 +1,4 @@
-//! Query parameters. One that is not UTF-8 is invalid, as it would be in a path.
+//! Query parameters. One that is not UTF-8 is invalid, as in a path.
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
@@ -8,7 +8,7 @@ use crate::{
     event::{Violation, Violations},
 };
 
-/// The names and values, in their order.
+/// Names and values, in the order of the query.
 pub(super) struct Parameters(pub(super) Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Parameters {
@@ -21,12 +21,12 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let Some(name) = decoded(name) else {
-                violations.push(not_text("query"));
+                violations.push(not_utf8("query"));
                 continue;
             };
             match decoded(value) {
                 Some(value) => parameters.push((name, value)),
-                None => violations.push(not_text(&name)),
+                None => violations.push(not_utf8(&name)),
             }
         }
         Error::if_any(violations)?;
@@ -39,6 +39,6 @@ fn decoded(text: &str) -> Option<String> {
     percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
 }
 
-fn not_text(field: &str) -> Violation {
+fn not_utf8(field: &str) -> Violation {
     Violation::new(field, "must be UTF-8")
 }

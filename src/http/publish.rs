@@ -1,4 +1,5 @@
-//! `POST /publish`: one event, an array of them, or lines; in our own form or as CloudEvents.
+//! `POST /publish`: one event, an array of events, or JSON lines, in our own format or as
+//! CloudEvents.
 
 use axum::{
     Extension, Json,
@@ -63,22 +64,23 @@ enum Form {
 }
 
 impl Form {
-    /// Our own format may be one event or many; the media type of CloudEvents says which.
+    /// Checks that the body has the shape that the media type requires. Our own format allows both
+    /// one event and several; CloudEvents have a media type for each.
     fn check_shape(self, text: &str, values: usize) -> Result<(), Error> {
         let is_array = text.trim_start().starts_with('[');
         let fault = match self {
             Self::CloudEvent if is_array || values != 1 => {
-                format!("must be one JSON object; {} takes an array", cloudevent::BATCH)
+                format!("must be one JSON object; use {} for an array", cloudevent::BATCH)
             }
             Self::CloudEvents if !is_array => {
-                format!("must be a JSON array; {} takes one event", cloudevent::ONE)
+                format!("must be a JSON array; use {} for one event", cloudevent::ONE)
             }
             _ => return Ok(()),
         };
         Err(Error::invalid(vec![Violation::new("body", fault)]))
     }
 
-    /// An event, and the names of its attributes that are not stored.
+    /// Decodes an event. Also returns the names of attributes that are not stored.
     fn decode(self, text: &RawValue) -> Result<(NewEvent, Vec<String>), Vec<Violation>> {
         match self {
             Self::Own => event::read(text).map(|event| (event, Vec::new())),
@@ -87,8 +89,8 @@ impl Form {
     }
 }
 
-/// The format that the content type names. A browser sends a request of another type without a preflight,
-/// from any page, so only JSON is accepted.
+/// The format for a content type. Only JSON types are accepted: pages of other origins can send
+/// them only after a CORS preflight, which fails.
 fn form(headers: &HeaderMap) -> Result<Form, Error> {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let media_type = content_type.and_then(|value| value.split(';').next());
@@ -97,7 +99,10 @@ fn form(headers: &HeaderMap) -> Result<Form, Error> {
         Some(cloudevent::ONE) => Ok(Form::CloudEvent),
         Some(cloudevent::BATCH) => Ok(Form::CloudEvents),
         _ if headers.contains_key(cloudevent::BINARY_MODE) => {
-            let fault = format!("is a header; send the whole event as {}", cloudevent::ONE);
+            let fault = format!(
+                "is a header of the binary mode, which is not supported; send the event as {}",
+                cloudevent::ONE
+            );
             Err(Error::invalid(vec![Violation::new(cloudevent::BINARY_MODE, fault)]))
         }
         Some("application/json" | "application/x-ndjson" | "application/jsonl") => Ok(Form::Own),
@@ -110,10 +115,11 @@ fn form(headers: &HeaderMap) -> Result<Form, Error> {
 }
 
 fn invalid_json(error: impl std::fmt::Display) -> Error {
-    Error::new(Reason::InvalidJson, format!("the body is not JSON: {error}"))
+    Error::new(Reason::InvalidJson, format!("the body is not valid JSON: {error}"))
 }
 
-/// The JSON values in a body, and whether it is a single one. Of too many, one more than the limit is returned.
+/// The JSON values of a body, and whether it is a single event. At most [`MAX_REQUEST_EVENTS`] plus
+/// one are returned.
 fn values(text: &str) -> Result<(Vec<&RawValue>, bool), Error> {
     let mut values = Vec::new();
     for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
@@ -203,7 +209,7 @@ fn event_response(Sent { key, not_kept }: Sent, result: &EventResult) -> EventRe
             (response.status, response.detail) = ("duplicate", Some("duplicate event"));
         }
         Verdict::Conflict(difference) => {
-            let detail = "another event has this topic and event_id; it stays";
+            let detail = "another event with this topic and event_id is stored; it was kept";
             (response.status, response.detail) = ("conflict", Some(detail));
             response.differing_fields = difference.fields().collect();
         }

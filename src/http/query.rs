@@ -18,7 +18,7 @@ use crate::{
     store::{Counters, Filter, TopicStats},
 };
 
-/// Events of a page when the request has no `limit`.
+/// Default of `limit`: events per page.
 const DEFAULT_LIMIT: usize = 10;
 
 pub(super) async fn list(
@@ -66,7 +66,7 @@ pub(super) async fn list(
     })
 }
 
-/// The `Link` header with the address of the next page.
+/// The `Link` header with the URL of the next page.
 fn next_page(path: &str, parameters: &[(String, String)], token: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(parameters.iter().filter(|(name, _)| name != "page_token"));
@@ -83,10 +83,10 @@ fn event_jsons(events: Vec<(Event, Cursor)>, api: &Api) -> Result<Vec<EventJson>
         .map_err(|_| Error::internal())
 }
 
-fn size(field: &str, value: &str, most: usize) -> Result<usize, Violation> {
+fn size(field: &str, value: &str, max: usize) -> Result<usize, Violation> {
     match value.parse() {
-        Ok(asked @ 1..) => Ok(most.min(asked)),
-        _ => Err(Violation::new(field, "must be a whole number from 1")),
+        Ok(size @ 1..) => Ok(max.min(size)),
+        _ => Err(Violation::new(field, "must be a positive integer")),
     }
 }
 

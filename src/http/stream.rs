@@ -1,5 +1,5 @@
-//! `GET /events/stream`: the feed as server-sent events. Their ids are cursors, so a browser that reconnects
-//! continues where it was.
+//! `GET /events/stream`: the feed as server-sent events. Their ids are cursors, so browsers resume
+//! automatically after a reconnect.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     feed::{Frame, Held},
 };
 
-/// The header with which a browser that reconnects names the last event that it received.
+/// The header in which a client that reconnects sends the id of the last event.
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) async fn stream(
@@ -47,7 +47,7 @@ pub(super) async fn stream(
     }
     Error::if_any(violations)?;
     if let Some(last) = headers.get(LAST_EVENT_ID) {
-        // A reconnect: later than the cursor in the address, which is that of the first connect.
+        // After a reconnect, the cursor in the URL is outdated.
         cursor = last.to_str().unwrap_or("?").to_owned();
     }
     if cursor.is_empty() {
@@ -61,11 +61,11 @@ pub(super) async fn stream(
     Ok((Extension(unsent), sse))
 }
 
-/// Where an event waits for the connection, with what its batch holds in memory.
+/// Queue of events for the connection, with the memory permits of their batch.
 type Events = Outbox<Result<sse::Event, Error>, Arc<Option<Held>>>;
 
-/// Sends events until the client is gone or does not read, or the subscription ends. A client that
-/// reconnects with the last id gets the reason as an error.
+/// Sends events until the client disconnects or stalls, or the subscription ends. The response has
+/// no place for the error; a client that reconnects gets it.
 async fn send(mut subscriber: Subscriber, store: Uuid, outbox: Events) {
     loop {
         if subscriber.is_short() {
@@ -94,16 +94,16 @@ async fn send(mut subscriber: Subscriber, store: Uuid, outbox: Events) {
                 return;
             }
         }
-        // An event without data is not dispatched, but the browser keeps its id.
-        let place = sse::Event::default().id(cursor.encode(store));
-        if !put(&mut subscriber, &outbox, place, &held).await {
+        // Clients do not dispatch an event without data, but they store its id.
+        let checkpoint = sse::Event::default().id(cursor.encode(store));
+        if !put(&mut subscriber, &outbox, checkpoint, &held).await {
             return;
         }
     }
 }
 
-/// Puts an event in once the last one was taken, unless the subscription ends first: with a slow client, a
-/// batch takes long.
+/// Queues an event once there is a free slot. Returns false if the subscription ends first, which
+/// can happen because a batch takes long with a slow client.
 async fn put(
     subscriber: &mut Subscriber,
     outbox: &Events,

@@ -57,7 +57,7 @@ pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// their number.
 pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
 
-/// Maximum bytes of responses to listings and look-ups that are being read or sent, over all
+/// Maximum bytes of responses to listings and lookups that are being read or sent, over all
 /// connections; beyond it calls are rejected before anything is read. Enough for 40 of the largest.
 pub const LISTING_BYTES: usize = 192 << 20;
 
@@ -66,8 +66,8 @@ pub const LISTING_BYTES: usize = 192 << 20;
 pub const LISTING_RESERVED_BYTES: usize =
     MAX_PAGE_BYTES + 2 * MAX_PAGE_EVENTS * EVENT_ENVELOPE_BYTES;
 
-/// How long a listing or look-up waits for that. Reads end soon unless the store is slow; responses
-/// that are not received take longer.
+/// How long a listing or lookup waits for its reservation. Reads end soon unless the store is slow;
+/// responses that clients do not read take longer.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Maximum bytes of other larger responses that are being sent, over all connections; beyond it
@@ -128,8 +128,8 @@ pub const OTHER_FILES: usize = 128;
 /// over HTTP/1 for each request header.
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Number of bytes that determine the protocol: the HTTP/2 preface. HTTP/1 requests are rarely
-/// shorter, and the header timeout applies to them.
+/// Number of bytes that determine the protocol: the length of the HTTP/2 preface. HTTP/1 requests
+/// are rarely shorter, and the header timeout applies to them.
 pub const OPENING_BYTES: usize = 24;
 
 /// Write stall timeout of a connection. Over HTTP/2, [`KEEPALIVE`] also detects dead peers.

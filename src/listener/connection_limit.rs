@@ -1,4 +1,4 @@
-//! The connection limit: of all clients, and of each address.
+//! The connection limits: in total, and per address.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

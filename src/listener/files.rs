@@ -1,24 +1,24 @@
-//! The limit of open files of this process. Each connection is one.
+//! The limit on open files of this process. Each connection uses one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::limits::{CONNECTIONS, OTHER_FILES};
 
-/// Raises the limit to what the service can use, or as far as the system permits. Many systems start a
-/// process with 1,024.
+/// Raises the limit to what the service can use, or as far as the system permits. The default of
+/// many systems is 1,024.
 pub fn raise_limit() {
     const WANTED: u64 = (CONNECTIONS + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < WANTED) {
         let current = Some(maximum.map_or(WANTED, |maximum| maximum.min(WANTED)));
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, maximum }) {
-            warn!(%error, "cannot raise the limit of open files");
+            warn!(%error, "cannot raise the limit on open files");
         }
     }
 }
 
-/// The connection limit. Logs if the limit of open files lowers it.
+/// The connection limit. Logs if the limit on open files lowers it.
 pub(super) fn max_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
@@ -26,13 +26,13 @@ pub(super) fn max_connections() -> usize {
     if connections < CONNECTIONS {
         info!(
             open_files = files,
-            connections, "the limit of open files lowers the connection limit"
+            connections, "the limit on open files lowers the connection limit"
         );
     }
     connections
 }
 
-/// The connections that a number of files allows.
+/// The number of connections for a limit on open files.
 fn connections(files: usize) -> usize {
     files.saturating_sub(OTHER_FILES).max(files / 2).min(CONNECTIONS)
 }

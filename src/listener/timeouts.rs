@@ -1,4 +1,4 @@
-//! Timeouts of a connection: until its first request, and while the client reads nothing.
+//! Connection timeouts: until the first request, and while the client does not read.
 
 use std::{
     io::{self, IoSlice},
@@ -18,7 +18,7 @@ use crate::limits::{OPENING_BYTES, OPENING_TIMEOUT, STALL_TIMEOUT};
 #[derive(Debug)]
 pub(super) struct TimeoutStream<S> {
     stream: S,
-    /// The opening timeout. None once so much has arrived that the protocol has timeouts of its own.
+    /// The opening timeout. None once enough bytes have arrived for the timeouts of the protocol.
     opening: Option<Pin<Box<Sleep>>>,
     read: usize,
     /// The write timeout, which runs while `is_stalled`.
@@ -32,7 +32,7 @@ impl<S> TimeoutStream<S> {
         Self { stream, opening, read: 0, stall: None, is_stalled: false }
     }
 
-    /// The result of a write. An error if writes have made no progress for too long.
+    /// Maps the result of a write: fails if writes have made no progress for too long.
     fn check_write<T>(
         &mut self,
         sent: Poll<io::Result<T>>,

@@ -234,7 +234,7 @@ async fn dashboard_reconnects_after_outage() {
     browser.open(&format!("http://{address}/"));
     browser.await_text("state", "live");
     drop(service);
-    browser.await_text("notice", "does not answer");
+    browser.await_text("notice", "not responding");
     assert!(browser.shows("#notice"));
 
     let service = Service::start_at(&address.to_string(), &database.url_text());
@@ -258,7 +258,7 @@ async fn dashboard_prompts_for_token() {
     root.publish(request).await.expect("granted");
     let browser = Browser::start();
     browser.open(&format!("http://{}/", guarded.server.address));
-    browser.await_text("access-said", "wants to know who you are");
+    browser.await_text("access-said", "requires a token");
     assert!(browser.shows("#access-form"));
     assert_eq!(browser.text("state"), "locked");
     let give = |token: &str| {
@@ -266,9 +266,9 @@ async fn dashboard_prompts_for_token() {
         browser.click("#access-form button");
     };
     give("wrong");
-    browser.await_text("access-said", "not valid here");
+    browser.await_text("access-said", "not valid");
     give("token-of-shop");
-    browser.await_text("notice", "a grant to read all topics");
+    browser.await_text("notice", "no grant to read all topics");
     assert_eq!(browser.text("state"), "denied");
     wait_until(|| browser.shows("#access-form"));
     give("token-of-reader");

@@ -1,4 +1,4 @@
-//! What the torture test is told, by whoever runs it or by `cargo test`.
+//! Command-line arguments of the torture test.
 
 use std::collections::VecDeque;
 
@@ -6,33 +6,31 @@ use clap::{Parser, ValueEnum, value_parser};
 
 use crate::Store;
 
-/// What a release needs without a violation.
+/// Rounds that a release needs without a violation, of the first checker.
 const GATE: [(Store, u64); 2] = [(Store::Postgres, 200), (Store::Sqlite, 100)];
 
-/// The same of the second checker.
+/// The same for the second checker.
 const SECOND_GATE: [(Store, u64); 2] = [(Store::Postgres, 60), (Store::Sqlite, 40)];
 
-/// Rounds on each store unless told otherwise, of the first checker and of the second.
+/// Default number of rounds on each store, of the first and the second checker.
 const ROUNDS: (u64, u64) = (3, 1);
 
-/// What only this test understands: a word beside one of these is a mistake.
+/// Options that cannot be combined with the filters of `cargo test`.
 const OWN: [&str; 9] =
     ["store", "seed", "rounds", "jobs", "gate", "keep", "planted", "teeth", "only"];
 
 #[derive(Debug, Parser)]
-#[command(
-    about = "Publishes, reads and counts while everything breaks, and checks what came of it"
-)]
+#[command(about = "Runs the service under load with faults, and checks the results")]
 pub struct Arguments {
     /// Run only if the name of this test contains one of these, as `cargo test` has it
     #[arg(conflicts_with_all = OWN)]
     filters: Vec<String>,
 
-    /// On which store
+    /// Run only on this store
     #[arg(long, value_enum, default_value = "both")]
     store: Stores,
 
-    /// Seed of the first round; each next one has the next
+    /// Seed of the first round; it increases by one per round
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
@@ -40,7 +38,7 @@ pub struct Arguments {
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     rounds: Option<u64>,
 
-    /// Rounds side by side
+    /// Number of concurrent rounds
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
     pub jobs: u64,
 
@@ -49,7 +47,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["store", "seed", "rounds", "planted", "teeth"])]
     pub gate: bool,
 
-    /// Keep the history and the logs of all rounds, not only of those with violations
+    /// Keep the history and the logs of all rounds, instead of only those with violations
     #[arg(long)]
     pub keep: bool,
 
@@ -71,19 +69,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Whether the test of this name is to be run.
+    /// Whether the filters select the test with this name.
     pub fn mean(&self, name: &str) -> bool {
         let named = |filter: &String| name.contains(filter.as_str());
         let is_chosen = self.filters.is_empty() || self.filters.iter().any(named);
         is_chosen && !self.harness.ignored && !self.harness.skip.iter().any(named)
     }
 
-    /// Whether it is only asked for its name.
+    /// Whether only the list of tests was requested.
     pub fn only_lists(&self) -> bool {
         self.harness.list
     }
 
-    /// Whether the rounds of a checker are to be run.
+    /// Whether to run the rounds of a checker.
     pub fn wants(&self, checker: Checker) -> bool {
         self.only.is_none_or(|only| only == checker)
     }
@@ -122,14 +120,14 @@ impl Arguments {
     }
 }
 
-/// Which judge looks at a round.
+/// The checker that judges a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Checker {
     First,
     Second,
 }
 
-/// What `cargo test` passes to all tests and has no meaning here.
+/// Arguments that `cargo test` passes to all tests. They are ignored.
 #[derive(Debug, clap::Args)]
 #[allow(dead_code, clippy::struct_excessive_bools)]
 pub struct Harness {

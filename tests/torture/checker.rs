@@ -1,6 +1,5 @@
-//! What must be true of every round, whatever disturbed it, judged from its history alone. The rules
-//! are those that Jepsen's checkers look for, each group of them in a file below; how a history comes
-//! about is no matter of this.
+//! The rules of the first checker, which judges a round by its history alone. They are modeled on
+//! Jepsen's checkers; each group of rules is in a file below.
 
 use std::fmt;
 
@@ -25,29 +24,30 @@ mod verdicts;
 use trails::Trails;
 pub use vacuity::Enough;
 
-/// Violations of one rule that are told. One would do; some show the pattern.
+/// Maximum number of reported violations per rule. More than one, to show a pattern.
 const TOLD: usize = 20;
 
-/// What must hold.
+/// The rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// What was acknowledged is stored, once, as it was sent.
+    /// Every acknowledged event is stored once, as it was sent.
     LostWrite,
-    /// What nobody may have stored is seen by nobody.
+    /// Readers see only events that an attempt may have stored.
     Phantom,
-    /// A key, a number of a lane and an event of a reader are there once, and numbers have no gaps.
+    /// Keys, sequence numbers of a lane and events of a reader are unique, and sequence numbers
+    /// have no gaps.
     Duplicate,
-    /// Each producer is told the truth about its event.
+    /// Every producer gets the correct verdict on its event.
     Verdict,
-    /// The counters are exact, at every moment that anybody can see.
+    /// The counters are exact at every time.
     Counters,
-    /// Readers miss nothing and get each lane in order.
+    /// Readers miss no event and get each lane in order.
     Cursor,
-    /// Everything comes back to life once faults are healed.
+    /// Everything makes progress again once the faults are healed.
     Liveness,
-    /// Nothing is seen that nobody may ever see.
+    /// Nothing forbidden is observed: panics, INTERNAL errors, secrets.
     Hygiene,
-    /// There was something to judge.
+    /// The round was not empty.
     Vacuous,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule that did not hold, and where.
+/// A violation of a rule, and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,
@@ -80,7 +80,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All that is wrong with a round, by rule, and no more than some of each.
+/// All violations of a round, ordered by rule, with a maximum number per rule.
 pub fn check(history: &History) -> Vec<Violation> {
     let trails = Trails::of(history);
     let mut verdict = Findings::default();
@@ -95,23 +95,23 @@ pub fn check(history: &History) -> Vec<Violation> {
     verdict.into_violations()
 }
 
-/// What a history lacks that is to be more than empty words.
+/// What a history lacks to be a meaningful test.
 pub fn check_extent(history: &History, enough: Enough) -> Vec<Violation> {
     let mut verdict = Findings::default();
     vacuity::check(history, enough, &mut verdict);
     verdict.into_violations()
 }
 
-/// How long after everything was healed the last event was answered.
+/// Time from the healing of all faults to the last response.
 pub fn wait(history: &History) -> Moment {
     liveness::wait(history)
 }
 
-/// Violations while they are found.
+/// Collects violations.
 #[derive(Default)]
 struct Findings {
     told: Vec<Violation>,
-    /// By rule, how many there were.
+    /// Number of violations per rule.
     found: std::collections::BTreeMap<Rule, usize>,
 }
 

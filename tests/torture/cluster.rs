@@ -1,5 +1,5 @@
-//! The service as processes: started, killed, stopped and started again on the same port, with their
-//! logs in files.
+//! The service as processes: started, killed, stopped and restarted on the same ports, with log
+//! files.
 
 use std::{
     fs::File,
@@ -32,11 +32,11 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 /// Instances that share a PostgreSQL database. A SQLite file has one.
 const INSTANCES: usize = 3;
 
-/// How long an instance may take to become ready.
+/// Maximum time until an instance is ready.
 const START: Duration = Duration::from_secs(30);
 
-/// How long one may take to end when it is asked to: 15 s for calls in progress, 10 s for what they
-/// have left to store, and what a busy machine takes to notice.
+/// Maximum time of a shutdown: 15 s for calls in progress, 10 s for queued events, and a margin for
+/// a busy machine.
 const STOP: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
@@ -44,7 +44,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all instances at once, on an empty database.
+    /// Starts all instances concurrently, on an empty database.
     pub async fn start(
         database: &Database,
         folder: &Path,
@@ -88,7 +88,7 @@ impl Cluster {
         self.instances[instance].address
     }
 
-    /// A new way to an instance, which connects when it is used, and again after that.
+    /// A lazy channel to an instance, which reconnects.
     pub fn channel(&self, instance: usize) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address(instance)))
             .expect("an address")
@@ -97,14 +97,14 @@ impl Cluster {
     }
 }
 
-/// A port of this machine that nobody uses, below those that connections get by themselves.
+/// A free port below the range of ephemeral ports.
 fn free_address() -> SocketAddr {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000));
     let free = ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
     free.and_then(|listener| listener.local_addr().ok()).expect("a free port")
 }
 
-/// One service, on the same port in all its lives.
+/// One instance, on the same port across restarts.
 pub struct Instance {
     pub number: usize,
     pub address: SocketAddr,
@@ -117,25 +117,25 @@ pub struct Instance {
     process: Mutex<Option<Process>>,
 }
 
-/// A process, and what copies its log.
+/// A process, and the task that copies its log.
 struct Process {
     child: Child,
     logging: JoinHandle<io::Result<u64>>,
 }
 
 impl Instance {
-    /// The process, also one that has ended meanwhile.
+    /// The process, which may have ended in the meantime.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// How many files and connections the process had open when it was ready.
+    /// Number of open files and connections when it was ready.
     pub fn first_files(&self) -> usize {
         self.files.load(Ordering::Relaxed)
     }
 
-    /// Starts it unless it runs, again and again as one that watches over services would: without its
-    /// database a service ends after a while.
+    /// Starts it unless it runs. Retries, like a process supervisor: without its database, a
+    /// service exits after a while.
     pub async fn start(&self) -> Result<(), String> {
         let mut process = self.process.lock().await;
         self.start_process(&mut process).await
@@ -164,7 +164,7 @@ impl Instance {
     }
 
     fn command(&self) -> Command {
-        // When a limit on the size of files is met, writing must fail instead of killing.
+        // When the file size limit is reached, writes must fail instead of killing the process.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PROGRAM, "serve"]);
         command.args(["--listen", &self.address.to_string(), "--database-url", &self.url]);
@@ -175,12 +175,12 @@ impl Instance {
         command
     }
 
-    /// Keeps other faults from killing, stopping or starting it until the guard is dropped.
+    /// Prevents other faults from killing, stopping or starting it until the guard is dropped.
     pub async fn hold(&self) -> impl Sized + '_ {
         self.process.lock().await
     }
 
-    /// Kills it, and starts it again after a while.
+    /// Kills it, and restarts it after a delay.
     pub async fn kill_and_restart(
         &self,
         recorder: &Recorder,
@@ -194,7 +194,7 @@ impl Instance {
         self.start_process(&mut process).await
     }
 
-    /// Asks it to end, which it must do well and in time, and starts it again after a while.
+    /// Shuts it down, which must succeed in time, and restarts it after a delay.
     pub async fn stop_and_restart(
         &self,
         recorder: &Recorder,
@@ -206,7 +206,7 @@ impl Instance {
         self.start_process(&mut process).await
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub async fn stop(&self, recorder: &Recorder) {
         match self.running(recorder).await {
             Ok(mut process) => self.stop_process(&mut process, recorder).await,
@@ -231,7 +231,7 @@ impl Instance {
         }
     }
 
-    /// The process, which nobody else ends meanwhile. One that has ended by itself is a fault of the
+    /// Locks the process, so that no other fault ends it. An exit by itself is a bug in the
     /// service.
     async fn running(
         &self,
@@ -257,8 +257,8 @@ impl Drop for Instance {
     }
 }
 
-/// Runs the service until it is ready. Its log comes through a pipe: a limit on the size of its files
-/// must not hide it.
+/// Starts the service and waits until it is ready. Its log goes through a pipe, so that a file size
+/// limit does not affect it.
 fn run(command: &mut Command, log: &Path) -> Result<Process, String> {
     let text = |error: io::Error| error.to_string();
     let mut log = File::options().create(true).append(true).open(log).map_err(text)?;
@@ -276,7 +276,7 @@ fn run(command: &mut Command, log: &Path) -> Result<Process, String> {
 }
 
 impl Process {
-    /// Waits for it to end, and for its log to be whole.
+    /// Waits until the process has ended and its log is complete.
     async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
@@ -293,7 +293,7 @@ impl Process {
     }
 }
 
-/// Sends a signal; the process may be gone.
+/// Sends a signal. The process may already have ended.
 pub fn signal(name: &str, pid: u32) -> bool {
     let mut kill = Command::new("sh");
     kill.args(["-c", &format!("kill -{name} {pid}")]).stderr(Stdio::null());

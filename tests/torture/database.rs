@@ -1,4 +1,4 @@
-//! The database of a round, and what it holds, asked past the service.
+//! The database of a round, accessed directly instead of through the service.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ const SQLITE_ROWS: &str = "SELECT topic, event_id, 0, seq, source, payload FROM 
 const HEADS: &str = "SELECT lane, head FROM lanes";
 
 pub enum Database {
-    /// A database on a server of our own. The service uses it as a role of the same name.
+    /// A database on a server of this test. The service connects as a role with the same name.
     Postgres { server: Arc<Server>, name: String },
-    /// A file.
+    /// A SQLite file.
     Sqlite(PathBuf),
 }
 
 impl Database {
-    /// Makes an empty one.
+    /// Creates an empty database.
     pub async fn on(server: Arc<Server>) -> Result<Self, tokio_postgres::Error> {
         let name = format!("torture_{}", uuid::Uuid::new_v4().simple());
         let client = connect(&server.url).await?;
@@ -40,12 +40,12 @@ impl Database {
         Ok(Self::Postgres { server, name })
     }
 
-    /// Whether instances can share it.
+    /// Whether several instances can share it.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
 
-    /// The folder of its file.
+    /// The directory of its file.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => path.parent(),
@@ -78,7 +78,7 @@ impl Database {
         }
     }
 
-    /// Runs SQL past the service, as the owner of the server.
+    /// Runs SQL directly, as the owner of the server.
     pub async fn execute(&self, sql: &str) -> Result<(), String> {
         let client = self.administrator().await?;
         client.batch_execute(sql).await.map_err(text)
@@ -93,7 +93,7 @@ impl Database {
         connect(&format!("{place}/{name}")).await.map_err(text)
     }
 
-    /// The processes of the server that work for the service.
+    /// The server processes of the service's sessions.
     pub async fn backends(&self) -> Result<Vec<u32>, String> {
         let sql = "SELECT pid FROM pg_stat_activity
                    WHERE usename = current_database() ORDER BY backend_start";
@@ -102,7 +102,7 @@ impl Database {
         Ok(rows.iter().map(|row| row.get::<_, i32>(0) as u32).collect())
     }
 
-    /// Sessions of the service that are writing, or have stopped in the middle of it.
+    /// Number of the service's sessions in a transaction that writes.
     pub async fn writing(&self) -> Result<i64, String> {
         if let Self::Sqlite(_) = self {
             return Ok(0);
@@ -133,7 +133,7 @@ impl Database {
         }
     }
 
-    /// The last number of each lane.
+    /// The last sequence number of each lane.
     pub async fn heads(&self) -> Result<BTreeMap<i16, i64>, String> {
         match self {
             Self::Sqlite(path) => {
@@ -148,7 +148,7 @@ impl Database {
         }
     }
 
-    /// Removes it. What goes wrong with that is nobody's business.
+    /// Drops it. Errors are ignored.
     pub async fn remove(self) {
         if let Self::Postgres { server, name } = &self {
             let Ok(client) = connect(&server.url).await else { return };
@@ -168,7 +168,7 @@ pub fn key(topic: &str, event_id: &str) -> Key {
     Key { topic: topic.into(), event_id: event_id.into() }
 }
 
-/// What the server says, or why nothing.
+/// The message of the server, or of the connection error.
 fn text(error: tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(reply) => reply.message().to_owned(),

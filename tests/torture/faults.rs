@@ -1,4 +1,5 @@
-//! What breaks in a round, and when. The seed decides; each fault is healed before the round settles.
+//! The faults of a round and their times, which the seed determines. Each fault is healed before
+//! the round settles.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ mod row;
 
 use disk::SmallDisk;
 
-/// A kind of disturbance.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     KillInstance,
@@ -47,7 +48,7 @@ pub enum Kind {
     DamageRow,
     JumpClock,
     GreedyClient,
-    /// Has rounds of its own.
+    /// Has separate rounds.
     RestoreStore,
 }
 
@@ -76,7 +77,7 @@ impl Kind {
         Self::GreedyClient,
     ];
 
-    /// Those that this machine can make. Says which it cannot.
+    /// The kinds that this machine supports. Prints the others.
     pub fn possible() -> Vec<Self> {
         let mut kinds = Self::ALL.to_vec();
         let mut without = |needed: &str, kind: &[Self]| {
@@ -96,7 +97,7 @@ impl Kind {
         kinds
     }
 
-    /// Whether it can befall a store.
+    /// Whether it applies to a store.
     pub fn befalls(self, store: Store) -> bool {
         match store {
             Store::Postgres => !matches!(self, Self::FileLimit | Self::DiskFull),
@@ -145,7 +146,7 @@ impl Kind {
         }
     }
 
-    /// How often it happens beside the others.
+    /// Its relative frequency.
     fn weight(self) -> u32 {
         match self {
             Self::KillInstance => 20,
@@ -161,14 +162,14 @@ impl Kind {
     }
 }
 
-/// A fault to come.
+/// A planned fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Planned {
     kind: Kind,
     at: Moment,
-    /// How long it lasts, if it lasts.
+    /// Its duration, if it has one.
     lasting: Duration,
-    /// Whom it befalls, of the instances.
+    /// The affected instance.
     instance: usize,
 }
 
@@ -176,7 +177,7 @@ pub struct Planned {
 pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
     let mut planned: Vec<Planned> = Vec::new();
     let first = rng.usize(..3);
-    // One of a kind: two would heal each other.
+    // At most one of a kind: two would heal each other.
     let mut kinds = kinds.to_vec();
     for number in 0..rng.usize(1..=3).min(kinds.len()) {
         let kind = choose(rng, &kinds);
@@ -185,8 +186,8 @@ pub fn schedule(rng: &mut Rng, kinds: &[Kind]) -> Vec<Planned> {
             kind,
             at: Duration::from_millis(rng.u64(800..3_800)),
             lasting: Duration::from_millis(rng.u64(1_000..4_000)),
-            // Two faults do not befall the same one, as long as there are others: it need not end
-            // within its time while it is paused.
+            // Faults affect different instances while there are others: a paused instance does not
+            // shut down in time.
             instance: first + number,
         });
     }
@@ -204,7 +205,7 @@ fn choose(rng: &mut Rng, kinds: &[Kind]) -> Kind {
     *chosen.expect("some kind")
 }
 
-/// A disk of its own for a file that shall find it full. Lives as long as what is returned.
+/// A separate disk for a file, for the fault of a full disk. Exists as long as the returned guard.
 pub fn prepare(planned: &[Planned], database: &Database) -> Result<Option<SmallDisk>, String> {
     let fills = planned.iter().any(|fault| fault.kind == Kind::DiskFull);
     match (fills, database.folder()) {
@@ -213,7 +214,7 @@ pub fn prepare(planned: &[Planned], database: &Database) -> Result<Option<SmallD
     }
 }
 
-/// Lets faults happen at their times. They end when all are healed.
+/// Runs faults at their times. Returns when all are healed.
 pub fn start(round: &Arc<Round>, rng: &mut Rng, planned: Vec<Planned>) -> JoinSet<()> {
     let mut breaking = JoinSet::new();
     for fault in planned {
@@ -225,7 +226,7 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng, planned: Vec<Planned>) -> JoinSe
             let ended = round.recorder.now();
             match happened {
                 Ok(()) => round.recorder.fault(Fault { kind: fault.kind.name(), began, ended }),
-                // Another fault was faster. What must be alive in the end is looked at then.
+                // Another fault came first. Liveness is checked at the end.
                 Err(reason) => eprintln!("    {} did not happen: {reason}", fault.kind.name()),
             }
         });

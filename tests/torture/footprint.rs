@@ -1,13 +1,13 @@
-//! What a process takes of its machine.
+//! Resource usage of a process.
 
 use std::{fs, io};
 
-/// How many files and connections a process has open.
+/// Number of open files and connections of a process.
 pub fn open_files(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// How much memory a process has had at most, in KiB.
+/// Peak memory of a process in KiB.
 pub fn peak_memory(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status

@@ -1,11 +1,11 @@
-//! What happened in a round, seen from outside: every attempt to publish, everything that was read,
-//! every sample of the counters, and what the store holds in the end. Nothing in here judges.
+//! The history of a round, observed from outside: all attempts to publish, all reads, all samples
+//! of the counters, and the contents of the store at the end. This module does not judge.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tonic::Code;
 
-/// Time since the round began, on one monotonic clock.
+/// Time since the start of the round, on one monotonic clock.
 pub type Moment = Duration;
 
 /// The key of an event.
@@ -15,41 +15,41 @@ pub struct Key {
     pub event_id: Arc<str>,
 }
 
-/// Which of the contents of a key: a hash of source and payload.
+/// Identifies one of the contents of a key: a hash of source and payload.
 pub type Content = u64;
 
-/// One event, sent once.
+/// One event in one request.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// Who sent it.
+    /// The producer.
     pub producer: usize,
-    /// To which instance.
+    /// The instance that it was sent to.
     pub instance: usize,
     pub key: Key,
     pub content: Content,
     /// When the request was handed to the transport.
     pub invoked: Moment,
-    /// When its outcome was known, or given up.
+    /// When its outcome was known, or the producer gave up.
     pub returned: Moment,
     pub outcome: Outcome,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is stored, and was new.
+    /// New, and stored.
     Accepted,
-    /// It was there already, with the same content.
+    /// Already stored with the same content.
     Duplicate,
-    /// It was there already, with other content.
+    /// Already stored with different content.
     Conflict,
-    /// It certainly was neither stored nor counted: rejected, or refused before anything was done.
+    /// Neither stored nor counted for certain: rejected, or refused before anything was done.
     Failed(Code),
-    /// It may have been stored, and may have been counted once.
+    /// It may have been stored and counted, once.
     Unknown(Code),
 }
 
-/// An event as a reader got it.
+/// An event as a reader received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     pub key: Key,
@@ -57,23 +57,23 @@ pub struct Delivery {
     pub at: Moment,
 }
 
-/// All that one subscriber got, over all its connections: each goes on behind the last cursor that
-/// the one before has received. It subscribes to all topics, from the beginning.
+/// All events of one subscriber, over all its connections: each resumes from the last cursor of the
+/// previous one. It subscribes to all topics, from the beginning.
 #[derive(Debug, Clone, Default)]
 pub struct Reader {
     pub deliveries: Vec<Delivery>,
-    /// How often it went on behind a cursor that it had.
+    /// Number of times it resumed from a cursor.
     pub resumed: usize,
-    /// Whether it was told that it has everything, after the last event was published.
+    /// Whether it received CaughtUp after the last event was published.
     pub caught_up: bool,
 }
 
-/// One walk through ListEvents, oldest first, from the first page on.
+/// One complete ListEvents listing, oldest first.
 #[derive(Debug, Clone)]
 pub struct Listing {
     pub invoked: Moment,
     pub returned: Moment,
-    /// False if an error ended it early.
+    /// False if it ended early with an error.
     pub complete: bool,
     pub events: Vec<Delivery>,
 }
@@ -87,7 +87,7 @@ pub struct Counters {
     pub conflicts: i64,
 }
 
-/// One answer of GetStats.
+/// One response of GetStats.
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub invoked: Moment,
@@ -97,7 +97,7 @@ pub struct Sample {
     pub topics: BTreeMap<Arc<str>, Counters>,
 }
 
-/// A row of the store after the round, asked past the service.
+/// A stored row after the round, read directly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub key: Key,
@@ -106,38 +106,37 @@ pub struct Row {
     pub seq: i64,
 }
 
-/// A disturbance.
+/// A fault.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Its kind, as the report counts them.
+    /// Its kind, as in the report.
     pub kind: &'static str,
     pub began: Moment,
     pub ended: Moment,
 }
 
-/// What is left when all faults are healed and all producers are done.
+/// The final state, after all faults are healed and all producers have finished.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
-    /// When all faults were over, all instances ran, and nothing new was due.
+    /// When all faults were healed, all instances ran, and no new events were due.
     pub healed: Moment,
-    /// All rows, in no order.
+    /// All rows, unordered.
     pub rows: Vec<Row>,
     /// `lanes.head` by lane.
     pub heads: BTreeMap<i16, i64>,
-    /// The last answer of GetStats.
+    /// The last response of GetStats.
     pub totals: Counters,
     pub topics: BTreeMap<Arc<str>, Counters>,
-    /// What `event-aggregator verify` complained about.
+    /// The differences that `event-aggregator verify` reported.
     pub differences: Vec<String>,
-    /// What did not come back to life within the time allowed: a producer without an answer, a reader
-    /// that is behind, a session idle in a transaction, an instance that is not ready.
+    /// What did not recover in time: a producer without a response, a reader that is behind, a
+    /// session idle in a transaction, an instance that is not ready.
     pub stuck: Vec<String>,
-    /// What nobody may ever see: panics in the log, INTERNAL answers, exits that are not clean, secrets
-    /// in a log.
+    /// What must never occur: panics in the log, INTERNAL errors, failed exits, secrets in a log.
     pub dirt: Vec<String>,
 }
 
-/// Everything about a round.
+/// The complete history of a round.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     pub attempts: Vec<Attempt>,

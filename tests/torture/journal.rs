@@ -1,4 +1,4 @@
-//! A history as lines of JSON, for whoever looks for the cause of a violation.
+//! Writes a history as JSON lines, for the analysis of violations.
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::history::{Counters, Delivery, History, Key, Outcome};
 
-/// Writes a history into a folder, whatever happened in the order in which it was known.
+/// Writes a history to a directory, ordered by the time at which each entry was known.
 pub fn write(history: &History, path: &Path) -> io::Result<()> {
     let mut lines: Vec<(u128, Value)> = Vec::new();
     let mut add = |at: std::time::Duration, line: Value| lines.push((at.as_micros(), line));

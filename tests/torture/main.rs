@@ -1,10 +1,10 @@
-//! The torture test: real services under load while everything around them breaks, and afterwards the
-//! question whether each event was kept, counted and told exactly once.
+//! The torture test: runs real services under load while processes, disks and networks fail, and
+//! then checks that each event was stored, counted and delivered exactly once.
 //!
 //! A seed decides what is sent and what breaks when. Processes, disks and networks are real, so their
 //! interleaving is not repeated to the letter: the same seed makes the same kind of trouble again.
 
-// Nothing is public in a test.
+// A test has no public items.
 #![allow(unreachable_pub)]
 
 use std::{
@@ -53,12 +53,12 @@ mod teeth;
 mod worker;
 mod workload;
 
-/// A store to torture.
+/// A store under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Store {
-    /// PostgreSQL, shared by instances.
+    /// PostgreSQL, shared by several instances.
     Postgres,
-    /// A SQLite file, which has one.
+    /// A SQLite file, with one instance.
     Sqlite,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Store {
 
 const NAME: &str = "torture";
 
-/// How this program is run, up to its arguments.
+/// The command line of this program, without arguments.
 fn cargo() -> String {
     let release = if cfg!(debug_assertions) { "" } else { "--release " };
     let bugs = if cfg!(feature = "planted-bugs") { "--features planted-bugs " } else { "" };

@@ -1,4 +1,4 @@
-//! What the answer to an attempt says about it. In doubt it says nothing.
+//! The outcome of an attempt, from its response. In doubt it is unknown.
 
 use std::{error::Error, io};
 
@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 
 use crate::history::Outcome;
 
-/// What a call that failed says about its events.
+/// The outcome of events whose call failed.
 pub fn of_status(status: &Status) -> Outcome {
     match status.code() {
         code @ (Code::InvalidArgument | Code::ResourceExhausted) => Outcome::Failed(code),
@@ -17,8 +17,8 @@ pub fn of_status(status: &Status) -> Outcome {
     }
 }
 
-/// What the end of a stream says about requests that were not answered on it. Whatever it is about,
-/// requests before that may have been stored, unless the service says that it took no more in.
+/// The outcome of requests without a response when their stream ends. Requests before a failed one
+/// may have been stored, unless the service reports that it accepted no more.
 pub fn of_end(status: &Status) -> Outcome {
     match of_status(status) {
         Outcome::Failed(code) if !is_stopping(status) => Outcome::Unknown(code),
@@ -26,13 +26,12 @@ pub fn of_end(status: &Status) -> Outcome {
     }
 }
 
-/// Whether the service says that it stops: it has answered what it took in, and took in nothing
-/// else.
+/// Whether the service reports a shutdown: it has responded to all requests that it accepted.
 fn is_stopping(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "SHUTTING_DOWN")
 }
 
-/// Whether nobody listened, so that nothing was sent.
+/// Whether the connection was refused, so that nothing was sent.
 fn was_refused(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -48,7 +47,7 @@ pub fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
 }
 
-/// What the result of one event says.
+/// The outcome of one event, from its result.
 pub fn of_result(result: &PublishResult) -> Outcome {
     match result.status() {
         PublishStatus::Accepted => Outcome::Accepted,
@@ -64,7 +63,7 @@ pub fn of_result(result: &PublishResult) -> Outcome {
     }
 }
 
-/// What the word in an HTTP answer says.
+/// The outcome for a `status` of an HTTP response.
 pub fn of_word(word: &str) -> Outcome {
     match word {
         "accepted" => Outcome::Accepted,
@@ -75,7 +74,7 @@ pub fn of_word(word: &str) -> Outcome {
     }
 }
 
-/// What an HTTP status says about all events of a request.
+/// The outcome of all events of a request, from its HTTP status.
 pub fn of_http(status: u16) -> Outcome {
     match status {
         400 | 413 | 415 | 422 => Outcome::Failed(Code::InvalidArgument),
@@ -86,7 +85,7 @@ pub fn of_http(status: u16) -> Outcome {
     }
 }
 
-/// Whether the event need not be sent again.
+/// Whether the event does not have to be sent again.
 pub fn is_final(outcome: Outcome, valid: bool) -> bool {
     match outcome {
         Outcome::Accepted | Outcome::Duplicate | Outcome::Conflict => true,

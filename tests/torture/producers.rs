@@ -1,5 +1,5 @@
-//! Producers: each sends its events until every one has a definite answer, and writes every attempt
-//! down. What became of an attempt is never guessed.
+//! Producers: each sends its events until every event has a known outcome, and records every
+//! attempt. Unknown outcomes are never guessed.
 
 use std::{
     collections::VecDeque,
@@ -22,16 +22,17 @@ use crate::{
 mod calls;
 mod stream;
 
-/// Calls that one producer has in flight.
+/// Calls in flight per producer.
 const CALLS: usize = 3;
 
-/// How long a producer waits for an answer at most, however little it helped to ask again.
+/// Maximum timeout of a producer, regardless of earlier timeouts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a producer has to send.
+/// The queue of a producer.
 type Queue = Arc<Mutex<VecDeque<Request>>>;
 
-/// Starts all producers. They end when all is answered, or when the round gives up.
+/// Starts all producers. They end when all events have a known outcome, or when the round is
+/// aborted.
 pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Plan) -> JoinSet<()> {
     let mut producing = JoinSet::new();
     for (number, requests) in plan.requests.into_iter().enumerate() {
@@ -60,18 +61,18 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng, plan: Plan) -> JoinSet<()> {
 struct Producer {
     round: Arc<Round>,
     number: usize,
-    /// Where it sends to at the moment.
+    /// The instance that it currently sends to.
     instance: usize,
     queue: Queue,
     rng: Rng,
-    /// How long it waits for an answer at first, at least and at most.
+    /// Its initial timeout: minimum and maximum.
     patience: (Duration, Duration),
-    /// How often in a row it got no answer.
+    /// Number of consecutive timeouts.
     failures: u32,
 }
 
 impl Producer {
-    /// Writes down what became of a request, and gives back what must be sent again.
+    /// Records the outcomes of a request. Returns the events to send again.
     fn note(
         &mut self,
         request: Request,
@@ -109,7 +110,7 @@ impl Producer {
         Some(Request { items: unanswered, cancel: None, ..request })
     }
 
-    /// The same for a request that has one outcome for all its events.
+    /// The same for a request with one outcome for all its events.
     fn note_all(&mut self, request: Request, invoked: Moment, outcome: Outcome) -> Option<Request> {
         let outcomes = vec![outcome; request.items.len()];
         self.note(request, invoked, outcomes)
@@ -128,15 +129,15 @@ impl Producer {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_front(request);
     }
 
-    /// Goes elsewhere, perhaps, after a moment.
+    /// Changes the instance at random, after a delay.
     async fn look_around(&mut self) {
         self.failures += 1;
         self.instance = self.rng.usize(..self.round.cluster.size());
         sleep(Duration::from_millis(self.rng.u64(5..100))).await;
     }
 
-    /// The longer the less it helped: where everything is slow, answers take longer than anybody
-    /// would wait at first.
+    /// Grows with the number of timeouts: if everything is slow, responses take longer than the
+    /// initial timeout.
     fn patience(&mut self) -> Duration {
         let (least, most) = self.patience;
         let patience = least + (most - least).mul_f64(self.rng.f64());
@@ -144,8 +145,8 @@ impl Producer {
     }
 }
 
-/// What is wrong with how an event was taken, if it was judged alone: the service knows a valid one
-/// from an invalid one.
+/// What is wrong with the outcome of an event that was validated individually: the service must
+/// distinguish valid from invalid events.
 fn wrong_judgement(item: &Item, outcome: Outcome, alone: bool) -> Option<&'static str> {
     match outcome {
         Outcome::Failed(Code::InvalidArgument) if item.valid && alone => Some("refused as invalid"),
@@ -156,7 +157,7 @@ fn wrong_judgement(item: &Item, outcome: Outcome, alone: bool) -> Option<&'stati
     }
 }
 
-/// The events as messages.
+/// Encodes the events as messages.
 fn events(items: &[Item]) -> Vec<event_aggregator::proto::v1::Event> {
     items.iter().map(Item::event).collect()
 }

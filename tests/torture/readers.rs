@@ -1,4 +1,4 @@
-//! Readers: three subscribers, one who walks through all pages, one who watches the counters.
+//! Readers: three subscribers, one that lists all pages, and one that samples the counters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,25 +22,25 @@ use crate::{
     workload,
 };
 
-/// How long a reader waits for an answer, or without a word, before it tries elsewhere; longer if
-/// that did not help.
+/// Timeout of a reader for a response or a frame before it changes the instance. It grows with
+/// consecutive timeouts.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the counters are looked at.
+/// Interval of the samples of the counters.
 const LOOKS: Duration = Duration::from_millis(50);
 
-/// How a subscriber behaves.
+/// The behavior of a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Temper {
-    /// Reads as fast as it can.
+    /// Reads as fast as possible.
     Steady,
-    /// Lets others wait.
+    /// Reads slowly.
     Slow,
-    /// Goes away again and again, and elsewhere.
+    /// Disconnects repeatedly and changes the instance.
     Restless,
 }
 
-/// Starts all readers. They end when they have everything, or when the round gives up.
+/// Starts all readers. They end when they have received everything, or when the round is aborted.
 pub fn start(round: &Arc<Round>, rng: &mut Rng) -> JoinSet<()> {
     let mut reading = JoinSet::new();
     for temper in [Temper::Steady, Temper::Slow, Temper::Restless] {
@@ -51,7 +51,7 @@ pub fn start(round: &Arc<Round>, rng: &mut Rng) -> JoinSet<()> {
     reading
 }
 
-/// Subscribes to everything, and again behind the last cursor, until all is read.
+/// Subscribes to all topics, and resumes from the last cursor until everything is read.
 async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
     let mut reader = Reader::default();
     let mut cursor = String::new();
@@ -62,7 +62,7 @@ async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
             Temper::Restless => Duration::from_millis(rng.u64(500..3_000)),
             _ => Duration::from_secs(3_600),
         };
-        // In the end it reads to the end, wherever that takes it.
+        // At the end it reads everything, without a limit.
         let in_the_end = round.published.is_cancelled();
         let before = reader.deliveries.len();
         let patience = patience(failures);
@@ -82,7 +82,7 @@ async fn subscribe(round: Arc<Round>, temper: Temper, mut rng: Rng) {
     round.recorder.reader(reader);
 }
 
-/// Reads one subscription. Once all is published it ends with everything read.
+/// Reads one subscription. After the end of publishing, it ends when everything is read.
 async fn read(
     round: &Round,
     instance: usize,
@@ -130,7 +130,7 @@ async fn read(
     }
 }
 
-/// Lists everything, page by page, again and again; once more when all is published.
+/// Lists all events page by page, repeatedly, and once more after the end of publishing.
 async fn walk(round: Arc<Round>, mut rng: Rng) {
     let mut failures = 0;
     loop {
@@ -173,7 +173,7 @@ async fn list(
         ..ListEventsRequest::default()
     };
     loop {
-        // A page token is good everywhere.
+        // A page token is valid on every instance.
         let mut client = client(round, rng.usize(..round.cluster.size()));
         let page = timeout(patience, client.list_events(request.clone())).await;
         let page = page.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner();
@@ -187,7 +187,7 @@ async fn list(
     }
 }
 
-/// Looks at the counters of one instance after the other, until all is published.
+/// Samples the counters of the instances in turn, until the end of publishing.
 async fn watch(round: Arc<Round>, mut rng: Rng) {
     let mut next = Instant::now();
     while !round.published.is_cancelled() && !round.given_up.is_cancelled() {
@@ -197,7 +197,7 @@ async fn watch(round: Arc<Round>, mut rng: Rng) {
     }
 }
 
-/// Looks at the counters once. Says whether it got an answer.
+/// Samples the counters once. Returns whether there was a response.
 pub async fn sample(round: &Round, instance: usize) -> Option<Sample> {
     let mut client = client(round, instance);
     let invoked = round.recorder.now();
@@ -236,7 +236,7 @@ fn delivery(event: &Event, at: Moment) -> Delivery {
     Delivery { key: key(&event.topic, &event.event_id), content, at }
 }
 
-/// Reads ask for nothing that could be wrong, so they may not be called invalid.
+/// Read requests are valid, so they must not be rejected as invalid.
 fn look_at(round: &Round, doing: &str, status: &Status) {
     round.recorder.look_at(doing, status);
     if status.code() == Code::InvalidArgument {

@@ -1,4 +1,4 @@
-//! Where everybody in a round writes down what happened, while it happens.
+//! Records the history of a round while it runs.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ pub struct Recorder {
     read: AtomicU64,
 }
 
-/// Who waits for something.
+/// What waits for progress.
 #[derive(Debug, Clone, Copy)]
 pub enum Waiting {
     Producers,
@@ -34,12 +34,12 @@ impl Recorder {
         Self { began, history, answered: AtomicU64::new(0), read: AtomicU64::new(0) }
     }
 
-    /// The time since the round began.
+    /// Time since the start of the round.
     pub fn now(&self) -> Moment {
         self.began.elapsed()
     }
 
-    /// The instant of a moment.
+    /// Converts a time of the round to an instant.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
         (self.began + moment).into()
     }
@@ -48,12 +48,12 @@ impl Recorder {
         self.history().attempts.extend(attempts);
     }
 
-    /// One of them got what it waited for.
+    /// Records progress.
     pub fn goes_on(&self, who: Waiting) {
         self.steps(who).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A number that changes as long as they get what they wait for.
+    /// A number that changes with each progress.
     pub fn progress(&self, who: Waiting) -> u64 {
         self.steps(who).load(Ordering::Relaxed)
     }
@@ -81,17 +81,17 @@ impl Recorder {
         self.history().faults.push(fault);
     }
 
-    /// What nobody may ever see.
+    /// Records something that must never occur.
     pub fn dirt(&self, what: String) {
         self.history().settled.dirt.push(what);
     }
 
-    /// What did not come back to life.
+    /// Records something that did not recover.
     pub fn stuck(&self, what: String) {
         self.history().settled.stuck.push(what);
     }
 
-    /// Looks at an error that the service answered: some must not be.
+    /// Checks an error from the service: some must never occur.
     pub fn look_at(&self, doing: &str, status: &tonic::Status) {
         if is_answer(status) && is_forbidden(status.code()) {
             self.dirt(format!("{doing} was answered {:?}: {}", status.code(), status.message()));
@@ -101,21 +101,21 @@ impl Recorder {
         }
     }
 
-    /// The history so far, to add to it or to take it.
+    /// The history so far, for additions.
     pub fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nobody panics while writing")
     }
 }
 
-/// Whether the service said it itself. What the transport says has a cause, or is what is said when
-/// a stream breaks off without a last word.
+/// Whether a status is from the service. A status from the transport has a cause, or the message
+/// for a stream without trailers.
 fn is_answer(status: &tonic::Status) -> bool {
     let breaks_off = status.message().contains("missing grpc-status trailer");
     std::error::Error::source(status).is_none() && !breaks_off
 }
 
-/// Whether an answer shows a fault of the service, whatever happens around it: every request is one
-/// that it must take, of whoever sends it.
+/// Whether a status indicates a bug in the service, regardless of faults: all requests are valid
+/// and authorized.
 fn is_forbidden(code: tonic::Code) -> bool {
     use tonic::Code::*;
     matches!(
@@ -132,7 +132,7 @@ fn is_forbidden(code: tonic::Code) -> bool {
     )
 }
 
-/// The counters of an answer.
+/// The counters of a response.
 pub fn counters(stats: &GetStatsResponse) -> Counters {
     Counters {
         received: stats.received,
@@ -142,7 +142,7 @@ pub fn counters(stats: &GetStatsResponse) -> Counters {
     }
 }
 
-/// The counters of an answer, topic by topic.
+/// The counters per topic of a response.
 pub fn topic_counters(
     stats: GetStatsResponse,
 ) -> std::collections::BTreeMap<std::sync::Arc<str>, Counters> {

@@ -1,4 +1,4 @@
-//! What all rounds together came to.
+//! Summary of all rounds.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -11,21 +11,21 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Sums {
     pub rounds: usize,
-    /// Rounds in which every fault came too late, or found nobody.
+    /// Rounds in which no fault occurred, because all came too late or had no target.
     pub unharmed: usize,
-    /// Attempts, each of one event.
+    /// Attempts to publish, each of one event.
     pub attempts: usize,
-    /// Attempts with an answer about the event.
+    /// Attempts with a known outcome.
     pub acknowledged: usize,
-    /// Attempts of which nobody knows what they did.
+    /// Attempts without a known outcome.
     pub unknown: usize,
-    /// Events that were read, by subscribers and in listings.
+    /// Events that subscribers and listings read.
     pub reads: usize,
-    /// Answers of GetStats.
+    /// Responses of GetStats.
     pub samples: usize,
-    /// How often subscribers went on from a cursor.
+    /// Number of times subscribers resumed from a cursor.
     pub resumed: usize,
-    /// How long after everything was healed the last event of a round was answered, at most.
+    /// Maximum time from the healing of all faults to the last response of a round.
     pub wait: Duration,
     pub violations: usize,
     pub faults: BTreeMap<&'static str, usize>,
@@ -97,7 +97,7 @@ impl fmt::Display for Sums {
     }
 }
 
-/// The sums as Markdown.
+/// Formats the sums as Markdown.
 pub fn table(sums: &BTreeMap<Store, Sums>, command: &str, took: Duration) -> String {
     let stores: Vec<String> = sums.keys().map(ToString::to_string).collect();
     let mut text = format!("| | {} |\n|---|{}\n", stores.join(" | "), "---:|".repeat(sums.len()));
@@ -134,7 +134,7 @@ fn whole_seconds(time: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(time.as_secs()))
 }
 
-/// A number with its thousands apart.
+/// Formats a number with thousands separators.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev();

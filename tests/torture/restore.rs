@@ -1,6 +1,6 @@
-//! A round of its own: the store is restored from a backup while subscribers hold cursors from later.
-//! What was stored after the backup is lost with it, so the rules of other rounds do not apply. Here,
-//! the question is whether any subscriber goes on as if nothing had happened.
+//! Rounds with a restore: the store is restored from a backup while subscribers have later cursors.
+//! Events that were stored after the backup are lost, so the rules of other rounds do not apply.
+//! These rounds check that no subscriber continues unnoticed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +27,10 @@ use crate::{
 mod backup;
 mod subscriber;
 
-/// How long anything may take.
+/// Timeout of every step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What such a round works on.
+/// The state of a round with a restore.
 struct Restored {
     cluster: Cluster,
     database: Database,
@@ -40,7 +40,7 @@ struct Restored {
     events: usize,
 }
 
-/// Runs such a round and judges it.
+/// Runs a round with a restore and judges it.
 pub async fn run(
     seed: u64,
     database: Database,
@@ -81,7 +81,8 @@ impl Restored {
         let ended = self.recorder.now();
         self.recorder.fault(Fault { kind: Kind::RestoreStore.name(), began, ended });
 
-        // As many as were lost, fewer or more; some are those that were lost, which producers send again.
+        // As many events as were lost, fewer or more. Some are the lost ones, which producers send
+        // again.
         let count = self.rng.usize(1..120);
         let mut after = self.publish(count).await?;
         let again: Vec<Item> = lost.into_iter().filter(|_| self.rng.bool()).collect();
@@ -101,7 +102,7 @@ impl Restored {
         Ok(())
     }
 
-    /// Publishes so many new events.
+    /// Publishes a number of new events.
     async fn publish(&mut self, count: usize) -> Result<Vec<Item>, String> {
         let items: Vec<Item> = (0..count).map(|_| self.item()).collect();
         self.send(&items).await?;
@@ -115,8 +116,8 @@ impl Restored {
         Item::new(&topic, &format!("event-{number}"), "restore", payload)
     }
 
-    /// Sends events until all are stored, each of which must be new. Nothing else breaks, so there is no
-    /// doubt, but services may need a moment after a restore.
+    /// Sends events until all are stored. Each must be new. There are no other faults, so outcomes
+    /// are known, but services may need a moment after a restore.
     async fn send(&mut self, items: &[Item]) -> Result<(), String> {
         let began = Instant::now();
         for some in items.chunks(self.rng.usize(1..20)) {
@@ -146,7 +147,7 @@ impl Restored {
         Ok(())
     }
 
-    /// Puts the backup back: beneath the running services, or while they are stopped.
+    /// Restores the backup, under running services or while they are stopped.
     async fn restore(&mut self, backup: &Backup, is_live: bool) -> Result<(), String> {
         if is_live {
             return backup.restore(&self.database).await;
@@ -161,7 +162,7 @@ impl Restored {
         Ok(())
     }
 
-    /// Reads all that is there behind a cursor.
+    /// Reads all events after a cursor.
     async fn read_all(&mut self, cursor: &str) -> Result<subscriber::Read, String> {
         let began = Instant::now();
         loop {
@@ -176,7 +177,8 @@ impl Restored {
         }
     }
 
-    /// The store has what was there when the backup was made, and what was acknowledged after the restore.
+    /// Checks that the store has the events of the backup, and the events that were acknowledged
+    /// after the restore.
     async fn judge_rows(&mut self, kept: &[Item], after: &[Item]) -> Result<(), String> {
         let stored: BTreeSet<Key> =
             self.database.rows().await?.into_iter().map(|row| row.key).collect();
@@ -190,7 +192,8 @@ impl Restored {
         Ok(())
     }
 
-    /// A cursor from before the backup is good: it brings all that was stored after the restore, once.
+    /// Checks that a cursor from before the backup is valid, and delivers all events that were
+    /// stored after the restore, once.
     async fn judge_cursor_of_before(&mut self, cursor: &str, after: &[Item]) -> Result<(), String> {
         let read = self.read_all(cursor).await?;
         let mut times: BTreeMap<Key, usize> =
@@ -204,7 +207,7 @@ impl Restored {
         Ok(())
     }
 
-    /// A cursor from between the backup and the restore is refused, by every instance.
+    /// Checks that every instance rejects a cursor from between the backup and the restore.
     async fn judge_lost_cursor(&mut self, cursor: &str) -> Result<(), String> {
         for instance in &self.cluster.instances.clone() {
             let channel = self.cluster.channel(instance.number);

@@ -1,4 +1,5 @@
-//! One round: a database, a cluster on it, load and faults by a seed, and in the end a history.
+//! One round: creates a database and a cluster, runs load and faults by a seed, and returns the
+//! history.
 
 use std::{
     path::Path,
@@ -20,23 +21,23 @@ use crate::{
     settle, workload,
 };
 
-/// How long everybody may take together once all is healed, however steadily they go on.
+/// Maximum total time after all faults are healed, even with steady progress.
 const END: Duration = Duration::from_secs(120);
 
-/// What everybody in a round needs.
+/// The shared state of a round.
 pub struct Round {
     pub cluster: Cluster,
     pub database: Database,
     pub recorder: Recorder,
-    /// Told when all is published: readers read to the end, and then they are done.
+    /// Cancelled when everything is published: readers read the rest and end.
     pub published: CancellationToken,
-    /// Told when it took too long: everybody leaves.
+    /// Cancelled when the round is aborted.
     pub given_up: CancellationToken,
 }
 
 impl Round {
-    /// Runs a round to its end. The seed decides what is sent and what breaks when; processes and
-    /// networks do the rest as they like.
+    /// Runs a round. The seed determines the workload and the faults; processes and networks are
+    /// not deterministic.
     pub async fn run(
         seed: u64,
         database: Database,
@@ -72,9 +73,9 @@ impl Round {
         Ok(history)
     }
 
-    /// Waits for all of them who still work on something, and stops everybody when none of them has
-    /// got anything for so long, or when it takes too long altogether. On a slow machine all takes
-    /// its time; nothing may stand still.
+    /// Waits for all tasks, and aborts the round when none of them makes progress for too long, or
+    /// when it takes too long in total. A slow machine may take its time, but everything must make
+    /// progress.
     pub async fn wait_or_give_up(
         &self,
         who: Waiting,

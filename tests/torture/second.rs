@@ -1,6 +1,6 @@
-//! A second checker, which shares no rule and no code of judging with the first: the same keys are sent
-//! with different contents over three ways at once, while services and sessions are ended, and each key
-//! is judged as a register in which the first write wins.
+//! A second checker, which shares no rules and no judging code with the first: the same keys are
+//! sent with different contents through three APIs concurrently, while services and sessions are
+//! killed, and each key is judged as a register in which the first write wins.
 
 mod breaking;
 mod clients;

@@ -7,7 +7,7 @@ pub const PASSWORD: &str = "canary-password-5f0c";
 /// A part of every payload.
 pub const PAYLOAD: &str = "canary-payload-91d7";
 
-/// Whether one of them stands in a text.
+/// Whether a text contains one of the secrets.
 pub fn are_in(text: &str) -> bool {
     text.contains(PASSWORD) || text.contains(PAYLOAD)
 }

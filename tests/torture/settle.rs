@@ -1,5 +1,5 @@
-//! The end of a round: all faults are healed, everybody gets what they wait for or is called stuck, and
-//! then the store is looked at past the service.
+//! The end of a round: waits until all faults are healed and all tasks have finished or are stuck,
+//! and then checks the store directly.
 
 use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
@@ -19,16 +19,15 @@ use crate::{
     secrets,
 };
 
-/// How long nothing may move while somebody waits: a service that was told that its store is back
-/// tries again within two seconds.
+/// Maximum time without progress while tasks wait: a service retries within two seconds after its
+/// store recovers.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// Files and connections that a process may have open in the end beyond those that it had when it
-/// was ready: sessions that reads and lanes keep, and connections of those who are asking. On SQLite
-/// readers keep two files each.
+/// Files and connections that a process may have open at the end, beyond those at its start:
+/// sessions of reads and lanes, and connections of clients. On SQLite, readers have two files each.
 const KEPT_FILES: usize = 2 * READ_CONNECTIONS + 8;
 
-/// Memory that a process may ever have taken, in KiB.
+/// Maximum peak memory of a process in KiB.
 const MEMORY: u64 = 512 << 10;
 
 pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet<()>) {
@@ -79,8 +78,8 @@ pub async fn settle(round: &Arc<Round>, producing: JoinSet<()>, reading: JoinSet
     settled.differences = verified;
 }
 
-/// Waits until nothing is left of what producers gave up: every queue is empty, nobody writes, and
-/// all instances answer with the same counters. Returns the last of them.
+/// Waits until the system is idle: all queues are empty, there are no writes, and all instances
+/// return the same counters. Returns the last counters.
 async fn quiet(round: &Round) -> Option<Sample> {
     let mut deadline = Instant::now() + ALIVE;
     let mut before = None;
@@ -102,7 +101,7 @@ async fn quiet(round: &Round) -> Option<Sample> {
     }
 }
 
-/// What is not quiet, and the counters.
+/// What is not idle, and the counters.
 async fn state(round: &Round) -> (Vec<String>, Option<Sample>) {
     let mut restless = Vec::new();
     match round.database.writing().await {
@@ -141,8 +140,8 @@ async fn is_queue_empty(round: &Round, instance: usize) -> bool {
     }
 }
 
-/// Waits until an instance has let go what it took for those who are gone, and looks at what it
-/// took at most.
+/// Waits until an instance has released the resources of disconnected clients, and checks its peak
+/// usage.
 async fn lets_go(round: &Round, instance: &Instance) {
     let (number, pid) = (instance.number, instance.pid());
     let bound = instance.first_files() + KEPT_FILES;
@@ -172,7 +171,7 @@ async fn lets_go(round: &Round, instance: &Instance) {
     }
 }
 
-/// What `verify` complains about.
+/// The differences that `verify` reports.
 async fn verify(url: String) -> Vec<String> {
     let mut command = Command::new(PROGRAM);
     command.args(["verify", "--database-url", &url, "--output", "json"]);
@@ -191,12 +190,12 @@ async fn verify(url: String) -> Vec<String> {
     }
 }
 
-/// Nothing may panic, and no log may hold a secret.
+/// Checks the logs for panics and secrets.
 fn look_through_log(round: &Round, instance: &Instance) {
     let log = std::fs::read(&instance.log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let bad = |line: &&str| line.contains("panicked") || secrets::are_in(line);
-    // The same again says nothing new.
+    // Report each line once.
     let lines: BTreeSet<&str> = log.lines().filter(bad).take(20).collect();
     for line in lines {
         round.recorder.dirt(format!("in the log of instance {}: {line}", instance.number));

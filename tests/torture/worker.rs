@@ -1,4 +1,4 @@
-//! Whoever runs rounds, one after the other: judges them, tells how they went, and keeps what shows why.
+//! Workers: run rounds, judge them, print the results, and keep the files of failed rounds.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,18 +25,17 @@ use crate::{
     workload::PRODUCERS,
 };
 
-/// How long a round may take before it counts as stuck itself. Longer than it waits for whoever
-/// does not come back to life, which is judged by its history.
+/// Timeout of a round. Longer than the timeout for recovery, which the rules judge.
 const ROUND: Duration = Duration::from_secs(400);
 
-/// One round of so many restores the store.
+/// Rounds whose seed is a multiple of this restore the store.
 const RESTORES: u64 = 10;
 
-/// What every round must have seen to be worth its name, and only one that stands still has not.
+/// The minimum of a round, which only a stuck round does not reach.
 const ENOUGH: checker::Enough =
     checker::Enough { producers: PRODUCERS, readers: 3, listings: 1, samples: 10 };
 
-/// A round to run.
+/// A planned round.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     pub store: Store,
@@ -58,10 +57,10 @@ impl Case<'_> {
     }
 }
 
-/// Runs one round after the other. All its rounds on PostgreSQL share a server.
+/// Runs one round after another. All rounds on PostgreSQL share a server.
 pub struct Worker {
     arguments: Arc<Arguments>,
-    /// Faults that this machine can make.
+    /// The faults that this machine supports.
     possible: Arc<[Kind]>,
     server: Option<Arc<Server>>,
     sums: BTreeMap<Store, Sums>,
@@ -85,7 +84,7 @@ impl Worker {
         }
     }
 
-    /// Runs a round, judges it, and tells.
+    /// Runs a round, judges it, and prints the result.
     async fn round(&mut self, store: Store, seed: u64) -> Sums {
         let began = Instant::now();
         let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
@@ -96,7 +95,7 @@ impl Worker {
             Ok((history, violations)) => {
                 (history, violations.iter().map(ToString::to_string).collect())
             }
-            Err(reason) => (History::default(), vec![format!("the round broke: {reason}")]),
+            Err(reason) => (History::default(), vec![format!("the round failed: {reason}")]),
         };
         let sums = Sums::of(&history, violations.len());
         println!("{store}, seed {seed}: {sums}, {:.1} s", began.elapsed().as_secs_f64());
@@ -111,12 +110,12 @@ impl Worker {
             println!("    and {more} more");
         }
         if !violations.is_empty() {
-            println!("    to see it again: {}", self.again(store, seed));
+            println!("    reproduce with: {}", self.again(store, seed));
         }
         sums
     }
 
-    /// Runs a round and judges it. It is an error if the round itself broke.
+    /// Runs a round and judges it. Fails if the round itself failed.
     pub async fn judged(
         &mut self,
         case: Case<'_>,
@@ -154,21 +153,21 @@ impl Worker {
         Round::run(seed, database, &kinds, folder, planted).await
     }
 
-    /// A database on this worker's server, or on a new one if a fault broke that.
+    /// Creates a database on this worker's server, or on a new one if a fault broke the server.
     async fn postgres(&mut self) -> Result<Database, String> {
         if let Some(server) = &self.server
             && let Ok(database) = Database::on(Arc::clone(server)).await
         {
             return Ok(database);
         }
-        // Flushing must be real, and so must be what happens when it fails.
+        // Flushes must be real, and so must their failures.
         let starting = spawn_blocking(|| Server::start("-c shared_buffers=64MB"));
         let server = Arc::new(starting.await.map_err(|error| error.to_string())?);
         self.server = Some(Arc::clone(&server));
         Database::on(server).await.map_err(|error| error.to_string())
     }
 
-    /// Keeps what tells how a round went.
+    /// Keeps the history and the logs of a round.
     fn keep(&self, store: Store, seed: u64, history: &History, folder: &Path) -> PathBuf {
         let name = format!("{store}-{seed}").to_lowercase();
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("torture").join(name);

@@ -1,4 +1,4 @@
-//! What is sent in a round: decided by the seed alone, before anything runs.
+//! The workload of a round, which the seed determines completely.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,43 +11,43 @@ use crate::{
     secrets,
 };
 
-/// How long events are sent: a second to get warm, and four with faults.
+/// Duration of publishing: one second of warm-up and four seconds with faults.
 pub const LOAD: Duration = Duration::from_secs(5);
 
-/// Who sends: two by gRPC calls, one by HTTP, three by streams.
+/// Number of producers: two with gRPC calls, one with HTTP, three with streams.
 pub const PRODUCERS: usize = 6;
-/// The one that uses HTTP. A request of it is taken whole or not at all.
+/// The producer that uses HTTP. Its requests are accepted or rejected as a whole.
 pub const HTTP_PRODUCER: usize = 2;
 
-/// With these names each lane of a database has some.
+/// Topic names that cover every lane of a database.
 const TOPICS: usize = 8;
 
-/// An event to send until it is answered for good.
+/// An event to send until its outcome is known.
 #[derive(Debug, Clone)]
 pub struct Item {
     pub key: Key,
     pub content: Content,
     pub source: Arc<str>,
     pub payload: Arc<str>,
-    /// Whether the service takes it.
+    /// Whether it is valid.
     pub valid: bool,
     due: Duration,
 }
 
-/// Events that are sent together.
+/// Events of one request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// When, since the round began.
+    /// When it is due, since the start of the round.
     pub due: Duration,
     pub items: Vec<Item>,
-    /// After how long the producer loses interest in the answer, the first time.
+    /// Timeout of the first attempt, if the producer cancels it.
     pub cancel: Option<Duration>,
-    /// Whether one invalid event leaves the others alone, in a single call.
+    /// Whether an invalid event does not affect the others, in a unary call.
     pub allow_partial: bool,
 }
 
 impl Item {
-    /// A valid event that is due at once.
+    /// A valid event that is due immediately.
     pub fn new(topic: &str, event_id: &str, source: &str, payload: String) -> Self {
         let key = Key { topic: topic.into(), event_id: event_id.into() };
         Self::due_at(key, source, payload, Duration::ZERO)
@@ -69,15 +69,15 @@ impl Item {
     }
 }
 
-/// What producers send in a round, and how.
+/// The workload of all producers.
 pub struct Plan {
-    /// The requests of each producer, in the order of their times.
+    /// The requests of each producer, ordered by time.
     pub requests: Vec<Vec<Request>>,
-    /// How long they wait for an answer at first, at least and at most.
+    /// Initial timeout: minimum and maximum.
     pub patience: (Duration, Duration),
 }
 
-/// Tells contents apart, byte by byte.
+/// Identifies contents by their bytes.
 pub fn content(source: &str, payload: &str) -> Content {
     let mut hasher = Xxh3::new();
     hasher.update(source.as_bytes());
@@ -86,12 +86,12 @@ pub fn content(source: &str, payload: &str) -> Content {
     hasher.digest()
 }
 
-/// How long producers wait if they lose interest easily, and if they do not.
+/// Initial timeouts of impatient and of patient producers.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
 const CALM_PATIENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(30));
 
-/// Makes up a round. In every other one nobody gives up what would be answered: the fewer outcomes
-/// are unknown, the more exactly is known what the counters must be.
+/// Generates the workload of a round. In every other round the producers are patient: with fewer
+/// unknown outcomes, the bounds of the counters are tighter.
 pub fn plan(rng: &mut Rng) -> Plan {
     let is_calm = rng.bool();
     let topics: Vec<Arc<str>> = (0..TOPICS).map(topic_name).map(Into::into).collect();
@@ -107,7 +107,7 @@ pub fn plan(rng: &mut Rng) -> Plan {
     }
     let requests = items.into_iter().enumerate().map(|(producer, mut items)| {
         items.sort_by_key(|item| item.due);
-        // A stream that is cancelled takes all with it that waits for an answer.
+        // A cancelled stream also cancels all its pending requests.
         let is_stream = producer > HTTP_PRODUCER;
         let cancelled = match is_stream {
             _ if is_calm => 0.0,
@@ -115,7 +115,7 @@ pub fn plan(rng: &mut Rng) -> Plan {
             false => 0.02,
         };
         let mut requests = requests(rng, items, cancelled);
-        // A stream always takes each event alone.
+        // A stream always validates events individually.
         requests.iter_mut().for_each(|request| request.allow_partial |= is_stream);
         requests
     });
@@ -127,12 +127,12 @@ fn topic_name(number: usize) -> String {
     format!("orders-{number}")
 }
 
-/// One of the topics.
+/// A random topic.
 pub fn topic(rng: &mut Rng) -> String {
     topic_name(rng.usize(..TOPICS))
 }
 
-/// Most events belong to few topics: the first has the most, the second half as many, and so on.
+/// Most events are of few topics: the first has the most, the second half as many, and so on.
 fn popular(rng: &mut Rng) -> usize {
     let weight = |topic: usize| 1.0 / (topic + 1) as f64;
     let mut left = rng.f64() * (0..TOPICS).map(weight).sum::<f64>();
@@ -144,19 +144,19 @@ fn popular(rng: &mut Rng) -> usize {
         .unwrap_or(0)
 }
 
-/// Gives an event to producers: to one, or again to others.
+/// Assigns an event to one or several producers.
 fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
     let first = rng.usize(..PRODUCERS);
     let copies = if rng.f64() < 0.3 { rng.usize(2..=4) } else { 1 };
     for copy in 0..copies {
         let mut item = item.clone();
-        // Producers begin at different instances, so a neighbour sends to another one.
+        // Producers start at different instances, so a neighbor sends to another one.
         let producer = (first + copy) % PRODUCERS;
         if copy > 0 && rng.bool() {
             item.due = (item.due + Duration::from_secs(2).mul_f64(rng.f64())).min(LOAD);
         }
         if rng.f64() < 0.02 {
-            // Due at the same time, so it is in the same request.
+            // Due at the same time, and therefore in the same request.
             items[producer].push(item.clone());
         }
         items[producer].push(item);
@@ -167,7 +167,7 @@ fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
             true => Item::due_at(item.key.clone(), "somebody-else", item.payload.to_string(), due),
             false => Item::due_at(item.key.clone(), &item.source, other_payload(rng), due),
         };
-        // Perhaps together with the first.
+        // It may be in the same request as the first one.
         match rng.u8(..4) {
             0 => items[first].push(Item { due: item.due, ..other }),
             _ => items[rng.usize(..PRODUCERS)].push(other),
@@ -179,7 +179,7 @@ fn add_copies(rng: &mut Rng, item: &Item, items: &mut [Vec<Item>]) {
     }
 }
 
-/// An event like another, under a key of its own, that the service must refuse.
+/// An invalid event, derived from a valid one, with its own key.
 fn invalid(rng: &mut Rng, like: &Item) -> Item {
     let event_id = match rng.u8(..3) {
         0 => format!("bad-{}\n", like.key.event_id),
@@ -191,8 +191,8 @@ fn invalid(rng: &mut Rng, like: &Item) -> Item {
     Item { valid: false, ..Item::due_at(key, &like.source, payload.to_owned(), like.due) }
 }
 
-/// The payload of a repetition that differs: as large as any, or the smallest, which differs from what
-/// may be the largest.
+/// The payload of a conflicting event: of any size, or the smallest one, which may differ from the
+/// largest one.
 fn other_payload(rng: &mut Rng) -> String {
     match rng.u8(..3) {
         0 => "{}".to_owned(),
@@ -200,8 +200,8 @@ fn other_payload(rng: &mut Rng) -> String {
     }
 }
 
-/// A payload whose comparison is costly if it is done carelessly: nested as deep as is allowed, wide,
-/// or with one key again and again. Up to a sixth of a MiB: there are some in every round.
+/// A payload that is expensive to compare with a careless algorithm: with the maximum nesting,
+/// wide, or with one key many times. Up to a sixth of a MiB, because there are some in every round.
 fn hostile(rng: &mut Rng, number: usize) -> String {
     let canary = secrets::PAYLOAD;
     let size = rng.usize(1_000..20_000);
@@ -219,8 +219,8 @@ fn hostile(rng: &mut Rng, number: usize) -> String {
     format!("{{{many},\"n\":{number},\"canary\":\"{canary}\"}}")
 }
 
-/// A payload that no other event has. Its white space, its numbers and its letters come back as they
-/// are only if nobody rewrites it.
+/// A unique payload. Its whitespace, numbers and escapes are preserved only if the payload is
+/// stored verbatim.
 fn payload(rng: &mut Rng, number: usize) -> String {
     if rng.u16(..500) == 0 {
         return hostile(rng, number);
@@ -242,7 +242,7 @@ fn payload(rng: &mut Rng, number: usize) -> String {
     }
 }
 
-/// Divides events among requests, of which so many are cancelled.
+/// Divides events into requests, some of which are cancelled.
 fn requests(rng: &mut Rng, items: Vec<Item>, cancelled: f64) -> Vec<Request> {
     let mut requests = Vec::new();
     let mut rest = items.into_iter().peekable();

@@ -1,5 +1,5 @@
-// Asking the service. Where it wants to know who asks, the page asks for a token first and keeps it while
-// its tab is open. It goes into a header, never into an address.
+// Requests to the service. If the service requires a token, the page shows a form for it and keeps
+// the token until the tab is closed. The token is sent in a header, never in a URL.
 
 import { find } from "./event.js";
 
@@ -7,53 +7,54 @@ const KEY = "event-aggregator-token";
 const form = find("access-form");
 const field = find("access-token");
 
-let wanted = null;
+/** Resolves when the user submits a token; null unless a request waits for one. */
+let pendingToken = null;
 
-/** As fetch, but who asks is known. `patience` is how many milliseconds an answer may take. */
-export async function ask(path, { signal, patience } = {}) {
+/** Like fetch, with the token of the user. `timeout` is in milliseconds. */
+export async function fetchWithToken(path, { signal, timeout } = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);
     const headers = token ? { authorization: `Bearer ${token}` } : {};
-    const signals = [signal, patience && AbortSignal.timeout(patience)].filter(Boolean);
-    const answer = await fetch(path, { headers, signal: AbortSignal.any(signals) });
-    if (answer.status !== 401) return answer;
-    await another(token);
+    const signals = [signal, timeout && AbortSignal.timeout(timeout)].filter(Boolean);
+    const response = await fetch(path, { headers, signal: AbortSignal.any(signals) });
+    if (response.status !== 401) return response;
+    await requestToken(token);
   }
 }
 
-/** Waits for another token than the one that was refused, if there was one. */
-async function another(refused) {
-  // Meanwhile somebody gave one, or was told that this one is wrong.
-  if (sessionStorage.getItem(KEY) !== refused) return;
+/** Waits for a new token after the service rejected `rejected`, which is null if none was sent. */
+async function requestToken(rejected) {
+  // Another request has removed the token or received a new one in the meantime.
+  if (sessionStorage.getItem(KEY) !== rejected) return;
   sessionStorage.removeItem(KEY);
-  if (!wanted) {
-    wanted = Promise.withResolvers();
-    offer(refused ? "That token is not valid here." : "This service wants to know who you are.");
+  if (!pendingToken) {
+    pendingToken = Promise.withResolvers();
+    showTokenForm(rejected ? "This token is not valid." : "This service requires a token.");
     field.focus();
     find("state").dataset.state = "wait";
     find("state").textContent = "locked";
   }
-  await wanted.promise;
+  await pendingToken.promise;
 }
 
-/** Lets people give a token, and says why. */
-export function offer(why) {
+/** Shows the token form with a message. */
+export function showTokenForm(message) {
   find("access").hidden = false;
-  find("access-said").textContent = `${why} A token is kept in this tab until you close it.`;
+  find("access-said").textContent = `${message} The token is kept until you close this tab.`;
 }
 
-/** The token is good for what the page shows. */
-export function withdraw() {
-  find("access").hidden = !wanted;
+/** Hides the token form, unless a request waits for a token. */
+export function hideTokenForm() {
+  find("access").hidden = !pendingToken;
 }
 
-form.addEventListener("submit", (submitted) => {
-  submitted.preventDefault();
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
   const token = field.value.trim();
   field.value = "";
-  if (!/^[!-~]+$/.test(token)) return offer("That is no token.");
+  if (!/^[!-~]+$/.test(token)) return showTokenForm("A token consists of printable ASCII characters without spaces.");
   sessionStorage.setItem(KEY, token);
   find("access").hidden = true;
-  wanted?.resolve();
-  wanted = null;
+  pendingToken?.resolve();
+  pendingToken = null;
 });

@@ -1,66 +1,66 @@
-// The page: asks for the counters each second, and shows them.
+// The page: polls the counters every second, and shows them.
 
-import { ask, offer, withdraw } from "./access.js";
-import { element, find, whole } from "./event.js";
+import { fetchWithToken, hideTokenForm, showTokenForm } from "./access.js";
+import { element, find, formatCount } from "./event.js";
 import * as rates from "./rates.js";
 import * as tail from "./tail.js";
 
 const TOPICS = 20;
 const POLL_MILLISECONDS = 1_000;
-const PATIENCE_MILLISECONDS = 5_000;
+const TIMEOUT_MILLISECONDS = 5_000;
 
 let timer = 0;
-let round = 0;
+let generation = 0;
 let rows = [];
 
 async function poll() {
-  const mine = ++round;
+  const current = ++generation;
   const began = performance.now();
   let stats = null;
   let denied = false;
-  let fault = "The service does not answer. What you see is from before; the page goes on by itself when it is back.";
+  let error = "The service is not responding. The values shown are outdated; the page reconnects automatically.";
   try {
-    const answer = await ask(`/stats?max_topics=${TOPICS}`, { patience: PATIENCE_MILLISECONDS });
-    denied = answer.status === 403;
-    if (answer.ok) stats = await answer.json();
-    else fault = `The service runs, but cannot say what it counted: ${(await answer.json()).error}.`;
-  } catch { /* Told below. */ }
-  // Meanwhile the page was hidden, and perhaps shown again.
-  if (mine !== round) return;
+    const response = await fetchWithToken(`/stats?max_topics=${TOPICS}`, { timeout: TIMEOUT_MILLISECONDS });
+    denied = response.status === 403;
+    if (response.ok) stats = await response.json();
+    else error = `The counters are unavailable: ${(await response.json()).error}.`;
+  } catch { /* The notice shows the error. */ }
+  // The page was hidden in the meantime, and may be visible again.
+  if (current !== generation) return;
   if (stats) show(stats);
-  if (stats) withdraw();
-  else if (denied) offer("Your token may not read all topics; another one may.");
+  if (stats) hideTokenForm();
+  else if (denied) showTokenForm("Your token has no grant to read all topics. Sign in with another token.");
   rates.add(stats);
-  tellState(stats ? "live" : denied ? "denied" : "away", fault);
+  showState(stats ? "live" : denied ? "denied" : "unavailable", error);
   timer = setTimeout(poll, Math.max(100, POLL_MILLISECONDS - (performance.now() - began)));
 }
 
-function tellState(state, fault) {
+function showState(state, error) {
   find("state").dataset.state = state;
   find("state").textContent = state;
-  document.body.classList.toggle("away", state !== "live");
+  document.body.classList.toggle("stale", state !== "live");
   const notice = find("notice");
   notice.hidden = state === "live";
-  // Said once, not each second.
-  if (!notice.hidden && notice.textContent !== fault) notice.textContent = fault;
+  // Screen readers announce each change: do not repeat the same text every second.
+  if (!notice.hidden && notice.textContent !== error) notice.textContent = error;
 }
 
 function show(stats) {
-  const put = (id, text) => { find(id).textContent = text; };
-  put("received", whole(stats.received));
-  put("unique", whole(stats.unique_processed));
-  put("duplicates", whole(stats.duplicate_dropped));
-  put("duplicates-note", stats.received ? `${share(stats)} of all, dropped` : "dropped");
-  put("conflicts", whole(stats.conflicts));
-  put("topic-count", whole(stats.topics_active));
-  put("uptime", duration(stats.uptime_seconds));
+  const setText = (id, text) => { find(id).textContent = text; };
+  setText("received", formatCount(stats.received));
+  setText("unique", formatCount(stats.unique_processed));
+  setText("duplicates", formatCount(stats.duplicate_dropped));
+  setText("duplicates-note", stats.received ? `${duplicateShare(stats)} of received, dropped` : "dropped");
+  setText("conflicts", formatCount(stats.conflicts));
+  setText("topic-count", formatCount(stats.topics_active));
+  setText("uptime", formatDuration(stats.uptime_seconds));
   showTopics(stats);
   showEmpty(stats.received === 0);
 }
 
-const share = (counted) => `${((100 * counted.duplicate_dropped) / counted.received).toFixed(1)} %`;
+const duplicateShare = (counters) => `${((100 * counters.duplicate_dropped) / counters.received).toFixed(1)} %`;
 
-function duration(seconds) {
+function formatDuration(seconds) {
   const units = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
   const first = units.findIndex(([, size]) => seconds >= size);
   if (first < 0) return "0 s";
@@ -75,17 +75,17 @@ function showTopics(stats) {
   topics.forEach((topic, index) => {
     const [name, received, unique, duplicates, conflicts] = rows[index].cells;
     if (name.firstChild.textContent !== topic.topic) name.firstChild.textContent = name.firstChild.title = topic.topic;
-    received.textContent = whole(topic.received);
-    unique.textContent = whole(topic.unique_processed);
-    duplicates.firstChild.textContent = share(topic);
-    duplicates.title = `${whole(topic.duplicate_dropped)} duplicates`;
+    received.textContent = formatCount(topic.received);
+    unique.textContent = formatCount(topic.unique_processed);
+    duplicates.firstChild.textContent = duplicateShare(topic);
+    duplicates.title = `${formatCount(topic.duplicate_dropped)} duplicates`;
     duplicates.lastChild.firstChild.style.width = `${(100 * topic.duplicate_dropped) / topic.received}%`;
-    conflicts.textContent = whole(topic.conflicts);
+    conflicts.textContent = formatCount(topic.conflicts);
   });
   find("topics-none").hidden = topics.length > 0;
   find("topic-table").hidden = topics.length === 0;
   find("topics-note").textContent = stats.topics_active > topics.length
-    ? `the largest ${topics.length} of ${whole(stats.topics_active)}` : topics.length ? "by volume" : "";
+    ? `top ${topics.length} of ${formatCount(stats.topics_active)}` : topics.length ? "by volume" : "";
   const names = find("topic-names");
   if ([...names.children].map((option) => option.value).join("\0") !== stats.topics.join("\0")) {
     names.replaceChildren(...stats.topics.map((topic) => Object.assign(element("option"), { value: topic })));
@@ -110,10 +110,11 @@ function topicRow() {
 function showEmpty(empty) {
   if (document.body.classList.contains("empty") === empty) return;
   document.body.classList.toggle("empty", empty);
-  find("calls-title").textContent = empty ? "No events yet. Publish the first one" : "Try it";
+  find("calls-title").textContent = empty ? "No events yet: publish the first one" : "Try it";
   find("calls-note").textContent = empty
-    ? "Send it twice: the second time it is a duplicate." : "Publish an event, twice: the second time it is a duplicate.";
-  // Also for those who hear the page, the calls come first then.
+    ? "Publish it twice: the second one is a duplicate."
+    : "Publish the same event twice: the second one is a duplicate.";
+  // Move the element instead of styling it, so that screen readers read the examples first, too.
   if (empty) find("main").prepend(find("calls"));
   else find("main").append(find("calls"));
 }
@@ -121,13 +122,13 @@ function showEmpty(empty) {
 function showCalls() {
   const { host, origin, protocol } = location;
   const event = `{"topic":"orders","event_id":"1","source":"me","payload":{"n":1}}`;
-  // Without a scheme, our commands speak plaintext.
+  // The CLI uses plaintext for an address without a scheme.
   const [plain, address] = protocol === "http:" ? ["-plaintext ", host] : ["", origin];
   const service = "event_aggregator.v1.EventAggregatorService";
   const calls = [
     ["Publish with curl", `curl -H 'content-type: application/json' -d '${event}' ${origin}/publish`],
     ["Publish with grpcurl", `grpcurl ${plain}-d '{"events":[${event}]}' ${host} ${service}/Publish`],
-    ["Follow with curl", `curl -N '${origin}/events/stream?cursor=beginning'`],
+    ["Subscribe with curl", `curl -N '${origin}/events/stream?cursor=beginning'`],
     ["Simulate a producer", `event-aggregator publish --addr ${address} --simulate 20000 --duplicates 0.3 --topics 5`],
   ];
   find("call-list").append(...calls.map(([title, text]) => {
@@ -143,24 +144,24 @@ function showCalls() {
 }
 
 async function copyText(code, button) {
-  let said = "Copied";
+  let status = "Copied";
   try {
     await navigator.clipboard.writeText(code.textContent);
   } catch {
-    // Only a page from this machine or over TLS may write there by itself.
+    // The clipboard API is available only on localhost and over TLS.
     getSelection().selectAllChildren(code);
-    if (!document.execCommand("copy")) said = "Selected";
+    if (!document.execCommand("copy")) status = "Selected";
   }
-  button.textContent = find("said").textContent = said;
+  button.textContent = find("said").textContent = status;
   setTimeout(() => { button.textContent = "Copy"; find("said").textContent = ""; }, 1_500);
 }
 
-function wake() {
+function onVisibilityChange() {
   clearTimeout(timer);
-  round++;
+  generation++;
   if (document.hidden) {
     tail.stop();
-    // Nobody looked, so nothing is known of that time.
+    // A hidden page does not poll, so the chart has a gap.
     rates.add(null);
   } else {
     poll();
@@ -170,5 +171,5 @@ function wake() {
 
 find("host").textContent = location.host;
 showCalls();
-document.addEventListener("visibilitychange", wake);
-wake();
+document.addEventListener("visibilitychange", onVisibilityChange);
+onVisibilityChange();

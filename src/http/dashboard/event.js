@@ -1,49 +1,49 @@
-// Events as the service writes them, read without touching their payload: a number of JavaScript
-// would not hold what a payload may say, so payloads stay the text that came.
+// Events as JSON text. Payloads are never parsed, because JavaScript numbers cannot represent all
+// JSON numbers: they are shown as the text that the service sent.
 
-/** The fields of an event and the exact text of its payload, from the text of the event. */
-export function read(text) {
-  // A quote inside a name is escaped, so neither mark can be in one; of what is in the payload, the
-  // last mark comes later.
+/** Parses the text of an event. The payload remains text. */
+export function parseEvent(text) {
+  // Quotes within strings are escaped, so topic and event_id cannot contain the first marker. The
+  // payload can contain the second one, but the last occurrence is after the payload.
   const payload = text.indexOf(',"payload":');
   const rest = text.lastIndexOf(',"received_at":');
   const fields = JSON.parse(text.slice(0, payload) + text.slice(rest));
   return { ...fields, payload: text.slice(payload + 11, rest) };
 }
 
-/** The texts of the objects in the text of an array. */
-export function split(array) {
+/** Splits the text of an array into the texts of its objects. */
+export function splitArray(array) {
   const texts = [];
   let depth = 0, start = 0, quoted = false;
-  for (let at = 0; at < array.length; at++) {
-    const sign = array[at];
+  for (let index = 0; index < array.length; index++) {
+    const character = array[index];
     if (quoted) {
-      if (sign === "\\") at++;
-      else if (sign === '"') quoted = false;
-    } else if (sign === '"') {
+      if (character === "\\") index++;
+      else if (character === '"') quoted = false;
+    } else if (character === '"') {
       quoted = true;
-    } else if (sign === "{" || sign === "[") {
-      if (++depth === 2) start = at;
-    } else if (sign === "}" || sign === "]") {
-      if (--depth === 1) texts.push(array.slice(start, at + 1));
+    } else if (character === "{" || character === "[") {
+      if (++depth === 2) start = index;
+    } else if (character === "}" || character === "]") {
+      if (--depth === 1) texts.push(array.slice(start, index + 1));
     }
   }
   return texts;
 }
 
-/** An element with a class and a text. Data goes into the page in no other way than as text. */
+/** Creates an element with a class and a text. Event data is added to the page only as text, never as HTML. */
 export function element(name, className = "", text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
+  const created = document.createElement(name);
+  created.className = className;
+  created.textContent = text;
+  return created;
 }
 
 /** The element of the page with an id. */
 export const find = (id) => document.getElementById(id);
 
-/** A whole number, with its thousands apart. */
-export const whole = (number) => number.toLocaleString("en");
+/** Formats an integer with thousands separators. */
+export const formatCount = (number) => number.toLocaleString("en");
 
-/** `text`, or its beginning if it is longer. */
-export const cut = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
+/** Truncates a text to a length. */
+export const truncate = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);

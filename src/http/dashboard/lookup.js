@@ -1,51 +1,54 @@
-// Finding one event by its key.
+// Lookup of an event by its key.
 
-import { ask as askService } from "./access.js";
-import { find, read } from "./event.js";
+import { fetchWithToken } from "./access.js";
+import { find, parseEvent } from "./event.js";
 
-let asked = 0;
+const TIMEOUT_MILLISECONDS = 15_000;
 
-find("lookup-form").addEventListener("submit", (submitted) => {
-  submitted.preventDefault();
-  look(find("lookup-topic").value, find("lookup-id").value);
+let lookups = 0;
+
+find("lookup-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  showEvent(find("lookup-topic").value, find("lookup-id").value);
 });
 
-/** Shows the event with this key, as if it had been typed. */
+/** Fills in the lookup form and shows the event with this key. */
 export function lookUp(topic, id) {
   find("lookup-topic").value = topic;
   find("lookup-id").value = id;
-  look(topic, id);
+  showEvent(topic, id);
   find("lookup").scrollIntoView({ block: "nearest" });
 }
 
-async function look(topic, id) {
-  const question = ++asked;
-  const [said, event] = await ask(topic, id);
-  // The answer to an earlier question may come later.
-  if (question !== asked) return;
-  find("lookup-said").textContent = said;
+async function showEvent(topic, id) {
+  const lookup = ++lookups;
+  const [message, event] = await fetchEvent(topic, id);
+  // Ignore the response to an earlier lookup.
+  if (lookup !== lookups) return;
+  find("lookup-said").textContent = message;
   find("lookup-event").textContent = event;
   find("lookup-event").hidden = !event;
 }
 
-async function ask(topic, id) {
-  // Browsers take these out of any address, however they are written.
+/** A message, and the formatted event if there is one. */
+async function fetchEvent(topic, id) {
+  // Browsers remove these path segments from URLs, even if they are percent-encoded.
   if ([topic, id].some((name) => name === "." || name === "..")) {
-    return ["A browser cannot ask for the names . and ..; the command get of event-aggregator can.", ""];
+    return ["Browsers cannot request the names . and .. in a URL: use event-aggregator get.", ""];
   }
   try {
     const path = `/events/${encodeURIComponent(topic)}/${encodeURIComponent(id)}`;
-    const answer = await askService(path, { patience: 15_000 });
-    const text = await answer.text();
-    return answer.ok ? ["Kept once, as it came first:", layOut(text)] : [JSON.parse(text).error, ""];
+    const response = await fetchWithToken(path, { timeout: TIMEOUT_MILLISECONDS });
+    const text = await response.text();
+    return response.ok ? ["Stored event:", formatEvent(text)] : [JSON.parse(text).error, ""];
   } catch {
-    return ["The service does not answer. Try again.", ""];
+    return ["The service is not responding. Try again.", ""];
   }
 }
 
-/** The event with each field on a line of its own, and its payload as it came. */
-function layOut(text) {
-  const event = read(text);
+/** Formats an event with one field per line. The payload remains verbatim. */
+function formatEvent(text) {
+  const event = parseEvent(text);
   const order = ["topic", "event_id", "timestamp", "source", "payload", "received_at", "cursor"];
   const line = (name) => `  "${name}": ${name === "payload" ? event.payload : JSON.stringify(event[name])}`;
   return `{\n${order.map(line).join(",\n")}\n}`;

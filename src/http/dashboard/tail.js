@@ -1,46 +1,45 @@
-// The newest events, as they are kept. However many come, few are shown: between two drawings only
-// the last ones wait, and nobody reads more than a few drawings in a second.
+// The newest events. At high rates only the newest rows are rendered, a few times per second.
 
-import { ask } from "./access.js";
-import { cut, element, find, read, split, whole } from "./event.js";
+import { fetchWithToken } from "./access.js";
+import { element, find, formatCount, parseEvent, splitArray, truncate } from "./event.js";
 import { lookUp } from "./lookup.js";
 
 const ROWS = 200;
-const AT_FIRST = 50;
+const INITIAL_ROWS = 50;
 const MAX_PAYLOAD = 300;
-const DRAW_MILLISECONDS = 150;
-const AGAIN_MILLISECONDS = 1_000;
-const MAX_BEHIND_MILLISECONDS = 3_000;
+const RENDER_MILLISECONDS = 150;
+const RETRY_MILLISECONDS = 1_000;
+const MAX_LAG_MILLISECONDS = 3_000;
 
-const clock = new Intl.DateTimeFormat("en-GB", {
+const timeFormat = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
 });
 
 const list = find("tail-rows");
 const pause = find("tail-pause");
-let kept = [];
-let waiting = [];
-let missed = 0;
-let anew = false;
+let events = [];
+let pending = [];
+let pendingWhilePaused = 0;
+let mustClear = false;
 let paused = false;
 let filter = "";
 let connection = null;
-let drawing = 0;
-let skipped = "";
+let renderTimer = 0;
+let skippedAt = "";
 
-/** Shows the newest events and goes on with those to come. */
+/** Shows the newest events, and then new ones as they are stored. */
 export async function start() {
   stop();
-  const mine = (connection = new AbortController());
-  while (connection === mine) {
+  const current = (connection = new AbortController());
+  while (connection === current) {
     try {
-      await follow(mine.signal);
-    } catch { /* The notice of the page tells. */ }
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MILLISECONDS));
+      await follow(current.signal);
+    } catch { /* The poll of the counters shows the error. */ }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
   }
 }
 
-/** Shows no more. A hidden page must not hold one of the few connections that a browser has. */
+/** Stops the stream. Browsers limit the connections per host, and a hidden page must not use one. */
 export function stop() {
   connection?.abort();
   connection = null;
@@ -49,22 +48,23 @@ export function stop() {
 async function follow(signal) {
   const topic = find("tail-topic").value.trim() && find("tail-topic").value;
   const query = topic ? `topic=${encodeURIComponent(topic)}&` : "";
-  const listed = await ask(`/events?${query}limit=${AT_FIRST}`, { signal });
+  const listed = await fetchWithToken(`/events?${query}limit=${INITIAL_ROWS}`, { signal });
   const text = await listed.text();
   if (listed.status === 403) find("tail-note").textContent = JSON.parse(text).error;
   if (!listed.ok) throw new Error(text);
-  const newest = split(text);
-  waiting = [];
-  missed = 0;
-  anew = true;
-  newest.reverse().forEach(take);
-  draw();
-  // Where nothing is kept, the beginning is now; but to look for a topic from there takes long.
-  const cursor = newest.length ? read(newest.at(-1)).cursor : topic ? "end" : "beginning";
-  const stream = await ask(`/events/stream?${query}cursor=${encodeURIComponent(cursor)}`, { signal });
+  const newest = splitArray(text);
+  pending = [];
+  pendingWhilePaused = 0;
+  mustClear = true;
+  newest.reverse().forEach(receive);
+  scheduleRender();
+  // An empty store has no cursor yet: start at its beginning, so that no event is missed. For a
+  // single topic, a scan from the beginning could take long.
+  const cursor = newest.length ? parseEvent(newest.at(-1)).cursor : topic ? "end" : "beginning";
+  const stream = await fetchWithToken(`/events/stream?${query}cursor=${encodeURIComponent(cursor)}`, { signal });
   if (!stream.ok) throw new Error();
-  // The clock of the service, as good as its answer tells it.
-  const ahead = (Date.parse(listed.headers.get("date")) || Date.now()) - Date.now();
+  // Difference to the clock of the service, with the resolution of the Date header.
+  const clockOffset = (Date.parse(listed.headers.get("date")) || Date.now()) - Date.now();
   const began = performance.now();
   let rest = "";
   let last = "";
@@ -73,14 +73,14 @@ async function follow(signal) {
     rest = blocks.pop();
     for (const block of blocks) {
       const lines = block.split("\n").filter((line) => line.startsWith("data:"));
-      if (lines.length) take((last = lines.map((line) => line.slice(5).trimStart()).join("\n")));
+      if (lines.length) receive((last = lines.map((line) => line.slice(5).trimStart()).join("\n")));
     }
-    draw();
-    if (last && !paused && performance.now() - began > MAX_BEHIND_MILLISECONDS) {
-      const behind = Date.now() + ahead - Date.parse(read(last).received_at);
-      if (behind > MAX_BEHIND_MILLISECONDS) {
-        // More comes than can be followed, and what is shown here is to be of now.
-        skipped = new Date().toLocaleTimeString("en-GB");
+    scheduleRender();
+    if (last && !paused && performance.now() - began > MAX_LAG_MILLISECONDS) {
+      const lag = Date.now() + clockOffset - Date.parse(parseEvent(last).received_at);
+      if (lag > MAX_LAG_MILLISECONDS) {
+        // The page cannot keep up: restart from the newest events.
+        skippedAt = new Date().toLocaleTimeString("en-GB");
         return;
       }
     }
@@ -97,11 +97,11 @@ async function* chunks(stream) {
   }
 }
 
-function take(text) {
-  if (filter && !matches(read(text))) return;
-  waiting.push(text);
-  if (paused) missed++;
-  if (waiting.length > 2 * ROWS) waiting = waiting.slice(-ROWS);
+function receive(text) {
+  if (filter && !matches(parseEvent(text))) return;
+  pending.push(text);
+  if (paused) pendingWhilePaused++;
+  if (pending.length > 2 * ROWS) pending = pending.slice(-ROWS);
 }
 
 function matches(event) {
@@ -109,52 +109,52 @@ function matches(event) {
   return !filter || has(event.topic) || has(event.event_id) || has(event.source) || has(event.payload);
 }
 
-function draw() {
-  if (paused) pause.textContent = `Resume (${whole(missed)})`;
-  if (drawing || paused) return;
-  drawing = setTimeout(() => requestAnimationFrame(() => {
-    drawing = 0;
-    if (!paused) drawNow();
-  }), DRAW_MILLISECONDS);
+function scheduleRender() {
+  if (paused) pause.textContent = `Resume (${formatCount(pendingWhilePaused)})`;
+  if (renderTimer || paused) return;
+  renderTimer = setTimeout(() => requestAnimationFrame(() => {
+    renderTimer = 0;
+    if (!paused) render();
+  }), RENDER_MILLISECONDS);
 }
 
-function drawNow() {
-  if (anew) {
-    kept = [];
+function render() {
+  if (mustClear) {
+    events = [];
     list.replaceChildren();
-    anew = false;
+    mustClear = false;
   }
-  const coming = waiting.slice(-ROWS).map((text) => {
-    const event = read(text);
-    // What is left of a cut text would keep all of it in memory.
-    const payload = JSON.parse(JSON.stringify(cut(event.payload, MAX_PAYLOAD)));
+  const incoming = pending.slice(-ROWS).map((text) => {
+    const event = parseEvent(text);
+    // Copy the truncated text: a slice keeps the whole string in memory.
+    const payload = JSON.parse(JSON.stringify(truncate(event.payload, MAX_PAYLOAD)));
     return { ...event, payload, row: null };
   });
-  waiting = [];
-  missed = 0;
-  kept.push(...coming);
-  const gone = kept.splice(0, Math.max(0, kept.length - ROWS)).map((event) => event.row).filter(Boolean);
-  const rows = kept.filter((event) => !event.row).map((event) => {
-    event.row = fill(gone.pop() ?? blank(), event);
+  pending = [];
+  pendingWhilePaused = 0;
+  events.push(...incoming);
+  const removed = events.splice(0, Math.max(0, events.length - ROWS)).map((event) => event.row).filter(Boolean);
+  const rows = events.filter((event) => !event.row).map((event) => {
+    event.row = fillRow(removed.pop() ?? createRow(), event);
     event.row.hidden = !matches(event);
     return event.row;
   });
-  gone.forEach((row) => row.remove());
+  removed.forEach((row) => row.remove());
   list.prepend(...rows.reverse());
-  tell();
+  updateNotes();
 }
 
-function tell() {
-  const shown = kept.filter((event) => !event.row.hidden).length;
+function updateNotes() {
+  const shown = events.filter((event) => !event.row.hidden).length;
   find("tail-none").hidden = shown > 0;
   find("tail-none").textContent = filter || find("tail-topic").value
-    ? "No event like that came lately." : "Events appear here as soon as they are kept.";
-  const note = skipped ? `; too many to follow, skipped ahead at ${skipped}` : "";
-  find("tail-note").textContent = shown ? `the newest ${shown}${note}` : "";
+    ? "No recent events match." : "Events appear here as soon as they are stored.";
+  const note = skippedAt ? `; some events skipped at ${skippedAt}, because the rate is too high` : "";
+  find("tail-note").textContent = shown ? `newest ${shown}${note}` : "";
   list.hidden = !shown;
 }
 
-function blank() {
+function createRow() {
   const row = element("li");
   const id = element("button", "link id");
   id.type = "button";
@@ -162,35 +162,35 @@ function blank() {
   return row;
 }
 
-function fill(row, event) {
+function fillRow(row, event) {
   const [time, topic, id, source, payload] = row.children;
-  time.textContent = clock.format(new Date(event.received_at));
+  time.textContent = timeFormat.format(new Date(event.received_at));
   time.dateTime = event.received_at;
   topic.textContent = topic.title = event.topic;
   id.textContent = event.event_id;
-  id.title = "Find this event";
+  id.title = "Look up this event";
   source.textContent = source.title = event.source;
   payload.textContent = event.payload;
   return row;
 }
 
 list.addEventListener("click", (click) => {
-  const event = click.target.closest("button") && kept.find((event) => event.row.contains(click.target));
+  const event = click.target.closest("button") && events.find((event) => event.row.contains(click.target));
   if (event) lookUp(event.topic, event.event_id);
 });
 pause.addEventListener("click", () => {
   paused = !paused;
   pause.setAttribute("aria-pressed", paused);
   pause.textContent = "Pause";
-  draw();
+  scheduleRender();
 });
 find("tail-filter").addEventListener("input", (input) => {
   filter = input.target.value.toLowerCase();
-  for (const event of kept) event.row.hidden = !matches(event);
-  tell();
+  for (const event of events) event.row.hidden = !matches(event);
+  updateNotes();
 });
 find("tail-topic").addEventListener("change", start);
-find("tail-form").addEventListener("submit", (submitted) => submitted.preventDefault());
+find("tail-form").addEventListener("submit", (event) => event.preventDefault());
 
 /** Shows the newest events of one topic. */
 export function showTopic(topic) {

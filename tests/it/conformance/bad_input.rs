@@ -325,16 +325,16 @@ fn unreadable_events() -> [(Vec<u8>, &'static str, &'static str); 10] {
     let again = |event: Vec<u8>, more: &[u8]| [&*event, more].concat();
     let one = b"\x0a\x07\x0a\x01a\x12\x02\x20\x01";
     [
-        (again(structure(one), b"\x2a\x00"), "payload", "comes again"),
-        (again(text("{}"), b"\x2a\x00"), "payload", "comes again"),
-        (again(structure(one), b"\x32\x02{}"), "payload_json", "comes again"),
-        (again(text(&large), b"\x32\x02{}"), "payload_json", "comes again"),
+        (again(structure(one), b"\x2a\x00"), "payload", "more than once"),
+        (again(text("{}"), b"\x2a\x00"), "payload", "more than once"),
+        (again(structure(one), b"\x32\x02{}"), "payload_json", "more than once"),
+        (again(text(&large), b"\x32\x02{}"), "payload_json", "more than once"),
         (topic, "topic", "must be UTF-8"),
         (structure(b"\x08\x01"), "payload", "another type"),
         (structure(b"\x0a\x06\x08\x07\x12\x02\x20\x01"), "payload", "another type"),
         (structure(b"\x0a\x07\x0a\x01\xfc\x12\x02\x20\x01"), "payload", "UTF-8"),
         (structure(b"\x0a\x09\x0a\x01a\x12\x04\x2a\x00\x2a\x00"), "payload", "parts"),
-        (structure(b"\x0a\xff"), "payload", "read"),
+        (structure(b"\x0a\xff"), "payload", "decoded"),
     ]
 }
 

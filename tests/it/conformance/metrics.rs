@@ -96,6 +96,8 @@ async fn active_subscribers_are_counted(backend: Backend) {
 
 async fn caller_input_never_becomes_a_label(backend: Backend) {
     let server = TestServer::start(backend).await;
+    // The series of this route are there after the first request.
+    samples(&server).await;
     let before = samples(&server).await.len();
     publish(&mut server.client().await, vec![event("a-topic", "an-id")]).await;
     let mut client = tonic::client::Grpc::new(channel_to(server.address).await);

@@ -125,7 +125,7 @@ async fn unauthenticated_calls_keep_a_guarded_service_healthy() {
 #[track_caller]
 fn assert_share_is_used(status: &Status, reason: &str) {
     assert_rejected_with_retry_delay(status, reason);
-    assert!(status.message().contains("this caller"), "{}", status.message());
+    assert!(status.message().contains("per caller"), "{}", status.message());
 }
 
 #[tokio::test(flavor = "multi_thread")]

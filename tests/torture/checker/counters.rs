@@ -1,5 +1,5 @@
-//! What GetStats said: at every moment the counters add up, never go back, and lie between what was
-//! acknowledged and what was sent; in the end they are what the rows say.
+//! The responses of GetStats: at every time the counters are consistent, never decrease, and are
+//! between the numbers of acknowledged and of sent events. At the end they match the rows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,12 +62,12 @@ fn values(counters: &Counters) -> Values {
     [received, unique_processed, duplicate_dropped, conflicts]
 }
 
-/// When counters were read, and where.
+/// When and where counters were read.
 #[derive(Clone, Copy)]
 struct Answer {
     asked: Moment,
     got: Moment,
-    /// None: after everything was over.
+    /// None at the end of the round.
     instance: Option<usize>,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What counters are about.
+/// The scope of counters.
 #[derive(Clone, Copy)]
 enum Scope<'a> {
     All,
@@ -96,7 +96,7 @@ enum Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// A topic that is not told has counted nothing.
+    /// A topic that is not in the response has no events.
     fn of(self, totals: &Counters, topics: &BTreeMap<std::sync::Arc<str>, Counters>) -> Values {
         match self {
             Self::All => values(totals),
@@ -121,7 +121,7 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
-/// Everything that may be counted.
+/// All events that may have been counted.
 fn scopes(history: &History) -> Vec<Scope<'_>> {
     let settled = &history.settled;
     let mut topics: BTreeSet<&str> = settled.topics.keys().map(|topic| &**topic).collect();
@@ -133,11 +133,11 @@ fn scopes(history: &History) -> Vec<Scope<'_>> {
     std::iter::once(Scope::All).chain(topics.into_iter().map(Scope::Topic)).collect()
 }
 
-/// Moments, sorted, by the counters that they matter for.
+/// Sorted times per counter, for its bounds.
 struct Sent {
-    /// From when on something is counted.
+    /// Times from which an event must be counted.
     told: [Vec<Moment>; 4],
-    /// Before when it is not.
+    /// Times before which an event cannot be counted.
     possible: [Vec<Moment>; 4],
 }
 
@@ -145,7 +145,7 @@ impl Sent {
     fn of<'a>(trails: impl Iterator<Item = &'a Trail<'a>>) -> Self {
         let mut sent = Self { told: Default::default(), possible: Default::default() };
         for trail in trails {
-            // A key is unique once, however many attempts there are.
+            // A key is unique once, regardless of the number of attempts.
             sent.told[1].extend(trail.first_known().filter(|_| trail.may_be_seen()));
             sent.possible[1].extend(trail.first_sent());
             for attempt in &trail.attempts {
@@ -194,7 +194,7 @@ fn adds_up(
     }
 }
 
-/// What was acknowledged is counted, and what was not sent is not.
+/// Acknowledged events are counted, and events that were not sent are not.
 fn within_bounds(
     scope: Scope<'_>,
     answer: &Answer,
@@ -220,7 +220,7 @@ fn within_bounds(
     }
 }
 
-/// Whoever asks after another was answered sees as much at least.
+/// A response is at least as large as every response that was received before its request.
 fn never_back(scope: Scope<'_>, answers: &[(Answer, Values)], findings: &mut Findings) {
     let mut by_asked: Vec<_> = answers.iter().collect();
     by_asked.sort_by_key(|(answer, _)| answer.asked);

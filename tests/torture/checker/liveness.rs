@@ -1,11 +1,11 @@
-//! Whether everything came back to life, and how soon.
+//! Recovery after faults, and how long it took.
 
 use super::{Findings, History, Moment, Rule};
 
-/// How long after everything was healed the last event may be answered. A batch that was in trouble
-/// is tried again within two seconds, a connection within three, a lock is waited for five;
-/// producers that lost an answer ask again after four, and longer if that did not help. The rest is
-/// for machines on which what is left to send then takes its time.
+/// Maximum time from the healing of all faults to the last response. A failed batch is retried
+/// within two seconds, a connection within three, and a lock times out after five; producers
+/// without a response retry after four seconds, and later after more. The rest is for slow
+/// machines, on which the remaining events take time.
 pub(super) const BOUND: Moment = Moment::from_secs(60);
 
 pub(super) fn check(history: &History, findings: &mut Findings) {
@@ -19,7 +19,7 @@ pub(super) fn check(history: &History, findings: &mut Findings) {
     }
 }
 
-/// How long after everything was healed the last event was answered.
+/// Time from the healing of all faults to the last response.
 pub(super) fn wait(history: &History) -> Moment {
     let attempts = history.attempts.iter().filter(|attempt| attempt.outcome.is_judged());
     let last = attempts.map(|attempt| attempt.returned).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What subscribers and listings showed, held against what is stored.
+//! Compares the results of subscriptions and listings with the stored rows.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -26,7 +26,7 @@ pub(super) fn check(history: &History, trails: &Trails<'_>, findings: &mut Findi
     }
 }
 
-/// The rows of what somebody got, each once. Whatever is no such row is told.
+/// The rows that a reader received, each once. Reports events without a matching row.
 fn shown<'a>(
     who: &str,
     deliveries: &[Delivery],
@@ -69,7 +69,7 @@ fn shown<'a>(
     rows
 }
 
-/// A subscriber gets each lane from its first number on, without a gap.
+/// A subscriber receives each lane from its first sequence number, without gaps.
 fn follows_lanes(who: &str, shown: &[&Row], findings: &mut Findings) {
     let mut lanes: BTreeMap<i16, i64> = BTreeMap::new();
     for row in shown {
@@ -84,9 +84,9 @@ fn follows_lanes(who: &str, shown: &[&Row], findings: &mut Findings) {
     }
 }
 
-/// A listing shows each lane in its order. It may leave out what was committed while it went on: it
-/// is in the order of times of receipt, and a commit that hung is behind others in the database
-/// although it was received before them.
+/// A listing shows each lane in order. It may lack events that were committed during the listing:
+/// it is ordered by time of receipt, and a delayed commit can be after others in the database
+/// although its events were received before.
 fn rises(who: &str, shown: &[&Row], findings: &mut Findings) {
     let mut lanes: BTreeMap<i16, i64> = BTreeMap::new();
     for row in shown {
@@ -101,7 +101,7 @@ fn rises(who: &str, shown: &[&Row], findings: &mut Findings) {
     }
 }
 
-/// Of each lane everything is shown, up to a number at least.
+/// Each lane is complete up to a sequence number at least.
 fn is_whole(who: &str, shown: &[&Row], ends: &BTreeMap<i16, i64>, findings: &mut Findings) {
     let mut counts: BTreeMap<i16, i64> = BTreeMap::new();
     for row in shown {
@@ -119,7 +119,7 @@ fn is_whole(who: &str, shown: &[&Row], ends: &BTreeMap<i16, i64>, findings: &mut
     }
 }
 
-/// Whoever lists everything gets as many as were counted before, at least.
+/// A full listing has at least as many events as were counted before.
 fn shows_what_is_counted(
     who: &str,
     shown: usize,
@@ -135,10 +135,10 @@ fn shows_what_is_counted(
     }
 }
 
-/// When which part of a lane was known to be committed.
+/// When each part of a lane was known to be committed.
 struct Known {
-    /// When an event was acknowledged, in that order, with its lane and the highest number of the lane
-    /// that was acknowledged until then: what has a lower number was committed before.
+    /// Times of acknowledgement in order, each with the lane and the highest sequence number of the
+    /// lane that was acknowledged by then: lower numbers were committed before.
     acknowledged: BTreeMap<i16, Vec<(Moment, i64)>>,
 }
 
@@ -161,7 +161,7 @@ impl Known {
         Self { acknowledged }
     }
 
-    /// Of each lane, the highest number that was acknowledged before a moment.
+    /// The highest sequence number of each lane that was acknowledged before a time.
     fn before(&self, moment: Moment) -> BTreeMap<i16, i64> {
         let before = |acknowledged: &Vec<(Moment, i64)>| {
             let count = acknowledged.partition_point(|(returned, _)| *returned < moment);

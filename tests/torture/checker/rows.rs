@@ -1,5 +1,5 @@
-//! What is stored in the end: nothing acknowledged is missing, nothing is there that nobody sent, and
-//! keys and numbers are there once.
+//! The stored rows at the end: no acknowledged event is missing, every row was sent, and keys and
+//! sequence numbers are unique.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ fn phantom(trail: &Trail<'_>, findings: &mut Findings) {
     }
 }
 
-/// Each lane has the numbers from 1 to its head, each once.
+/// Each lane has the sequence numbers from 1 to its head, each once.
 fn numbers(history: &History, findings: &mut Findings) {
     let settled = &history.settled;
     let mut lanes: BTreeMap<i16, Vec<i64>> =

@@ -1,21 +1,21 @@
-//! A history by key: who sent it, and what is stored under it.
+//! The history of each key: its attempts, and the stored rows.
 
 use std::collections::HashMap;
 
 use super::{Attempt, Content, History, Key, Moment, Outcome, Row};
 
-/// All that is known of one key.
+/// The history of one key.
 pub(super) struct Trail<'a> {
     pub(super) key: &'a Key,
     pub(super) attempts: Vec<&'a Attempt>,
     pub(super) rows: Vec<&'a Row>,
-    /// When a reader first got it.
+    /// When a reader first received it.
     pub(super) shown: Option<Moment>,
 }
 
-/// All that is known, by key.
+/// The histories of all keys.
 pub(super) struct Trails<'a> {
-    /// In the order in which the keys came up.
+    /// In order of first occurrence.
     trails: Vec<Trail<'a>>,
     places: HashMap<&'a Key, usize>,
 }
@@ -32,7 +32,7 @@ impl<'a> Trails<'a> {
         let delivered = history.readers.iter().flat_map(|reader| &reader.deliveries);
         let listed = history.listings.iter().flat_map(|listing| &listing.events);
         for delivery in delivered.chain(listed) {
-            // What nobody sent and nobody stored is for the rules of readers to tell.
+            // Deliveries of unknown keys are left to the rules of readers.
             if let Some(&place) = trails.places.get(&delivery.key) {
                 let shown = trails.trails[place].shown.get_or_insert(delivery.at);
                 *shown = delivery.at.min(*shown);
@@ -58,14 +58,14 @@ impl<'a> Trails<'a> {
         self.places.get(key).map(|&place| &self.trails[place])
     }
 
-    /// What is stored under a key.
+    /// The stored rows of a key.
     pub(super) fn row(&self, key: &Key) -> Option<&'a Row> {
         self.get(key)?.rows.first().copied()
     }
 }
 
 impl<'a> Trail<'a> {
-    /// Attempts with an outcome that is stored and known.
+    /// Attempts whose outcome is known and that are stored.
     pub(super) fn judged(&self) -> impl Iterator<Item = &'a Attempt> {
         self.attempts.iter().copied().filter(|attempt| attempt.outcome.is_judged())
     }
@@ -74,7 +74,7 @@ impl<'a> Trail<'a> {
         self.attempts.iter().copied().filter(|attempt| attempt.outcome == Outcome::Accepted)
     }
 
-    /// Attempts that may have stored it.
+    /// Attempts that may have stored the event.
     pub(super) fn originals(&self) -> impl Iterator<Item = &'a Attempt> {
         self.attempts
             .iter()
@@ -82,33 +82,34 @@ impl<'a> Trail<'a> {
             .filter(|attempt| attempt.outcome == Outcome::Accepted || attempt.outcome.is_unknown())
     }
 
-    /// When somebody first sent what may have been stored. None: nobody ever did.
+    /// When an attempt that may have stored the event was first sent. None if there is no such
+    /// attempt.
     pub(super) fn first_sent(&self) -> Option<Moment> {
         self.originals().map(|attempt| attempt.invoked).min()
     }
 
-    /// When it was first known to be stored: somebody was told so, or got it.
+    /// When it was first known to be stored, from an acknowledgement or a delivery.
     pub(super) fn first_known(&self) -> Option<Moment> {
         self.judged().map(|attempt| attempt.returned).chain(self.shown).min()
     }
 
-    /// Whether it may be seen by readers: a repetition tells of another attempt that was stored, and
-    /// that this one is missing is for the rule of verdicts to say.
+    /// Whether readers may see it: a duplicate implies another attempt that was stored. If that one
+    /// is missing, the rule of verdicts reports it.
     pub(super) fn may_be_seen(&self) -> bool {
         self.attempts
             .iter()
             .any(|attempt| attempt.outcome.is_judged() || attempt.outcome.is_unknown())
     }
 
-    /// Whether somebody sent this content in a way that may have stored it. A repetition does not
-    /// vouch for itself.
+    /// Whether an attempt that may have stored it had this content. A duplicate is no evidence for
+    /// itself.
     pub(super) fn may_hold(&self, content: Content) -> bool {
         self.originals().any(|attempt| attempt.content == content)
     }
 }
 
 impl Outcome {
-    /// Whether it says what became of the event.
+    /// Whether the outcome is known.
     pub(super) fn is_judged(self) -> bool {
         matches!(self, Self::Accepted | Self::Duplicate | Self::Conflict)
     }

@@ -1,17 +1,17 @@
-//! Whether a round had anything to judge. No rule finds something in a history that is empty.
+//! Checks that a round is not vacuous: no rule finds anything in an empty history.
 
 use std::collections::BTreeSet;
 
 use super::{Findings, History, Rule};
 
-/// What a history must have at least.
+/// Minimum contents of a history.
 #[derive(Debug, Clone, Copy)]
 pub struct Enough {
-    /// Producers, each with an event that was answered.
+    /// Producers with an acknowledged event.
     pub producers: usize,
-    /// Subscribers, each with an event.
+    /// Subscribers with an event.
     pub readers: usize,
-    /// Listings to their end.
+    /// Complete listings.
     pub listings: usize,
     /// Samples of the counters.
     pub samples: usize,

@@ -1,5 +1,5 @@
-//! What producers were told. Counters cannot show a wrong verdict that is counted as it was told, so
-//! this is what catches an event that was sent once and called a duplicate.
+//! The verdicts that producers got. Counters do not show a wrong verdict that is counted
+//! consistently, so this rule detects an event that was sent once and reported as a duplicate.
 
 use super::{
     Findings, Outcome, Rule,
@@ -21,7 +21,7 @@ fn accepted_once(trail: &Trail<'_>, findings: &mut Findings) {
     }
 }
 
-/// Nothing is new that somebody knew before it was sent.
+/// No event is accepted that was known to be stored before it was sent.
 fn accepted_first(trail: &Trail<'_>, findings: &mut Findings) {
     let (key, known) = (trail.key, trail.first_known());
     for attempt in trail.accepted() {
@@ -36,11 +36,11 @@ fn accepted_first(trail: &Trail<'_>, findings: &mut Findings) {
     }
 }
 
-/// A repetition repeats something: what is stored, which another attempt has sent.
+/// A duplicate needs a stored event that another attempt sent.
 fn repetitions(trail: &Trail<'_>, findings: &mut Findings) {
     let (key, stored) = (trail.key, trail.rows.first().map(|row| row.content));
-    // The attempt itself stored nothing, so whatever may have is another one. That nothing is
-    // stored is for the rule of lost writes to tell.
+    // The attempt itself stored nothing, so the event must be of another attempt. That nothing is
+    // stored is left to the rule of lost writes.
     let originals = trail.originals().filter(|other| stored.is_none_or(|row| row == other.content));
     let first_sent = originals.map(|original| original.invoked).min();
     for attempt in trail.judged().filter(|attempt| attempt.outcome != Outcome::Accepted) {

@@ -1,4 +1,4 @@
-//! Faults of the database's clock: it jumps ahead, so that everything stored before looks old.
+//! Faults of the database's clock: a jump ahead, after which all stored entries look old.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::{
     round::Round,
 };
 
-/// How far the clock jumps: beyond the time for which ledger entries are kept.
+/// The jump: more than the retention of ledger entries.
 const JUMP: &str = "UPDATE batch_ledger SET entered_at = entered_at - make_interval(hours => 3)";
 
-/// How long a commit may take that has gone through the trap.
+/// Maximum time of a commit after it was cut off.
 const COMMIT: Duration = Duration::from_secs(10);
 
-/// How long the database has for what is on its way.
+/// Time for the database to process messages in transit.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Lets the clock jump while an instance is cut off before it hears of a commit, and another one
-/// starts, which prunes the ledger by that clock.
+/// Makes the clock jump while an instance waits for the response to a commit, and starts another
+/// instance, which prunes the ledger by that clock.
 pub(super) async fn jump(
     round: &Round,
     doubtful: &Instance,
@@ -30,7 +30,7 @@ pub(super) async fn jump(
     let proxy = doubtful.proxy.as_ref().ok_or("there is no network")?;
     proxy.set_trap(Some(Trap::Message { marker: b"COMMIT", cut: Cut::AfterThenStall }));
     let deadline = Instant::now() + lasting;
-    // A commit that has gone through the trap is waited for: it stalls the network in the end.
+    // Wait for a commit that was cut off: it stalls the network.
     while !proxy.is_stalled() && (proxy.is_sprung() || Instant::now() < deadline) {
         if Instant::now() > deadline + COMMIT {
             break;
@@ -47,11 +47,12 @@ pub(super) async fn jump(
 }
 
 async fn jump_and_prune(round: &Round, starting: &Instance) -> Result<(), String> {
-    // The answer that stalled the network may be the statement's, with its COMMIT just behind.
+    // The response that stalled the network may be that of the statement, with its COMMIT right
+    // after it.
     sleep(PAUSE).await;
     round.database.execute(JUMP).await?;
     starting.stop_and_restart(&round.recorder, Duration::ZERO).await?;
-    // It prunes as soon as it is ready.
+    // It prunes when it is ready.
     sleep(PAUSE).await;
     Ok(())
 }

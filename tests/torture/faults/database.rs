@@ -1,4 +1,4 @@
-//! Faults of the database: it crashes, it throws everybody out, it makes everybody wait.
+//! Faults of the database: crashes, terminated sessions, locks and connection limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::database::Database;
 
-/// Ends the server without letting it tidy up, and starts it again.
+/// Kills the server without a clean shutdown, and restarts it.
 pub(super) async fn crash(database: &Database, by_kill: bool) -> Result<(), String> {
     let Database::Postgres { server, .. } = database else { return Ok(()) };
     let server = Arc::clone(server);
@@ -18,7 +18,7 @@ pub(super) async fn crash(database: &Database, by_kill: bool) -> Result<(), Stri
     crashing.await.map_err(|error| error.to_string())
 }
 
-/// Ends all sessions of the service.
+/// Terminates all sessions of the service.
 pub(super) async fn terminate(database: &Database) -> Result<(), String> {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE usename = current_database()";
@@ -29,7 +29,7 @@ pub(super) async fn terminate(database: &Database) -> Result<(), String> {
     }
 }
 
-/// Keeps everybody out of a table; on SQLite, keeps everybody from writing.
+/// Locks a table; on SQLite, locks the database against writes.
 pub(super) async fn lock(
     database: &Database,
     lasting: Duration,
@@ -45,7 +45,7 @@ pub(super) async fn lock(
     };
     let path = path.clone();
     let locking = spawn_blocking(move || -> rusqlite::Result<()> {
-        // Without the flag that creates it: the file may have been moved away meanwhile.
+        // Without the flag that creates the file: another fault may have moved it.
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
         let locker = rusqlite::Connection::open_with_flags(path, flags)?;
         locker.busy_timeout(Duration::from_secs(5))?;
@@ -56,7 +56,7 @@ pub(super) async fn lock(
     locking.await.expect("no panic").map_err(|error| error.to_string())
 }
 
-/// Lets the service have no more than three sessions, all instances together.
+/// Limits the service to three sessions over all instances.
 pub(super) async fn few_connections(database: &Database, lasting: Duration) -> Result<(), String> {
     let Database::Postgres { name, .. } = database else { return Ok(()) };
     let limit = |sessions: i32| format!("ALTER ROLE {name} CONNECTION LIMIT {sessions}");
@@ -67,7 +67,7 @@ pub(super) async fn few_connections(database: &Database, lasting: Duration) -> R
     squeezed
 }
 
-/// Runs SQL that must be run, also if the database is away for a moment.
+/// Runs SQL with retries while the database is unavailable.
 pub(super) async fn heal(database: &Database, sql: &str) -> Result<(), String> {
     let mut tries = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Faults of the disk: a flush fails, or there is no more room.
+//! Faults of the disk: failed flushes and a full disk.
 
 use std::{
     io,
@@ -11,12 +11,13 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{cluster::signal, database::Database};
 
-/// Lets the next flush of each process fail, as a broken disk would.
+/// Makes the next flush of each process fail, as with a defective disk.
 pub(super) async fn fail(pids: &[u32], lasting: Duration) -> Result<(), String> {
     let log = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     let mut strace = attach(pids, log.path()).map_err(|error| error.to_string())?;
     sleep(lasting).await;
-    // Asked politely it lets the processes go; killed, it would leave some of them stopped.
+    // Stop strace with SIGINT, so that it detaches: if it were killed, some processes would remain
+    // stopped.
     signal("INT", strace.id());
     let waiting = spawn_blocking(move || strace.wait()).await.expect("no panic");
     waiting.map_err(|error| error.to_string())?;
@@ -32,7 +33,7 @@ fn attach(pids: &[u32], log: &Path) -> std::io::Result<Child> {
     strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
-/// Whether this machine lets a flush fail.
+/// Whether this machine supports failing flushes.
 pub(super) fn can_fail() -> bool {
     let Ok(mut sleeper) = Command::new("sleep").arg("10").spawn() else { return false };
     let mut strace = Command::new("timeout");
@@ -43,16 +44,16 @@ pub(super) fn can_fail() -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("attached"))
 }
 
-/// A file system of its own in memory, small enough to be filled.
+/// A separate in-memory file system, small enough to be filled.
 pub struct SmallDisk {
     folder: PathBuf,
 }
 
-/// Far more than a round stores.
+/// Much more than a round stores.
 const SIZE: &str = "size=256m";
 
 impl SmallDisk {
-    /// Whether this machine lets us mount one.
+    /// Whether this machine permits mounting one.
     pub fn can_be_made() -> bool {
         let folder = tempfile::tempdir().expect("temporary folder");
         Self::mount(folder.path()).is_ok()
@@ -72,12 +73,12 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Also if somebody has a file open: it goes away with the last of them.
+        // Lazy unmount: also works while files are open.
         let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
     }
 }
 
-/// Takes all the room on the disk of a file.
+/// Fills the disk of a file.
 pub(super) async fn fill(database: &Database, lasting: Duration) -> Result<(), String> {
     let filler = database.folder().ok_or("it has no disk of its own")?.join("filler");
     let filling = filler.clone();
@@ -85,7 +86,7 @@ pub(super) async fn fill(database: &Database, lasting: Duration) -> Result<(), S
         let mut file = std::fs::File::create(filling)?;
         io::copy(&mut io::repeat(0), &mut file)
     });
-    // It ends when there is no more room.
+    // The write ends when the disk is full.
     let full = filled.await.expect("no panic").is_err();
     sleep(lasting).await;
     std::fs::remove_file(filler).map_err(|error| error.to_string())?;

@@ -1,5 +1,4 @@
-//! Faults that another client makes: it takes as much of an instance as it gets, from an address of its
-//! own.
+//! Faults by a greedy client, which uses as much of an instance as it can, from its own address.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,26 +20,26 @@ use crate::{
     round::Round,
 };
 
-/// The address it comes from; everybody else comes from 127.0.0.1.
+/// The address of the greedy client. All others use 127.0.0.1.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// Connections, and streams on each: more than an instance has calls.
+/// Connections, and streams per connection: more than the call limit of an instance.
 const STREAMS: (usize, usize) = (9, 1_000);
 
-/// Requests that are begun and not continued: more than an instance has memory for reading.
+/// Partial requests: more than the memory of an instance for reading requests.
 const REQUESTS: usize = 40;
 
-/// Bytes that each of them announces.
+/// Announced length of each partial request.
 const ANNOUNCED: usize = 4 << 20;
 
-/// How HTTP calls a request that the service has read and does not accept.
+/// HTTP status of a request that was read and rejected.
 const INVALID: u16 = 422;
 
-/// How long others may be kept waiting: longer than any other fault lasts.
+/// Maximum time that others may wait: longer than any other fault.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Opens streams on which nothing comes and requests that do not go on, and watches that an ordinary
-/// client is served meanwhile.
+/// Opens idle streams and partial requests, and checks that a normal client is served in the
+/// meantime.
 pub(super) async fn take_all(
     round: &Round,
     instance: &Instance,
@@ -54,7 +53,7 @@ pub(super) async fn take_all(
     }
     for _ in 0..REQUESTS {
         open.spawn(async move {
-            // The service may end it.
+            // The service may close the connection.
             let _ = drip(address).await;
         });
     }
@@ -71,7 +70,7 @@ pub(super) async fn take_all(
     is_holding.then_some(()).ok_or_else(|| "it got nothing".to_owned())
 }
 
-/// Opens so many streams over one connection and sends nothing on them.
+/// Opens a number of streams over one connection and sends nothing on them.
 async fn hold_streams(address: SocketAddr, streams: usize) {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let Ok(channel) = endpoint.local_address(Some(ADDRESS)).connect().await else { return };
@@ -84,13 +83,13 @@ async fn hold_streams(address: SocketAddr, streams: usize) {
 
 async fn hold_stream(channel: Channel) {
     let requests = tokio_stream::pending::<PublishStreamRequest>();
-    // Refused beyond its share, it does not ask again.
+    // A stream beyond the share is rejected, and not retried.
     if let Ok(stream) = Client::new(channel).publish_stream(requests).await {
         let _ = stream.into_inner().message().await;
     }
 }
 
-/// Sends the head of a large request, and then a byte each second.
+/// Sends the headers of a large request, and then one byte per second.
 async fn drip(address: SocketAddr) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(ADDRESS, 0))?;
@@ -107,8 +106,8 @@ async fn drip(address: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-/// Whether an ordinary client gets an answer to a call, and to a large request, which is invalid so that
-/// nothing of it is counted as sent. Other faults may strike at the same time, so it may ask again.
+/// Whether a normal client gets responses to a call and to a large request. The request is invalid,
+/// so that no event of it counts as sent. It is retried, because other faults may be active.
 async fn is_served(round: &Round, instance: &Instance) -> bool {
     let began = Instant::now();
     let mut client = Client::new(round.cluster.channel(instance.number));

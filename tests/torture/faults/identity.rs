@@ -1,4 +1,4 @@
-//! Faults of the store's identity: for a while another store stands in its place, or none.
+//! Faults of the store's identity: another store or none in its place for a while.
 
 use std::{path::Path, time::Duration};
 
@@ -7,10 +7,10 @@ use tokio::time::sleep;
 use super::database::heal;
 use crate::{database::Database, round::Round};
 
-/// Swaps the store beneath running services for another, empty one, or moves its file away. What is
-/// acknowledged meanwhile would be lost.
+/// Replaces the store of running services with another, empty one, or moves its file away. Events
+/// that were acknowledged in the meantime would be lost.
 pub(super) async fn swap(round: &Round, lasting: Duration) -> Result<(), String> {
-    // A service that starts meanwhile would rightly open the other store.
+    // A service that started in the meantime would correctly open the other store.
     let mut held = Vec::new();
     for instance in &round.cluster.instances {
         held.push(instance.hold().await);

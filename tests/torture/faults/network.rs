@@ -12,11 +12,11 @@ use crate::{
     secrets,
 };
 
-/// What a commit is known by: the statement itself, or payloads, which go to the database with the
-/// one statement that stores them. Where everything in a batch is new, that is the commit.
+/// Markers of a commit: the statement itself, or payloads, which are sent with the statement that
+/// stores them. If all events of a batch are new, that is the commit.
 const MARKERS: [&[u8]; 3] = [b"COMMIT", secrets::PAYLOAD.as_bytes(), secrets::PAYLOAD.as_bytes()];
 
-/// Cuts connections again and again, all instances', at a commit.
+/// Repeatedly cuts connections of all instances at a commit.
 pub(super) async fn cut_commits(
     round: &Round,
     lasting: Duration,
@@ -31,7 +31,7 @@ pub(super) async fn cut_commits(
     .await
 }
 
-/// Cuts connections again and again, all instances', anywhere.
+/// Repeatedly cuts connections of all instances at any byte.
 pub(super) async fn cut_anywhere(
     round: &Round,
     lasting: Duration,
@@ -66,12 +66,12 @@ async fn cut(
     if set == waiting { Err("nothing passed".to_owned()) } else { Ok(()) }
 }
 
-/// Lets nothing pass, and tells nobody.
+/// Stalls the network without closing connections.
 pub(super) async fn stall(instance: &Instance, lasting: Duration) -> Result<(), String> {
     under(instance, Weather { stalled: true, ..Weather::default() }, lasting).await
 }
 
-/// Lets everything pass slowly, in slices.
+/// Delays and splits all traffic.
 pub(super) async fn slow(
     instance: &Instance,
     lasting: Duration,

@@ -1,4 +1,4 @@
-//! Faults of processes: they are killed, they sleep, they may open no more files.
+//! Faults of processes: kills, pauses and limits on open files.
 
 use std::{process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ pub(super) fn kill(pid: u32) -> Result<(), String> {
     sent(signal("KILL", pid))
 }
 
-/// Lets a process stand still, as a machine that swaps would.
+/// Pauses a process, like a machine that swaps.
 pub(super) async fn pause(pid: u32, lasting: Duration) -> Result<(), String> {
     sent(signal("STOP", pid))?;
     let _stopped = Stopped(pid);
@@ -18,7 +18,7 @@ pub(super) async fn pause(pid: u32, lasting: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// A process that stands still, as long as this lives.
+/// A process that is paused until this is dropped.
 struct Stopped(u32);
 
 impl Drop for Stopped {
@@ -28,7 +28,7 @@ impl Drop for Stopped {
     }
 }
 
-/// Lets a process open only two more files or connections than it has.
+/// Limits a process to two more files or connections than it has open.
 pub(super) async fn few_files(pid: u32, lasting: Duration) -> Result<(), String> {
     let open = footprint::open_files(pid).map_err(|error| error.to_string())?;
     let before = limit(pid, "nofile")?;
@@ -39,7 +39,7 @@ pub(super) async fn few_files(pid: u32, lasting: Duration) -> Result<(), String>
     Ok(())
 }
 
-/// Lets no file of a process grow.
+/// Prevents the files of a process from growing.
 pub(super) async fn file_limit(pid: u32, lasting: Duration) -> Result<(), String> {
     set_limit(pid, "--fsize=4096:")?;
     sleep(lasting).await;
@@ -57,7 +57,7 @@ fn sent(sent: bool) -> Result<(), String> {
     sent.then_some(()).ok_or_else(|| "the process is gone".to_owned())
 }
 
-/// A limit that a process has at the moment.
+/// The current limit of a process.
 fn limit(pid: u32, name: &str) -> Result<String, String> {
     let mut prlimit = Command::new("prlimit");
     prlimit.args(["--pid", &pid.to_string(), &format!("--{name}"), "--noheadings"]);

@@ -1,4 +1,4 @@
-//! Faults of stored data: a row that cannot be read any more.
+//! Faults of stored data: an unreadable row.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::{
     workload::{self, Item},
 };
 
-/// How long an event may wait that shares its batch with a repetition of the damaged row: far longer
-/// than another fault lasts, and shorter than a batch is tried again as a whole.
+/// Maximum time of an event in the same batch as a duplicate of the damaged row: much longer than
+/// other faults, and shorter than the retries of a whole batch.
 const BESIDE: Duration = Duration::from_secs(30);
 
-/// How long one call is waited for.
+/// Timeout of one call.
 const CALL: Duration = Duration::from_secs(35);
 
-/// Damages the row of a stored event, repeats that event beside a new one, which must be stored all the
-/// same, and repairs the row.
+/// Damages the row of a stored event, sends that event again in a batch with a new one, which must
+/// be stored nevertheless, and repairs the row.
 pub(super) async fn damage(round: &Round, to: &Instance, rng: &mut Rng) -> Result<(), String> {
     let number = rng.u64(..);
     let topic = workload::topic(rng);
@@ -54,7 +54,7 @@ pub(super) async fn damage(round: &Round, to: &Instance, rng: &mut Rng) -> Resul
     store(round, to, &damaged).await
 }
 
-/// Sends an event until it is answered for good.
+/// Sends an event until its outcome is known.
 async fn store(round: &Round, to: &Instance, item: &Item) -> Result<(), String> {
     let began = Instant::now();
     while began.elapsed() < BESIDE {
@@ -66,8 +66,8 @@ async fn store(round: &Round, to: &Instance, item: &Item) -> Result<(), String> 
     Err("the event for it was not stored".to_owned())
 }
 
-/// Sets the producer's time of an event, past the service, to one that no service stores: each database
-/// has its own.
+/// Sets the producer's timestamp of an event directly to one that no service stores and that
+/// differs per database.
 async fn change(
     database: &Database,
     event_id: &str,
@@ -91,7 +91,7 @@ async fn change(
     }
 }
 
-/// Sends events in one call, and records what became of each.
+/// Sends events in one call, and records their outcomes.
 async fn publish(round: &Round, to: &Instance, items: &[&Item]) -> Vec<Outcome> {
     let invoked = round.recorder.now();
     let mut client = Client::new(round.cluster.channel(to.number));
@@ -103,7 +103,7 @@ async fn publish(round: &Round, to: &Instance, items: &[&Item]) -> Vec<Outcome> 
             .results
             .iter()
             .map(|result| match result.status() {
-                // The event that repeats the damaged row, which is neither stored nor counted.
+                // The duplicate of the damaged row, which is neither stored nor counted.
                 PublishStatus::Rejected => Outcome::Failed(Code::Internal),
                 _ => outcome::of_result(result),
             })

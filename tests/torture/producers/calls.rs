@@ -1,4 +1,4 @@
-//! Publishing by single calls, over gRPC and over HTTP.
+//! Publishes with unary calls, over gRPC and HTTP.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Producer {
-    /// One call after the other.
+    /// Makes one call after another.
     pub(super) async fn send_calls(mut self, over_http: bool) {
         while let Some(mut request) = self.next() {
             sleep_until(self.round.recorder.instant(request.due)).await;
@@ -55,7 +55,7 @@ impl Producer {
             PublishRequest { events: events(&request.items), allow_partial: request.allow_partial };
         let mut call = tonic::Request::new(message);
         if request.allow_partial {
-            // The service hears of the deadline, too.
+            // Also sends the deadline to the service.
             call.set_timeout(patience);
         }
         match client.publish(call).await {
@@ -74,7 +74,7 @@ impl Producer {
         }
     }
 
-    /// What became of one event.
+    /// The outcome of one event.
     pub(super) fn outcome_of(
         &self,
         result: &event_aggregator::proto::v1::PublishResult,
@@ -112,14 +112,14 @@ fn all(request: &Request, outcome: Outcome) -> Vec<Outcome> {
     vec![outcome; request.items.len()]
 }
 
-/// If the whole request was refused for an invalid event, the others are sent without it.
+/// If the whole request was rejected for an invalid event, the others are sent without it.
 fn without_invalid(mut request: Request) -> Request {
     let invalid = request.items.iter().any(|item| !item.valid);
     request.allow_partial |= invalid;
     request
 }
 
-/// The events as a JSON array.
+/// Encodes the events as a JSON array.
 fn body(items: &[Item]) -> String {
     let objects = items.iter().map(|item| {
         let text = |text: &str| Value::from(text).to_string();
@@ -134,7 +134,7 @@ fn body(items: &[Item]) -> String {
     format!("[{}]", objects.collect::<Vec<_>>().join(","))
 }
 
-/// The outcomes in an answer, if it is whole.
+/// The outcomes in a response, if it is complete.
 fn read(body: &str, events: usize) -> Option<Vec<Outcome>> {
     #[derive(serde::Deserialize)]
     struct Answer {

@@ -1,4 +1,4 @@
-//! Publishing by streams: many requests in flight, answered in their order.
+//! Publishes with streams: many requests in flight, with responses in order.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
     workload::Request,
 };
 
-/// Requests that wait for their answers at most.
+/// Maximum number of requests in flight.
 const WINDOW: usize = 64;
 
-/// A request that was sent.
+/// A request in flight.
 struct Sent {
     request: Request,
     id: String,
@@ -35,15 +35,15 @@ struct Session {
     sent: VecDeque<Sent>,
     is_broken: bool,
     patience: Duration,
-    /// When the producer loses interest in all of it.
+    /// When the producer cancels the stream.
     cancel: Option<Instant>,
 }
 
-/// How a stream ended for its producer.
+/// How a stream ended.
 type End = Result<(), Outcome>;
 
 impl Producer {
-    /// One stream after the other, until all is answered.
+    /// Opens one stream after another, until all events have a known outcome.
     pub(super) async fn send_streams(mut self) {
         while !self.round.given_up.is_cancelled() {
             let Some(first) = self.next() else { return };
@@ -73,7 +73,7 @@ impl Producer {
         Ok(Session { requests, responses, sent, is_broken: false, patience, cancel: None })
     }
 
-    /// Sends and reads until nothing is left, or the stream breaks.
+    /// Sends and receives until nothing is left, or the stream fails.
     async fn work(&mut self, session: &mut Session) -> End {
         let round = self.round.clone();
         let far = Instant::now() + Duration::from_secs(3_600);
@@ -112,7 +112,7 @@ impl Producer {
                 }
                 session.sent.push_back(Sent { request, id, at });
             }
-            // Its responses are about to say why.
+            // The responses will contain the reason.
             Err(_) => {
                 session.is_broken = true;
                 self.put_back(request);
@@ -156,7 +156,7 @@ impl Producer {
         }
     }
 
-    /// Ends a stream whose requests are all answered. It must end well, unless something breaks it.
+    /// Ends a stream without pending requests. It must succeed, unless a fault breaks it.
     async fn finish(&self, mut session: Session) {
         drop(session.requests);
         match timeout(session.patience, session.responses.message()).await {
@@ -168,7 +168,7 @@ impl Producer {
         }
     }
 
-    /// Looks at what a stream ended with. No event ends it, whatever is wrong with that.
+    /// Checks the status of a stream. Invalid events must not end it.
     fn look_at(&self, status: &Status) {
         self.round.recorder.look_at("PublishStream", status);
         if status.code() == Code::InvalidArgument {
@@ -176,7 +176,7 @@ impl Producer {
         }
     }
 
-    /// Nothing more is heard of these requests.
+    /// Records requests that get no response.
     fn give_up(&mut self, sent: VecDeque<Sent>, outcome: Outcome) {
         for sent in sent.into_iter().rev() {
             let again = self.note_all(sent.request, sent.at, outcome);

@@ -1,4 +1,4 @@
-//! A backup of a database, and putting it back: what `pg_dump` and `sqlite3 .backup` do, by SQL.
+//! Backup and restore of a database with SQL, equivalent to `pg_dump` and `sqlite3 .backup`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use tokio::task::spawn_blocking;
 
 use crate::database::Database;
 
-/// The tables whose rows make a store.
+/// The tables of a store.
 const TABLES: [&str; 4] = ["lanes", "processed_events", "audit_stats", "batch_ledger"];
 
-/// Where the copies are.
+/// Location of a backup.
 pub enum Backup {
     /// In a schema of the same database.
     Schema,
@@ -18,7 +18,7 @@ pub enum Backup {
 }
 
 impl Backup {
-    /// Copies what is there, as it is at one moment.
+    /// Copies a snapshot of the tables.
     pub async fn of(database: &Database, folder: &Path) -> Result<Self, String> {
         let Database::Sqlite(path) = database else {
             let copies = TABLES
@@ -35,7 +35,7 @@ impl Backup {
         Ok(Self::File(file))
     }
 
-    /// Puts the rows of then in the place of those of now, at one moment.
+    /// Replaces the current rows with those of the backup, in one transaction.
     pub async fn restore(&self, database: &Database) -> Result<(), String> {
         match (self, database) {
             (Self::File(file), Database::Sqlite(path)) => {
@@ -59,7 +59,7 @@ impl Backup {
                          INSERT INTO public.{table} SELECT * FROM copies.of_{table};"
                     )
                 });
-                // Whoever commits takes the row of a lane first.
+                // Every commit first locks the row of its lane.
                 let sql = format!("BEGIN; LOCK TABLE public.lanes; {} COMMIT", rows.concat());
                 database.execute(&sql).await
             }

@@ -1,4 +1,4 @@
-//! Subscribers of a round with a restore.
+//! Subscribers in rounds with a restore.
 
 use event_aggregator::proto::v1::{
     PayloadFormat, SubscribeRequest, SubscribeResponse, subscribe_response::Frame,
@@ -8,26 +8,26 @@ use tonic_types::StatusExt;
 
 use crate::{cluster::Client, database::key, history::Key};
 
-/// What a subscriber got up to the end of what there was, and the cursor there.
+/// The events that a subscriber received until it caught up, and its last cursor.
 pub struct Read {
     pub keys: Vec<Key>,
     pub cursor: String,
 }
 
-/// How a subscriber ended that was to be refused.
+/// How a subscription that must be rejected ended.
 pub enum Ended {
-    /// It was told that the store was restored.
+    /// With the error that the store was restored.
     Restored,
-    /// It was told something else.
+    /// With another error.
     Otherwise(String),
 }
 
-/// Whether a subscriber was told that the store was restored.
+/// Whether an error reports that the store was restored.
 pub fn is_restored(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "STORE_RESTORED")
 }
 
-/// Reads on from a cursor to the end of what there is.
+/// Reads from a cursor until the subscription has caught up.
 pub async fn read(channel: Channel, cursor: &str) -> Result<Read, Status> {
     let mut frames = subscribe(channel, cursor).await?;
     let mut read = Read { keys: Vec::new(), cursor: cursor.to_owned() };
@@ -47,14 +47,14 @@ pub async fn read(channel: Channel, cursor: &str) -> Result<Read, Status> {
     }
 }
 
-/// Reads from the beginning, and again behind the last cursor after each cut, until it is told that the
-/// store was restored.
+/// Reads from the beginning, and resumes from the last cursor after each disconnect, until an error
+/// reports that the store was restored.
 pub async fn follow(channel: Channel) -> Ended {
     let mut cursor = "beginning".to_owned();
     loop {
         match follow_once(channel.clone(), &mut cursor).await {
             status if is_restored(&status) => return Ended::Restored,
-            // The service is away, or was stopped.
+            // The service is unavailable, or was stopped.
             status if status.code() == Code::Unavailable || status.code() == Code::Unknown => {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }

@@ -1,4 +1,4 @@
-//! What breaks during a round. Everything is whole again when it ends.
+//! The faults of a round. All are healed at its end.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     proxy::{Cut, Trap},
 };
 
-/// A kind of disturbance, named as in reports.
+/// A kind of fault, named as in reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Kill,
@@ -43,21 +43,21 @@ impl Kind {
     }
 }
 
-/// How often each kind struck.
+/// Number of faults of each kind.
 pub type Struck = BTreeMap<Kind, usize>;
 
-/// What faults strike.
+/// The targets of faults.
 pub struct Target {
     pub database: Arc<Database>,
     pub services: Arc<[Service]>,
     pub recorder: Arc<Recorder>,
 }
 
-/// Lets one fault follow the other for as long as is said.
+/// Runs one fault after another for a duration.
 pub async fn run(target: Target, store: Store, lasting: Duration, mut rng: Rng) -> Struck {
     let mut struck = Struck::new();
     let deadline = Instant::now() + lasting;
-    // A few kinds in each round, so that some rounds have only one.
+    // A few kinds per round, so that some rounds have only one.
     let mut kinds = Kind::of(store).to_vec();
     rng.shuffle(&mut kinds);
     kinds.truncate(rng.usize(1..=kinds.len()));
@@ -73,7 +73,7 @@ pub async fn run(target: Target, store: Store, lasting: Duration, mut rng: Rng) 
     struck
 }
 
-/// Returns how often it struck.
+/// Returns the number of faults.
 async fn strike(target: &Target, kind: Kind, rng: &mut Rng) -> Result<usize, String> {
     let service = &target.services[rng.usize(..target.services.len())];
     let pause = Duration::from_millis(rng.u64(..150));
@@ -86,7 +86,7 @@ async fn strike(target: &Target, kind: Kind, rng: &mut Rng) -> Result<usize, Str
     }
 }
 
-/// Ends all sessions of the services, or what they are doing, again and again.
+/// Repeatedly terminates all sessions of the services, or cancels their statements.
 async fn storm(target: &Target, function: &str, rng: &mut Rng) -> Result<usize, String> {
     let sql =
         format!("SELECT {function}(pid) FROM pg_stat_activity WHERE usename = current_database()");
@@ -100,7 +100,7 @@ async fn storm(target: &Target, function: &str, rng: &mut Rng) -> Result<usize, 
     Ok(struck)
 }
 
-/// Cuts connections that carry a commit, most of them so that only its answer is lost.
+/// Cuts connections during a commit, mostly so that only the response is lost.
 async fn cut_commits(target: &Target, rng: &mut Rng) -> usize {
     let markers = [b"COMMIT".as_slice(), MARK.as_bytes()];
     let cuts = [Cut::After, Cut::After, Cut::After, Cut::Before, Cut::During];

@@ -18,28 +18,28 @@ use super::judge::history::Outcome;
 
 pub type Client = EventAggregatorServiceClient<Channel>;
 
-/// How long a connection may take, and a call. A service tries a commit for 60 s.
+/// Timeouts of connections and of calls. A service retries a commit for 60 s.
 const CONNECT: Duration = Duration::from_secs(1);
 pub const CALL: Duration = Duration::from_secs(90);
 
-/// Connects now. If that fails nothing was sent.
+/// Connects immediately. If it fails, nothing was sent.
 pub async fn connect(address: SocketAddr) -> Option<Client> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
     let channel = endpoint.connect_timeout(CONNECT).connect().await.ok()?;
     Some(Client::new(channel).max_decoding_message_size(8 << 20))
 }
 
-/// What an error means for the events of its call, by the contract.
+/// The outcome of the events of a failed call, according to the contract.
 pub fn of_status(status: &Status, is_stream: bool) -> Outcome {
     let details = status.get_error_details();
     let text = format!("{:?}: {}", status.code(), status.message());
     match details.error_info().map(|info| &*info.reason) {
         Some("QUEUE_FULL" | "TOO_MANY_CALLS" | "REQUEST_TOO_SLOW") => Outcome::NotDone,
-        // A stopping service answers all that it took in over streams.
+        // A service that shuts down responds to all stream requests that it accepted.
         Some("SHUTTING_DOWN") if is_stream => Outcome::NotDone,
         Some("SHUTTING_DOWN" | "STORE_UNAVAILABLE" | "DEADLINE_EXCEEDED") => Outcome::Lost(text),
         Some(_) => Outcome::Wrong(text),
-        // The connection broke, and tonic made the status.
+        // The connection failed, and tonic created the status.
         None if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) => {
             Outcome::Wrong(text)
         }

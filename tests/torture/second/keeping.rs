@@ -1,4 +1,4 @@
-//! Keeps what shows how a round went: its history as text, and the logs of its services.
+//! Keeps the history of a round as text, and the logs of its services.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! What a round sends: keys, and the contents that compete for each. All of it follows from the seed.
+//! The workload of a round: keys, and the contents that compete for each key. The seed determines
+//! all of it.
 
 use std::sync::Arc;
 
@@ -9,26 +10,26 @@ use super::{
     shapes::{Form, Shape},
 };
 
-/// Keys of a round.
+/// Number of keys of a round.
 const KEYS: usize = 40;
 
-/// Keys that are sent at the same time.
+/// Number of keys that are sent concurrently.
 const WINDOW: usize = 4;
 
-/// Topics, some of them with characters that addresses and terminals treat in their own way.
+/// Topics, some with characters that are special in URLs and terminals.
 const TOPICS: [&str; 6] = ["orders", "a/b %2F?", "tópic", "\"q\"\\", "日本", "e\u{301}"];
 
-/// Stands in each source, so that a statement with new events is known by it on its way to PostgreSQL.
+/// Contained in each source, to recognize a statement with new events on its way to PostgreSQL.
 pub const MARK: &str = "second-checker";
 
 /// From 1970 to 2100, in microseconds.
 const TIMES: std::ops::Range<Time> = 0..4_102_444_800_000_000;
 
-/// The first and the last microsecond that the contract allows.
+/// The minimum and maximum timestamp of the contract, in microseconds.
 const EXTREMES: [Time; 2] = [-62_135_596_800_000_000, 253_402_300_799_999_999];
 
-/// Bytes of the largest payloads, which the service takes up to 1 MiB. Without optimization comparing
-/// them takes too long for a test that runs with every other.
+/// Size of the largest payloads in bytes; the limit of the service is 1 MiB. Without optimizations,
+/// comparing larger ones takes too long for a regular test.
 const LARGE: usize = if cfg!(debug_assertions) { 60 << 10 } else { (1 << 20) - 200 };
 
 pub fn keys(rng: &mut Rng) -> Vec<Key> {
@@ -38,7 +39,7 @@ pub fn keys(rng: &mut Rng) -> Vec<Key> {
 fn key(number: usize, rng: &mut Rng) -> Key {
     let topic = TOPICS[rng.usize(..TOPICS.len())].into();
     let event_id = match rng.u8(..4) {
-        // As long as a name may be.
+        // The maximum length of a name.
         0 => format!("{number}-{}", "y".repeat(252 - number.to_string().len())),
         1 => format!("{number} é/..\u{2028}?&#"),
         _ => number.to_string(),
@@ -50,7 +51,7 @@ fn key(number: usize, rng: &mut Rng) -> Key {
     Key { topic, event_id: event_id.into(), contents: contents(form, rng) }
 }
 
-/// What competes for a key. The first ones are meant to be equal.
+/// The contents that compete for a key. The first ones are meant to be equal.
 fn contents(form: Form, rng: &mut Rng) -> Vec<Content> {
     let shape = Shape::new(form, rng);
     let source: Arc<str> = format!("{MARK} {}", rng.u8(..)).into();
@@ -75,13 +76,13 @@ fn contents(form: Form, rng: &mut Rng) -> Vec<Content> {
     contents.push(Content { timestamp: Some(rng.i64(TIMES)), ..base.clone() });
     contents.push(Content { timestamp: None, ..base.clone() });
     contents.push(Content { source: other, payload: changed, timestamp: Some(1), ..base });
-    // Next to nothing is sent, and all that is stored must be looked at.
+    // Very small, to be compared with a large stored payload.
     contents.push(Content { payload: "{}".into(), ..base });
     contents
 }
 
-/// Chooses the events of one request, as indices of keys and contents. `progress` goes from 0 to 1 over
-/// the round: keys come, are sent over all ways at once, and are left behind.
+/// Chooses the events of one request, as indices of keys and contents. `progress` goes from 0 to 1
+/// over the round: keys are introduced, sent through all APIs concurrently, and retired.
 pub fn request(keys: &[Key], progress: f64, rng: &mut Rng) -> Vec<(usize, usize)> {
     let first = (progress * (keys.len() + 1 - WINDOW) as f64) as usize;
     let first = first.min(keys.len() - WINDOW);
@@ -94,7 +95,7 @@ pub fn request(keys: &[Key], progress: f64, rng: &mut Rng) -> Vec<(usize, usize)
         };
         let contents = &keys[key].contents;
         let mut content = rng.usize(..contents.len());
-        // Few large ones, many tiny ones that are compared with them.
+        // Few large payloads, and many tiny ones that are compared with them.
         bytes += contents[content].payload.len();
         if bytes > 3 << 20 || (contents[content].payload.len() > 10_000 && rng.u8(..4) > 0) {
             content = contents.len() - 1;

@@ -1,4 +1,4 @@
-//! Takes down what happens in a round, with the time.
+//! Records the events of a round, with their times.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,14 +10,14 @@ use tokio::sync::watch;
 
 use super::judge::history::{History, Key, Moment, Seen, Sight};
 
-/// How far a round is.
+/// The phase of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Producers send, and things break.
+    /// Producers send, with faults.
     Load,
-    /// Nothing is sent or broken any more.
+    /// No more events and faults.
     Healed,
-    /// All services have been restarted: what is read now is the end.
+    /// All services have been restarted: reads return the final state.
     Restarted,
 }
 
@@ -26,7 +26,7 @@ pub struct Recorder {
     pub keys: Arc<[Key]>,
     numbers: HashMap<(Arc<str>, Arc<str>), usize>,
     history: Mutex<History>,
-    /// Payloads that were read. Most of them are the same few.
+    /// Payloads that were read, deduplicated.
     texts: Mutex<HashSet<Arc<str>>>,
     pub phase: watch::Sender<Phase>,
 }
@@ -63,7 +63,7 @@ impl Recorder {
         self.history().faults.push(text.into());
     }
 
-    /// The number of a key. One that nobody sent is a fault.
+    /// The number of a key. An unknown key is a violation.
     pub fn number(&self, topic: &str, event_id: &str) -> Option<usize> {
         let number = self.numbers.get(&(topic.into(), event_id.into())).copied();
         if number.is_none() {
@@ -72,7 +72,7 @@ impl Recorder {
         number
     }
 
-    /// The one copy of a text.
+    /// The shared copy of a text.
     pub fn text(&self, text: &str) -> Arc<str> {
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = texts.get(text) {

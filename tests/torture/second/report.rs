@@ -1,4 +1,4 @@
-//! What the rounds of the second checker came to.
+//! Summary of the rounds of the second checker.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -71,7 +71,7 @@ impl fmt::Display for Sums {
     }
 }
 
-/// The sums as Markdown.
+/// Formats the sums as Markdown.
 pub fn table(sums: &BTreeMap<Store, Sums>) -> String {
     let stores: Vec<String> = sums.keys().map(ToString::to_string).collect();
     let mut text = format!(

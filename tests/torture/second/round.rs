@@ -1,4 +1,4 @@
-//! One round: from an empty database to a history.
+//! One round, from an empty database to a history.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -20,17 +20,17 @@ use super::{
 };
 use crate::{Store, database::Database, proxy::Proxy};
 
-/// How long producers send.
+/// Duration of publishing.
 const LOAD: Duration = Duration::from_millis(2_500);
 
-/// Answers over each way that a round needs, and how long after the last fault they may take.
+/// Minimum responses per API in a round, and the maximum time to get them after the last fault.
 const ENOUGH: usize = 20;
 const ENOUGH_WITHIN: Duration = Duration::from_secs(60);
 
-/// Services on PostgreSQL. A SQLite file has one.
+/// Number of services on PostgreSQL. A SQLite file has one.
 const SERVICES: usize = 2;
 
-/// A round to run.
+/// A planned round.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     pub store: Store,
@@ -39,7 +39,7 @@ pub struct Case<'a> {
     pub planted: Option<&'a str>,
 }
 
-/// What a round left.
+/// The result of a round.
 pub struct Ended {
     pub history: History,
     pub struck: Struck,
@@ -84,8 +84,7 @@ pub async fn run(case: Case<'_>, database: Arc<Database>, folder: &Path) -> Resu
     Ok(Ended { history, struck })
 }
 
-/// Lets producers and readers go on until a round is worth its name: one that hardly anybody was answered
-/// in proves nothing.
+/// Continues until the round has enough responses: a round with few responses proves nothing.
 async fn wait_for_enough(recorder: &Recorder) {
     let deadline = Instant::now() + ENOUGH_WITHIN;
     loop {

@@ -1,4 +1,4 @@
-//! Runs rounds side by side, judges them, and tells how they went.
+//! Runs rounds concurrently, judges them, and prints the results.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,22 +22,22 @@ use super::{
 };
 use crate::{Store, arguments::Arguments, cargo, database::Database, postgres_server::Server};
 
-/// How long a round may take before it counts as broken.
+/// Timeout of a round.
 const ROUND: Duration = Duration::from_secs(300);
 
-/// Violations of a round that are printed.
+/// Maximum number of violations that are printed per round.
 const PRINTED: usize = 20;
 
 /// Rounds within which a planted bug is looked for.
 const HUNT: u64 = 20;
 
-/// Runs rounds one after the other. All on PostgreSQL share a server.
+/// Runs rounds one after another. All rounds on PostgreSQL share a server.
 struct Worker {
     arguments: Arc<Arguments>,
     server: Option<Arc<Server>>,
 }
 
-/// Runs all rounds. Returns whether nothing was found.
+/// Runs all rounds. Returns whether there were no violations.
 pub async fn run(arguments: &Arc<Arguments>) -> bool {
     let rounds = Arc::new(Mutex::new(arguments.second_rounds()));
     let mut working = JoinSet::new();
@@ -83,7 +83,7 @@ impl Worker {
         let (ended, violations) = match self.judged(case, folder.path()).await {
             Ok(judged) => judged,
             Err(reason) => {
-                let text = format!("the round broke: {reason}");
+                let text = format!("the round failed: {reason}");
                 let ended = Ended { history: Default::default(), struck: Default::default() };
                 (ended, vec![Violation { rule: Rule::Answer, text }])
             }
@@ -111,7 +111,7 @@ impl Worker {
         sums
     }
 
-    /// Runs a round and judges it. It is an error if the round itself broke.
+    /// Runs a round and judges it. Fails if the round itself failed.
     async fn judged(
         &mut self,
         case: Case<'_>,
@@ -139,7 +139,7 @@ impl Worker {
         let server = match &self.server {
             Some(server) => Arc::clone(server),
             None => {
-                // Commits must be flushed: a service refuses anything else.
+                // Commits must be flushed, because the service refuses other settings.
                 let starting = spawn_blocking(|| Server::start("-c shared_buffers=64MB"));
                 Arc::new(starting.await.map_err(|error| error.to_string())?)
             }

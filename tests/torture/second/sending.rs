@@ -1,4 +1,4 @@
-//! Producers: each sends over one way, and takes every event down as an attempt.
+//! Producers: each uses one API, and records every event as an attempt.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ mod unary;
 
 pub use http::micros as http_micros;
 
-/// Producers of each way.
+/// Number of producers per API.
 const OF_EACH: usize = 2;
 
-/// What a producer works with.
+/// The state of a producer.
 pub struct Producer {
     pub recorder: Arc<Recorder>,
     pub services: Arc<[Service]>,
@@ -30,7 +30,7 @@ pub struct Producer {
     pub rng: Rng,
 }
 
-/// Numbers of a key and of one of its contents.
+/// Index of a key, and of one of its contents.
 type Sent = (usize, usize);
 
 /// Starts all producers. They end with the load.
@@ -73,7 +73,7 @@ impl Producer {
         sleep(Duration::from_millis(self.rng.u64(..12))).await;
     }
 
-    /// How long an answer is waited for: now and then too short a time, as by a caller in a hurry.
+    /// The timeout of a call: sometimes too short, like that of an impatient client.
     fn patience(&mut self) -> Duration {
         match self.rng.u8(..25) {
             0 => Duration::from_millis(self.rng.u64(1..30)),
@@ -81,7 +81,7 @@ impl Producer {
         }
     }
 
-    /// Takes down what became of the events of one request.
+    /// Records the outcomes of the events of one request.
     fn note(
         &self,
         way: Way,
@@ -107,7 +107,7 @@ impl Producer {
         self.note(way, service, sent, begin, vec![one.clone(); sent.len()]);
     }
 
-    /// What the results of a response mean, and whether its sums are theirs.
+    /// The outcomes of a response, and whether its counters match its results.
     fn judged(
         &self,
         sent: &[Sent],
@@ -119,7 +119,7 @@ impl Producer {
         outcomes
     }
 
-    /// The sums are received, unique, duplicate, conflicts and rejected.
+    /// The counters are received, unique, duplicate, conflicts and rejected.
     fn check_sums(&self, sent: &[Sent], outcomes: &[Outcome], sums: [i64; 5]) {
         if outcomes.len() != sent.len() {
             let (events, results) = (sent.len(), outcomes.len());
@@ -156,7 +156,7 @@ pub fn micros(time: &prost_types::Timestamp) -> Time {
     time.seconds * 1_000_000 + Time::from(time.nanos / 1_000)
 }
 
-/// An event as gRPC has it. Times get digits below the microsecond, which are not kept.
+/// Encodes an event for gRPC. Timestamps get digits below the microsecond, which are truncated.
 fn message(key: &Key, content: &Content, rng: &mut Rng) -> proto::Event {
     let timestamp = content.timestamp.map(|time| prost_types::Timestamp {
         seconds: time.div_euclid(1_000_000),
@@ -166,7 +166,7 @@ fn message(key: &Key, content: &Content, rng: &mut Rng) -> proto::Event {
         true => proto::event::Content::Payload(structure(&content.payload)),
         false => proto::event::Content::PayloadJson(content.payload.to_string()),
     };
-    // No payload means an empty one.
+    // An absent payload means an empty object.
     let is_absent = &*content.payload == "{}" && rng.bool();
     proto::Event {
         topic: key.topic.to_string(),
@@ -178,7 +178,7 @@ fn message(key: &Key, content: &Content, rng: &mut Rng) -> proto::Event {
     }
 }
 
-/// The payload as a structure. Only numbers that this changes nothing of are sent so.
+/// The payload as a `Struct`. Only for numbers that it represents exactly.
 fn structure(text: &str) -> prost_types::Struct {
     match serde_json::from_str(text).map(value) {
         Ok(prost_types::Value { kind: Some(prost_types::value::Kind::StructValue(it)) }) => it,

@@ -1,4 +1,4 @@
-//! Services as processes, each on one port in all its lives.
+//! Services as processes, each on the same port across restarts.
 
 use std::{
     fs::File,
@@ -16,12 +16,12 @@ use crate::{
     proxy::Proxy,
 };
 
-/// How long a service may take to start, or to stop.
+/// Maximum time of a start and of a shutdown.
 const LIMIT: Duration = Duration::from_secs(40);
 
 pub struct Service {
     pub address: SocketAddr,
-    /// What stands between it and PostgreSQL.
+    /// The proxy between it and PostgreSQL.
     pub proxy: Option<Proxy>,
     url: String,
     log: PathBuf,
@@ -50,7 +50,7 @@ impl Service {
         }
     }
 
-    /// Starts it if it does not run, again until it stays: its database may be away.
+    /// Starts it unless it runs. Retries, because its database may be unavailable.
     pub async fn start(&self) -> Result<(), String> {
         let mut process = self.process.lock().await;
         self.start_process(&mut process).await
@@ -81,7 +81,7 @@ impl Service {
         Ok(())
     }
 
-    /// Kills it without a warning, and starts it again.
+    /// Kills it with SIGKILL, and restarts it.
     pub async fn kill_and_restart(&self, pause: Duration) -> Result<(), String> {
         let mut process = self.process.lock().await;
         if let Some(mut child) = process.take() {
@@ -95,7 +95,7 @@ impl Service {
         self.start_process(&mut process).await
     }
 
-    /// Asks it to end, which it must do in time and with success, and starts it again.
+    /// Shuts it down, which must succeed in time, and restarts it.
     pub async fn stop_and_restart(&self, pause: Duration) -> Result<(), String> {
         let mut process = self.process.lock().await;
         Self::stop_process(&mut process).await?;
@@ -125,7 +125,7 @@ impl Service {
         Err(format!("a service did not end within {LIMIT:?}"))
     }
 
-    /// Whether its log tells of a panic.
+    /// Whether its log has a panic.
     pub fn panicked(&self) -> bool {
         std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains("panicked"))
     }
@@ -146,7 +146,7 @@ impl Drop for Service {
     }
 }
 
-/// Runs the program until it says that it is ready.
+/// Starts the program and waits until it is ready.
 fn begin(command: &mut Command, log: &Path) -> Result<Child, String> {
     let log = File::options().create(true).append(true).open(log);
     let log = log.map_err(|error| error.to_string())?;

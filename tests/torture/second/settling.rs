@@ -1,5 +1,5 @@
-//! The end of a round: everything is whole, all services are started once more, and what is there then is
-//! read by every way.
+//! The end of a round: all faults are healed, all services are restarted, and the final state is
+//! read through every API.
 
 use std::{process::Command, time::Duration};
 
@@ -11,10 +11,10 @@ use tokio::{
 use super::{recorder::Phase, table, watching};
 use crate::{cluster::PROGRAM, database::Database, second::watching::Reader};
 
-/// How long reads are tried again, and statements of ended services waited for.
+/// Timeout for retried reads, and for statements of ended services.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Restarts all services and reads everything.
+/// Restarts all services and reads the final state.
 pub async fn read_everything(reader: &mut Reader) -> Result<(), String> {
     let services = reader.services.clone();
     for service in &*services {
@@ -51,7 +51,7 @@ async fn try_again(deadline: Instant) -> Result<(), String> {
     Ok(())
 }
 
-/// Stops all services, lets `verify` compare, and reads the rows past the services.
+/// Stops all services, runs `verify`, and reads the rows directly.
 pub async fn stop_and_verify(reader: &Reader, database: &Database) -> Result<(), String> {
     for service in &*reader.services {
         if let Err(reason) = service.stop().await {
@@ -75,7 +75,7 @@ pub async fn stop_and_verify(reader: &Reader, database: &Database) -> Result<(),
     Ok(())
 }
 
-/// Waits until nothing that was begun for a killed service can still be stored.
+/// Waits until no statement of a killed service is running.
 pub async fn wait_for_writers(database: &Database) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     while database.writing().await? > 0 {

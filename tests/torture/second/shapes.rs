@@ -1,9 +1,10 @@
-//! Payloads: made-up values in hostile shapes, and many texts of each. The judge does not trust what is
-//! meant to be equal here; it compares the texts.
+//! Generates payloads: random values in hostile shapes, and many texts of each value. The judge
+//! compares the texts, and does not rely on the intended equality.
 
 use fastrand::Rng;
 
-/// Texts of numbers, all of a line equal. Some lines are equal as 64-bit floats and not as decimals.
+/// Texts of numbers, equal within a line. Some lines are equal as 64-bit floats and different as
+/// decimals.
 const NUMBERS: [&[&str]; 12] = [
     &["1", "1.0", "1e0", "10e-1", "0.1E1", "100E-2"],
     &["0", "-0", "0.0", "0e5", "-0.00E-3"],
@@ -19,17 +20,17 @@ const NUMBERS: [&[&str]; 12] = [
     &["18446744073709551616", "1.8446744073709551616E19"],
 ];
 
-/// How many lines of [`NUMBERS`] a `Struct` holds unchanged.
+/// Number of lines of [`NUMBERS`] that a `Struct` represents exactly.
 const SAFE_NUMBERS: usize = 4;
 
-/// Words, each in its shortest form; `"` and `\` are escaped when they are written.
+/// Strings in their shortest form; `"` and `\` are escaped when they are written.
 const WORDS: [&str; 8] =
     ["", "a", "é", "e\u{301}", "\"\\/", "tab\tline\n", "😀", "\u{7f}\u{85}\u{2028}"];
 
-/// Levels of objects and arrays that the service takes.
+/// Maximum nesting depth of the service.
 const DEPTH: usize = 24;
 
-/// A value, before it is written down.
+/// A JSON value.
 #[derive(Debug, Clone)]
 pub enum Shape {
     Number(usize),
@@ -39,15 +40,15 @@ pub enum Shape {
     Object(Vec<(String, Shape)>),
 }
 
-/// How a payload is built.
+/// The shape of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// What a `Struct` can hold.
+    /// Representable as a `Struct`.
     Plain,
     Small,
     Deep,
     Wide,
-    /// About so many bytes.
+    /// About this many bytes.
     Large(usize),
 }
 
@@ -68,7 +69,7 @@ impl Shape {
                 Self::Object(members)
             }
             Form::Deep => {
-                // The leaf may be an empty list, and all is in an object.
+                // The leaf may be an empty list, and everything is in an object.
                 let mut value = leaf(rng);
                 for level in 2..DEPTH {
                     value = match rng.bool() {
@@ -84,7 +85,7 @@ impl Shape {
                 Self::Object((0..count).map(member).collect())
             }
             Form::Large(bytes) => {
-                // Arrays of short strings are dear to walk, and long strings are cheap.
+                // Arrays of short strings are expensive to parse, and long strings are cheap.
                 let value = match rng.usize(..3) {
                     0 => Self::Word("x".repeat(bytes)),
                     1 => Self::List(vec![Self::Word(String::new()); bytes / 3]),
@@ -106,7 +107,7 @@ impl Shape {
         }
     }
 
-    /// Another value: one member is another one, absent, or new.
+    /// A different value: one member is changed, removed or added.
     pub fn changed(&self, rng: &mut Rng) -> Self {
         let mut changed = self.clone();
         let Self::Object(members) = &mut changed else { return Self::Object(Vec::new()) };
@@ -114,7 +115,7 @@ impl Shape {
             0 => members.push((format!("new{}", rng.u8(..)), Self::Other("null"))),
             1 => drop(members.pop()),
             _ => {
-                // Deep down if it is deep.
+                // At the innermost level of a nested value.
                 let number = rng.usize(..members.len());
                 members[number].1.change();
             }
@@ -124,7 +125,7 @@ impl Shape {
 
     fn change(&mut self) {
         match self {
-            // Neighbours differ in their last decimals only, some of them.
+            // Some neighboring lines differ only in their last decimals.
             Self::Number(line) => *line ^= 1,
             Self::Word(word) => word.push('x'),
             Self::Other(text) => *text = if *text == "null" { "false" } else { "null" },
@@ -139,7 +140,7 @@ impl Shape {
         }
     }
 
-    /// A text of this value: other white space, order, numbers and escapes each time.
+    /// A text of this value, with random whitespace, order, numbers and escapes.
     pub fn write(&self, rng: &mut Rng) -> String {
         let mut text = String::new();
         let spaces = rng.bool();
@@ -160,7 +161,7 @@ impl Shape {
             }
             Self::Word(word) => write_word(word, text, rng),
             Self::Other(word) => text.push_str(word),
-            // Spaces would double the size of large ones.
+            // No spaces in large ones, because they would double the size.
             Self::List(items) => {
                 text.push('[');
                 for (number, item) in items.iter().enumerate() {
@@ -191,7 +192,7 @@ impl Shape {
                     }
                     space(text, rng);
                     match members.len() {
-                        // Escapes would make a large one larger than a payload may be.
+                        // No escapes in large ones, because they could exceed the size limit.
                         300.. => text.push_str(&format!("\"{name}\"")),
                         _ => write_word(name, text, rng),
                     }

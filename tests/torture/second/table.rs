@@ -1,4 +1,4 @@
-//! The stored events, read by SQL past the services.
+//! Reads the stored events by SQL.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ const SQLITE: &str = "
     SELECT topic, event_id, 0, seq, source, payload, occurred_at, received_at
     FROM processed_events ORDER BY seq";
 
-/// A row whose key is text yet.
+/// A row with its key as text.
 type Raw = (String, String, i64, i64, String, String, Option<i64>, i64);
 
 pub async fn rows(database: &Database, recorder: &Recorder) -> Result<Vec<Row>, String> {

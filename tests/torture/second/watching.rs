@@ -1,4 +1,4 @@
-//! Readers that look on while events come in, and once more in the end.
+//! Readers during publishing, and once more at the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ mod subscription;
 pub use keys::look_up_all;
 pub use pages::walk;
 
-/// What a reader works with.
+/// The state of a reader.
 #[derive(Clone)]
 pub struct Reader {
     pub recorder: Arc<Recorder>,
@@ -38,7 +38,7 @@ impl Reader {
         sleep(Duration::from_millis(self.rng.u64(..millis))).await;
     }
 
-    /// Takes down an event that was given back, unless nobody sent its key.
+    /// Records an event that was returned, unless its key is unknown.
     fn note(&self, by: &'static str, at: (Moment, Moment), event: &proto::Event) -> Option<usize> {
         let Some(seen) = self.seen(event) else {
             self.recorder.fault(format!("{by} gave an incomplete event: {event:?}"));
@@ -60,7 +60,7 @@ impl Reader {
     }
 }
 
-/// Starts all readers that end with the load.
+/// Starts the readers that end with the load.
 pub fn start(reader: &Reader, rng: &mut Rng) -> JoinSet<()> {
     let mut watching = JoinSet::new();
     let mut reader = || Reader { rng: rng.fork(), ..reader.clone() };
@@ -70,7 +70,7 @@ pub fn start(reader: &Reader, rng: &mut Rng) -> JoinSet<()> {
     watching
 }
 
-/// Starts subscribers, which go on until they have everything after the last restart.
+/// Starts subscribers, which continue until they have caught up after the last restart.
 pub fn subscribe(reader: &Reader, rng: &mut Rng) -> JoinSet<()> {
     let mut subscribing = JoinSet::new();
     for _ in 0..2 {

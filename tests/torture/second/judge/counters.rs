@@ -1,5 +1,5 @@
-//! Counters: each event that was judged counts once, one without an answer at most once. Where every
-//! outcome is known the bounds meet, so the counters must be exact.
+//! Counters: each event with a verdict counts once, and one without a response at most once. If all
+//! outcomes are known, the bounds are equal and the counters must be exact.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +25,7 @@ fn each(sample: &Sample) -> impl Iterator<Item = (&str, Counts)> {
     topics.chain([("all topics", sample.total)])
 }
 
-/// One answer is one instant.
+/// One response is a snapshot of one instant.
 fn check_sums(sample: &Sample, findings: &mut Findings) {
     for (topic, Counts { received, unique, duplicate, conflicts }) in each(sample) {
         if received != unique + duplicate || conflicts > duplicate {
@@ -62,7 +62,7 @@ fn check_growth(before: &Sample, sample: &Sample, findings: &mut Findings) {
     }
 }
 
-/// From and to.
+/// Lower and upper bound.
 #[derive(Debug, Default)]
 struct Bounds {
     received: (i64, i64),
@@ -76,12 +76,12 @@ fn widen(bound: &mut (i64, i64), surely: bool, maybe: bool) {
     bound.1 += i64::from(maybe);
 }
 
-/// What a topic may have counted in a sample.
+/// The bounds of a topic's counters in a sample.
 fn bounds<'a>(sample: &Sample, cases: &'a [Case<'_>]) -> BTreeMap<&'a Arc<str>, Bounds> {
     let mut all: BTreeMap<&Arc<str>, Bounds> = BTreeMap::new();
     for case in cases {
         let bounds = all.entry(&case.key.topic).or_default();
-        // In the end all rows are counted, also those of which nobody was told.
+        // At the end all rows are counted, including those without a response.
         let mut is_stored = sample.begin == Moment::MAX && case.row.is_some();
         let mut may_be_stored = false;
         let mut accepted = false;
@@ -105,7 +105,7 @@ fn bounds<'a>(sample: &Sample, cases: &'a [Case<'_>]) -> BTreeMap<&'a Arc<str>, 
             accepted |= matches!(attempt.outcome, Outcome::Accepted { .. });
             has_lost |= lost && maybe && !differs;
         }
-        // One of those without an answer stored it: it was counted, and is no repetition.
+        // An attempt without a response stored it: it was counted, and is not a duplicate.
         if is_stored && !accepted && has_lost {
             bounds.received.0 += 1;
         }
@@ -145,7 +145,7 @@ fn check_bounds(sample: &Sample, cases: &[Case<'_>], findings: &mut Findings) {
     }
 }
 
-/// In the end unique is the number of rows.
+/// At the end, unique is the number of rows.
 fn check_rows(last: &Sample, cases: &[Case<'_>], findings: &mut Findings) {
     let mut rows: BTreeMap<&Arc<str>, i64> = BTreeMap::new();
     for case in cases {

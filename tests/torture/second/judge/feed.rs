@@ -1,4 +1,5 @@
-//! Subscriptions from the beginning: each stored event once, those of one topic in commit order.
+//! Subscriptions from the beginning: each stored event is delivered once, and events of one topic
+//! in commit order.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,14 +1,14 @@
-//! What happened in a round: what was sent and answered, what was read, and what was stored in the end.
+//! The history of a round: attempts and responses, reads, and the stored rows at the end.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Microseconds since the round began.
+/// Microseconds since the start of the round.
 pub type Moment = u64;
 
-/// Microseconds since 1970, as the service tells times.
+/// Microseconds since 1970, as in timestamps of the service.
 pub type Time = i64;
 
-/// One key, and all contents that are sent under it.
+/// A key, and all contents that are sent with it.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub topic: Arc<str>,
@@ -16,18 +16,18 @@ pub struct Key {
     pub contents: Vec<Content>,
 }
 
-/// What an event says beside its key.
+/// The content of an event, without its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     pub source: Arc<str>,
     pub timestamp: Option<Time>,
     pub payload: Arc<str>,
-    /// Whether the payload goes out as a `Struct`, of which the service writes the JSON text itself:
-    /// it is stored with the same value, not with the same bytes.
+    /// Whether the payload is sent as a `Struct`, for which the service writes the JSON text: it is
+    /// stored with the same value, but not with the same bytes.
     pub is_struct: bool,
 }
 
-/// Over which call an event went out.
+/// The API through which an event was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     Unary,
@@ -35,23 +35,23 @@ pub enum Way {
     Http,
 }
 
-/// One event sent once.
+/// One event in one request.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// Index in [`History::keys`].
     pub key: usize,
-    /// Index in the key's contents.
+    /// Index in the contents of the key.
     pub content: usize,
     pub way: Way,
     pub service: usize,
-    /// Just before it was sent.
+    /// Immediately before it was sent.
     pub begin: Moment,
-    /// Just after its answer was read, or when it was given up.
+    /// Immediately after its response was read, or when it was given up.
     pub end: Moment,
     pub outcome: Outcome,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Accepted {
@@ -64,16 +64,16 @@ pub enum Outcome {
         first: Time,
         fields: Vec<String>,
     },
-    /// The service said that nothing was done.
+    /// The service reported that nothing was done.
     NotDone,
-    /// No answer, or one that leaves it open. It may be stored, now or later, once.
+    /// No response, or one without a known outcome. The event may be stored, now or later, once.
     Lost(String),
-    /// An answer that the contract does not allow here.
+    /// A response that the contract does not permit here.
     Wrong(String),
 }
 
 impl Outcome {
-    /// The time of the original, if the event was judged.
+    /// The time of receipt of the original, if there was a verdict.
     pub fn first(&self) -> Option<Time> {
         match self {
             Self::Accepted { first } | Self::Duplicate { first } | Self::Conflict { first, .. } => {
@@ -88,7 +88,7 @@ impl Outcome {
     }
 }
 
-/// An event as it was given back.
+/// An event as it was returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub source: Arc<str>,
@@ -98,15 +98,15 @@ pub struct Seen {
     pub received_at: Time,
 }
 
-/// A read of one key, or of everything.
+/// A read of one key, or of all keys.
 #[derive(Debug, Clone)]
 pub struct Sight {
-    /// How it was read, for messages.
+    /// The API, for messages.
     pub by: &'static str,
     pub key: usize,
     pub begin: Moment,
     pub end: Moment,
-    /// The event, if the answer had one under this key.
+    /// The event, if the response had one with this key.
     pub seen: Option<Seen>,
 }
 
@@ -115,7 +115,7 @@ pub struct Sight {
 pub struct Walk {
     pub oldest_first: bool,
     pub begin: Moment,
-    /// Keys with their times of receipt, in the order of the pages.
+    /// Keys with their times of receipt, in page order.
     pub events: Vec<(usize, Time)>,
 }
 
@@ -123,9 +123,9 @@ pub struct Walk {
 #[derive(Debug, Clone, Default)]
 pub struct Feed {
     pub deliveries: Vec<usize>,
-    /// Connections after the first.
+    /// Number of reconnects.
     pub resumed: usize,
-    /// Whether it was told in the end, after the last restart, that it has everything.
+    /// Whether it caught up after the last restart.
     pub caught_up: bool,
 }
 
@@ -137,7 +137,7 @@ pub struct Counts {
     pub conflicts: i64,
 }
 
-/// One answer of GetStats or of `GET /stats`.
+/// One response of GetStats or `GET /stats`.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     pub begin: Moment,
@@ -146,7 +146,7 @@ pub struct Sample {
     pub topics: BTreeMap<Arc<str>, Counts>,
 }
 
-/// A stored row, read by SQL after all services ended.
+/// A stored row, read by SQL after all services have ended.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub key: usize,
@@ -158,7 +158,7 @@ pub struct Row {
     pub received_at: Time,
 }
 
-/// Everything that the rules judge.
+/// The input of the rules.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     pub keys: Vec<Key>,
@@ -166,12 +166,12 @@ pub struct History {
     pub sights: Vec<Sight>,
     pub walks: Vec<Walk>,
     pub feeds: Vec<Feed>,
-    /// In the order in which they were taken, each begun after the one before ended.
+    /// In order; each sample began after the previous one ended.
     pub samples: Vec<Sample>,
-    /// The counters after the last restart, when nothing was sent any more.
+    /// The counters after the last restart, with no further events.
     pub last: Sample,
     pub rows: Vec<Row>,
-    /// Answers and events that are wrong by themselves: an unknown key, sums that do not add up, a
-    /// process that ended, a `verify` that disagrees.
+    /// Responses and events that are wrong by themselves: an unknown key, inconsistent sums, a
+    /// process that exited, a difference reported by `verify`.
     pub faults: Vec<String>,
 }

@@ -1,9 +1,9 @@
-//! JSON values as RFC 8259 defines them, with numbers as exact decimals. Of a repeated key the last
-//! value counts, as the contract says.
+//! JSON values by RFC 8259, with numbers as exact decimals. The last value of a repeated key
+//! counts, as in the contract.
 
 use std::collections::BTreeMap;
 
-/// A JSON value. Two texts mean the same exactly if their values are equal.
+/// A JSON value. Two texts are equivalent if their values are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Null,
@@ -14,8 +14,8 @@ pub enum Value {
     Object(BTreeMap<String, Value>),
 }
 
-/// `digits` times ten to the power of `exponent`. Digits have no zero at either end, and zero has no
-/// digits, no sign and no exponent, so equal numbers are equal here.
+/// `digits` times ten to the power of `exponent`. Digits have no leading or trailing zeros, and
+/// zero has no digits, sign or exponent, so equal numbers are equal here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal {
     negative: bool,
@@ -24,7 +24,7 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a number that is well-formed.
+    /// Parses a well-formed number.
     fn of(text: &str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -46,7 +46,7 @@ impl Decimal {
     }
 }
 
-/// Reads one value. `None` if the text is not JSON.
+/// Parses one value. `None` if the text is not JSON.
 pub fn parse(text: &str) -> Option<Value> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value()?;
@@ -70,7 +70,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes one byte if it is the next one.
+    /// Consumes one byte if it is the next one.
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.at += 1)
     }

@@ -1,5 +1,5 @@
-//! The judge of the second checker: rules of its own, made of the contract and the README alone. It sees
-//! a [`History`] and returns what contradicts the promises.
+//! The judge of the second checker. Its rules are independent of the first checker and based only
+//! on the contract and the documentation. It returns the violations in a [`History`].
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,24 +15,25 @@ mod register;
 mod stored;
 mod verdicts;
 
-/// A promise.
+/// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// A key is ACCEPTED at most once.
     Once,
-    /// What was answered is stored once, with the content that was accepted.
+    /// An acknowledged event is stored once, with the accepted content.
     Stored,
-    /// Answers fit some order of instants between begin and end: the first write wins.
+    /// Responses are linearizable: the first write wins.
     Order,
-    /// DUPLICATE and CONFLICT tell the truth about the stored event.
+    /// DUPLICATE and CONFLICT are correct for the stored event.
     Verdict,
     /// Counters count each event once.
     Counters,
-    /// Subscribers get each event once, in the order of commits.
+    /// Subscribers receive each event once, in commit order.
     Feed,
-    /// What is given back is what is stored.
+    /// Reads return the stored content.
     Reading,
-    /// Nothing else is wrong: answers that the contract does not know, `verify`, dead processes.
+    /// No other errors: responses that violate the contract, differences of `verify`, exited
+    /// processes.
     Answer,
 }
 
@@ -51,7 +52,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A broken promise.
+/// A violation of a rule.
 #[derive(Debug, Clone)]
 pub struct Violation {
     pub rule: Rule,
@@ -64,7 +65,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All violations of a history.
+/// Finds all violations in a history.
 pub fn judge(history: &History) -> Vec<Violation> {
     let mut findings = Findings::default();
     for fault in &history.faults {
@@ -92,7 +93,7 @@ impl Findings {
     }
 }
 
-/// All about one key.
+/// The history of one key.
 struct Case<'a> {
     key: &'a Key,
     attempts: Vec<&'a Attempt>,
@@ -100,13 +101,13 @@ struct Case<'a> {
     /// The stored event, if there is exactly one.
     row: Option<&'a Row>,
     row_count: usize,
-    /// How each content of the key differs from the stored event.
+    /// The differences of each content of the key from the stored event.
     differences: Vec<Vec<&'static str>>,
 }
 
 impl Case<'_> {
     fn violation(&self, text: impl fmt::Display) -> String {
-        // Some ids are as long as they may be.
+        // Some ids have the maximum length.
         let id: String = self.key.event_id.chars().take(12).collect();
         format!("{:?}/{id:?}: {text}", self.key.topic)
     }
@@ -115,7 +116,8 @@ impl Case<'_> {
         &self.key.contents[attempt.content]
     }
 
-    /// Attempts that may have stored the event: the accepted ones, or else those without an answer.
+    /// Attempts that may have stored the event: the accepted ones, or else those without a
+    /// response.
     fn firsts(&self) -> Vec<&Attempt> {
         let accepted = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Accepted { .. });
         let of = |is: &dyn Fn(&Attempt) -> bool| -> Vec<&Attempt> {
@@ -128,7 +130,7 @@ impl Case<'_> {
     }
 }
 
-/// Sorts what is known by key.
+/// Groups a history by key.
 fn cases<'a>(history: &'a History, findings: &mut Findings) -> Vec<Case<'a>> {
     let case = |key| Case {
         key,
@@ -163,8 +165,8 @@ fn cases<'a>(history: &'a History, findings: &mut Findings) -> Vec<Case<'a>> {
     cases
 }
 
-/// Which fields of a content differ from the stored event: payloads by value, timestamps only if both
-/// have one.
+/// The fields of a content that differ from the stored event: payloads by value, and timestamps
+/// only if both have one.
 fn differing<'a>(
     row: &Row,
     value: &Value,

@@ -1,4 +1,4 @@
-//! What is given back is what is stored, and listings have each event once, in order.
+//! Reads return the stored content, and listings have each event once, in order.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{
     history::{History, Row, Seen, Walk},
 };
 
-/// The first field that was not given back as it is stored.
+/// The first field that differs from the stored event.
 fn differs(row: &Row, seen: &Seen) -> Option<&'static str> {
     let fields = [
         ("source", seen.source != row.source),
@@ -33,8 +33,8 @@ pub(super) fn check_sights(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// A walk has each event once, in the order of receipt. That it has those which were stored when it began
-/// is judged with its sights, as an order of instants.
+/// A listing has each event once, ordered by receipt. That it contains the events that were stored
+/// when it began is judged by the register rule.
 pub(super) fn check_walks(history: &History, cases: &[Case<'_>], findings: &mut Findings) {
     for Walk { oldest_first, begin, events } in &history.walks {
         let mut listed = BTreeSet::new();

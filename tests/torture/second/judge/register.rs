@@ -1,9 +1,9 @@
 //! Each key is a register in which the first write wins. An operation takes effect at one instant
-//! between its begin and its end; one without an answer at any instant after its begin, or never.
+//! between its begin and its end; one without a response at any instant after its begin, or never.
 //!
-//! The search is exact and needs no permutations: only the instant t of the first write matters. The
-//! others choose any instant of theirs before or after it, so t exists if the latest of the bounds from
-//! below is not after the earliest of those from above.
+//! The search is exact and needs no permutations: only the instant t of the first write matters.
+//! All other operations choose any of their instants before or after t, so t exists if the maximum
+//! of the lower bounds is not after the minimum of the upper bounds.
 
 use super::{
     Case, Findings, Rule,
@@ -17,20 +17,20 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
     let candidates = firsts.into_iter().filter(|attempt| is_stored(case, attempt, row));
     let tried: Vec<Result<(), String>> =
         candidates.map(|first| place_first_write(case, first)).collect();
-    // Without a candidate another rule is broken already.
+    // Without a candidate, another rule is already violated.
     if !tried.is_empty() && tried.iter().all(Result::is_err) {
         let reasons: Vec<String> = tried.into_iter().filter_map(Result::err).collect();
         findings.add(Rule::Order, case.violation(reasons.join("; or ")));
     }
 }
 
-/// Looks for an instant at which this attempt may have stored the event.
+/// Searches for an instant at which this attempt may have stored the event.
 fn place_first_write(case: &Case<'_>, first: &Attempt) -> Result<(), String> {
-    // A read that found nothing came before it.
+    // A read that found nothing was before it.
     let absent = case.sights.iter().filter(|sight| sight.seen.is_none());
     let earliest = absent.map(|sight| (sight.begin, sight.by)).max();
     let earliest = earliest.max(Some((first.begin, "the first write"))).unwrap_or_default();
-    // Whatever was judged by the event, or found it, came after it.
+    // Verdicts by the event, and reads that found it, were after it.
     let judged = case.attempts.iter().filter(|attempt| attempt.outcome.first().is_some());
     let repeats = judged.map(|attempt| (attempt.end, "an answer"));
     let found = case.sights.iter().filter(|sight| sight.seen.is_some());

@@ -1,4 +1,4 @@
-//! A key is accepted at most once, and what is stored under it is what was accepted, to the byte.
+//! A key is accepted at most once, and the accepted content is stored byte for byte.
 
 use super::{
     Case, Findings, Rule,
@@ -42,7 +42,7 @@ fn check_row(case: &Case<'_>, row: &Row, findings: &mut Findings) {
     }
 }
 
-/// Whether the row is what this attempt sent.
+/// Whether the row has the content of this attempt.
 pub(super) fn is_stored(case: &Case<'_>, attempt: &Attempt, row: &Row) -> bool {
     let content = case.content(attempt);
     let same_payload = match content.is_struct {

@@ -1,4 +1,4 @@
-//! What an answer says about the stored event is true.
+//! The verdicts in responses are correct for the stored event.
 
 use super::{Case, Findings, Rule, history::Outcome};
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{Key, Outcome, Producer, Sent, Time, Way};
 use crate::second::clients;
 
-/// In which form a body is.
+/// The format of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     One,
@@ -86,7 +86,7 @@ fn body(keys: &[Key], form: Form, sent: &[Sent], rng: &mut Rng) -> String {
     }
 }
 
-/// A time in some zone, if it stays within the years that can be written.
+/// Formats a time with a random UTC offset, if it remains in the range of years.
 fn written(time: Time, rng: &mut Rng) -> String {
     let utc = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000).expect("a time");
     let zone = UtcOffset::from_hms(rng.i8(-11..12), [0, 30][rng.usize(..2)], 0);
@@ -95,7 +95,7 @@ fn written(time: Time, rng: &mut Rng) -> String {
     zoned.unwrap_or(utc).format(&Rfc3339).expect("a time")
 }
 
-/// Reads a time of the service.
+/// Parses a time of the service.
 pub fn micros(text: &str) -> Option<Time> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Time::try_from(time.unix_timestamp_nanos() / 1_000).ok()

@@ -13,7 +13,7 @@ use crate::second::{
     judge::history::Moment,
 };
 
-/// Requests that wait for their responses, at most.
+/// Maximum number of requests in flight.
 const AHEAD: usize = 5;
 
 /// A request without a response.
@@ -34,7 +34,7 @@ pub(super) async fn run(mut producer: Producer) {
     }
 }
 
-/// Sends over one call until it breaks, or for a while.
+/// Sends over one call until it fails, or for a while.
 async fn one_stream(producer: &mut Producer, service: usize, mut client: Client) {
     let (requests, receiver) = mpsc::channel(1);
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
@@ -51,7 +51,7 @@ async fn one_stream(producer: &mut Producer, service: usize, mut client: Client)
     }
 }
 
-/// Returns what its end means for requests that still wait.
+/// Returns the outcome of pending requests at the end of the stream.
 async fn converse(
     producer: &mut Producer,
     service: usize,
@@ -106,7 +106,7 @@ async fn converse(
                 let outcomes = producer.judged(&answered.sent, &response.results, sums);
                 producer.note(Way::Stream, service, &answered.sent, answered.begin, outcomes);
             }
-            // It ends when all requests are answered.
+            // The stream ends when all requests have a response.
             Ok(Ok(None)) => return Outcome::Wrong("the end of its stream".to_owned()),
             Ok(Err(status)) => return of_status(&status, true),
             Err(_) => return Outcome::Lost("given up".to_owned()),

@@ -1,4 +1,4 @@
-//! The counters, by GetStats and by GET /stats in turn.
+//! Samples the counters, by GetStats and GET /stats in turn.
 
 use event_aggregator::proto::v1 as proto;
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub(super) async fn run(mut reader: Reader) {
     }
 }
 
-/// Asks some service once.
+/// Samples a random service once.
 pub async fn sample(reader: &mut Reader) -> Option<Sample> {
     let by_http = reader.rng.bool();
     let address = reader.some_service().address;

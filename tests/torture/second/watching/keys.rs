@@ -1,4 +1,4 @@
-//! Look-ups by key, by BatchGetEvents and by GET /events/{topic}/{event_id}.
+//! Lookups by key, by BatchGetEvents and GET /events/{topic}/{event_id}.
 
 use event_aggregator::proto::v1 as proto;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -22,7 +22,7 @@ pub(super) async fn run(mut reader: Reader) {
     }
 }
 
-/// Looks all keys up both ways. Says what did not work.
+/// Looks up all keys with both APIs. Returns what failed.
 pub async fn look_up_all(reader: &mut Reader) -> Option<()> {
     let all: Vec<usize> = (0..reader.recorder.keys.len()).collect();
     let mut left = all.clone();
@@ -36,7 +36,7 @@ pub async fn look_up_all(reader: &mut Reader) -> Option<()> {
     Some(())
 }
 
-/// Returns the keys that the answer tells of.
+/// Returns the keys in the response.
 async fn batch(reader: &mut Reader, keys: &[usize]) -> Option<Vec<usize>> {
     const BY: &str = "BatchGetEvents";
     let address = reader.some_service().address;
@@ -66,7 +66,7 @@ async fn batch(reader: &mut Reader, keys: &[usize]) -> Option<Vec<usize>> {
     Some(reached)
 }
 
-/// An event as HTTP gives it.
+/// An event in an HTTP response.
 #[derive(Deserialize)]
 struct Given<'a> {
     topic: String,

@@ -17,7 +17,7 @@ pub(super) async fn run(mut reader: Reader) {
     }
 }
 
-/// Walks through all pages, each of which may come from another service.
+/// Reads all pages of a listing. Each page may come from another service.
 pub async fn walk(reader: &mut Reader, oldest_first: bool, page_size: i32) -> Option<()> {
     const BY: &str = "ListEvents";
     let order = match oldest_first {
@@ -50,7 +50,7 @@ pub async fn walk(reader: &mut Reader, oldest_first: bool, page_size: i32) -> Op
             break;
         }
     }
-    // What is on no page was stored after the walk began, or never.
+    // Events on no page were stored after the listing began, or never.
     let at = (walk.begin, reader.recorder.now());
     for key in (0..reader.recorder.keys.len()).filter(|key| !listed.contains(key)) {
         reader.recorder.sight(BY, key, at, None);

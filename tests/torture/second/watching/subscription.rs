@@ -10,7 +10,7 @@ use crate::second::{clients, judge::history::Feed, recorder::Phase};
 
 const BY: &str = "Subscribe";
 
-/// How long it may take to get everything after the last restart.
+/// Maximum time to catch up after the last restart.
 const LAST: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(mut reader: Reader) {
@@ -30,7 +30,7 @@ pub(super) async fn run(mut reader: Reader) {
                     reader.recorder.fault("a subscription got nothing for a long time");
                 }
             }
-            // The connection from before is given up; the last one has to begin after it.
+            // End the previous connection; the last one has to begin after the restart.
             Ok(()) = phases.changed() => (),
         }
         feed.resumed += 1;
@@ -39,14 +39,15 @@ pub(super) async fn run(mut reader: Reader) {
     reader.recorder.history().feeds.push(feed);
 }
 
-/// How far a subscriber is.
+/// The progress of a subscriber.
 struct Place {
     cursor: String,
-    /// Which keys it has got.
+    /// The keys that it received.
     seen: Vec<bool>,
 }
 
-/// Reads over one connection until it breaks, for a while, or to the end if it is the last one.
+/// Reads over one connection until it fails, for a while, or until it has caught up if it is the
+/// last one.
 async fn connection(reader: &mut Reader, feed: &mut Feed, place: &mut Place, is_last: bool) {
     let address = reader.some_service().address;
     let Some(mut client) = clients::connect(address).await else { return };
@@ -72,7 +73,7 @@ async fn connection(reader: &mut Reader, feed: &mut Feed, place: &mut Place, is_
         let at = (begin, reader.recorder.now());
         match frame {
             Some(Frame::Events(batch)) => {
-                // Now and then it goes on behind an event in the middle of a batch.
+                // Sometimes resume from an event in the middle of a batch.
                 let kept = match !is_last && reader.rng.u8(..4) == 0 {
                     true => reader.rng.usize(1..=batch.events.len().max(1)),
                     false => usize::MAX,
@@ -92,7 +93,7 @@ async fn connection(reader: &mut Reader, feed: &mut Feed, place: &mut Place, is_
             Some(Frame::CaughtUp(caught_up)) => {
                 place.cursor = caught_up.cursor;
                 if !is_caught_up {
-                    // It has everything that was stored when the connection began.
+                    // It has received everything that was stored when the connection began.
                     let missing = (0..place.seen.len()).filter(|key| !place.seen[*key]);
                     missing.for_each(|key| reader.recorder.sight(BY, key, at, None));
                 }
@@ -107,7 +108,7 @@ async fn connection(reader: &mut Reader, feed: &mut Feed, place: &mut Place, is_
     }
 }
 
-/// No cursor that the service gave may be refused.
+/// Checks that the service does not reject its own cursors.
 fn refused(reader: &Reader, status: &tonic::Status) {
     if status.code() == tonic::Code::InvalidArgument {
         reader.recorder.fault(format!("a cursor was refused: {}", status.message()));
