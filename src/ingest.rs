@@ -5,10 +5,11 @@
 //! and counted.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
@@ -263,12 +264,12 @@ impl Ingest {
 
     /// Counts invalid events, which are never submitted.
     pub fn count_rejected(&self, events: usize) {
-        self.shared.counters().rejected += events as i64;
+        self.shared.counters.lock().rejected += events as i64;
     }
 
     /// Counters since the start of the process.
     pub fn counters(&self) -> ProcessCounters {
-        *self.shared.counters()
+        *self.shared.counters.lock()
     }
 
     /// Whether no lane is retrying a batch.
@@ -300,12 +301,6 @@ impl Ingest {
     pub async fn drain(&self) {
         self.shared.closing.cancel();
         self.tasks.wait().await;
-    }
-}
-
-impl Shared {
-    fn counters(&self) -> MutexGuard<'_, ProcessCounters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Data flows one way: edge ([`grpc`], [`http`]) → [`ingest`] → [`store`] → [`feed`] → edge.
 
+#![warn(clippy::disallowed_types)]
+
 pub mod access;
 pub mod admission;
 pub mod api;

@@ -202,9 +202,6 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// index pages often, and a checkpoint writes each of them once; 64 MiB still take only a moment.
 pub const SQLITE_LOG_PAGES: i32 = 16_384;
 
-/// Page cache of SQLite's writer in KiB. The upper levels of the indexes fit.
-pub const SQLITE_CACHE_KIB: i32 = 64 << 10;
-
 /// Number of events that a subscription reads from a lane at once, at first and at most. The first
 /// reads are small because the events may be large. The maximum also limits a frame.
 pub const FEED_READ_EVENTS: (usize, usize) = (64, 1_000);
@@ -282,15 +279,6 @@ pub const MEMORY_BYTES: usize = QUEUE_BYTES
     + CALLS * (CALL_WINDOW_BYTES as usize + SEND_BUFFER_BYTES + (16 << 10))
     + CONNECTIONS * (HTTP1_BUFFER_BYTES + (32 << 10) + UNAUTHENTICATED_CALLS * (2 << 10))
     + (256 << 20);
-
-/// Buckets of the call duration histogram, in seconds: from a single publish to a wait for the
-/// store.
-pub const CALL_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
-
-/// Buckets of the commit duration histogram, in seconds: up to [`COMMIT_TIMEOUT`].
-pub const COMMIT_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 20.0];
 
 const _: () = {
     assert!(MAX_PAYLOAD_BYTES < MAX_PAGE_BYTES);

@@ -1,7 +1,9 @@
 //! The listener: accepts connections up to a limit, closes idle ones, and serves HTTP/1 and HTTP/2
 //! on one port with a given service.
 
-use std::{convert::Infallible, error::Error, io, net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    convert::Infallible, error::Error, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use http_body::Body;
 use hyper::{
@@ -30,7 +32,7 @@ use crate::{
     limits::{
         ACCEPT_BACKOFF, CALL_WINDOW_BYTES, CALLS_PER_CONNECTION, CONNECTION_WINDOW_BYTES,
         HTTP1_BUFFER_BYTES, KEEPALIVE, MAX_HEADER_BYTES, OPENING_TIMEOUT, RESETS_PER_CONNECTION,
-        SEND_BUFFER_BYTES, TCP_KEEPALIVE, WARNING_INTERVAL,
+        SEND_BUFFER_BYTES, TCP_KEEPALIVE,
     },
     metrics::Metrics,
     peer::Peer,
@@ -247,6 +249,9 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
+
+/// Minimum time between log lines about the same kind of connection error.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Limits a log line to one per [`WARNING_INTERVAL`].
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::limits::{COMMIT_BUCKETS, MAX_BATCH_EVENTS, QUEUE_BYTES};
+use crate::limits::{MAX_BATCH_EVENTS, QUEUE_BYTES};
 
 pub use calls::{Calls, Method};
 pub use http::HttpRequests;
@@ -24,6 +24,15 @@ pub use http::HttpRequests;
 mod calls;
 mod http;
 mod panics;
+
+/// Buckets of the call duration histograms, in seconds: from a single publish to a wait for the
+/// store.
+const CALL_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Buckets of the commit duration histogram, in seconds: up to [`crate::limits::COMMIT_TIMEOUT`].
+const COMMIT_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 20.0];
 
 /// The metrics of one service. Clones share them.
 #[derive(Debug, Clone)]

@@ -13,10 +13,12 @@ use crate::{
     limits::{FUTURE_TOLERANCE, MAX_LANES},
 };
 
+pub use layer::StoreLayer;
 pub use mark::{LaneState, Mark, holds, numbers};
 
 mod identity;
 mod judge;
+mod layer;
 mod mark;
 pub mod measured;
 pub mod postgres;
@@ -299,12 +301,13 @@ impl Error {
     }
 }
 
-/// The message of an error and of its causes, on one line, without values that a database quotes.
+/// The message of an error and of its causes, on one line. Causes of an [`Error`] quote no values:
+/// the backends redact them.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let message = postgres::told(error).unwrap_or_else(|| error.to_string());
+        let message = error.to_string();
         if !text.ends_with(&message) {
             text = format!("{text}: {message}");
         }
@@ -344,11 +347,12 @@ fn warn_of_future(latest: Timestamp) {
     }
 }
 
-/// Converts the error of a failed migration.
+/// Converts the error of a failed migration. `reason` is its message, without values.
 fn migration_failed(
     error: &refinery::Error,
     known: &[refinery::Migration],
     database: String,
+    reason: String,
 ) -> OpenError {
     let known = known.iter().map(|migration| migration.version()).max().unwrap_or(0).into();
     match error.kind() {
@@ -357,7 +361,7 @@ fn migration_failed(
         {
             OpenError::SchemaTooNew { found: migration.version().into(), known }
         }
-        _ => OpenError::Migration { database, reason: chain(error) },
+        _ => OpenError::Migration { database, reason },
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -26,7 +27,7 @@ use tokio_rustls::{
 };
 use tracing::{info, warn};
 
-use crate::{config::TlsArgs, limits::CERTIFICATE_INTERVAL};
+use crate::config::TlsArgs;
 
 pub(crate) use self::{client::ClientChain, names::names};
 
@@ -35,6 +36,9 @@ mod names;
 
 /// ALPN protocols, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// How often the certificate files are checked. They are replaced days before they expire.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why TLS cannot be set up. Each message is one line.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_aggregator::limits::{SQLITE_CACHE_KIB, SQLITE_LOG_PAGES};
+use event_aggregator::{limits::SQLITE_LOG_PAGES, store::sqlite::SQLITE_CACHE_KIB};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 

@@ -1,16 +1,12 @@
 //! Rate limits of identities, in events per second.
 
-use std::{
-    fmt,
-    num::NonZeroU32,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use governor::{
     DefaultDirectRateLimiter, Quota,
     clock::{Clock, DefaultClock},
 };
+use parking_lot::Mutex;
 
 use crate::limits::{COMPARED_BYTES_PER_EVENT, MAX_RATE_EVENTS, MIN_RATE_BURST};
 
@@ -35,13 +31,13 @@ impl Rate {
 
     /// Charges a comparison with stored payloads. Later events wait until it is paid.
     pub(super) fn charge(&self, bytes: usize) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = self.owed.lock();
         *owed = owed.saturating_add(bytes);
     }
 
     /// Pays the debt in whole events, or returns how long that takes.
     fn pay(&self) -> Result<(), Duration> {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = self.owed.lock();
         while *owed >= COMPARED_BYTES_PER_EVENT {
             let all = *owed / COMPARED_BYTES_PER_EVENT;
             let events = all.min(self.burst as usize);

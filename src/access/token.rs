@@ -6,10 +6,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::limits::TOKEN_BYTES;
-
 /// Prefix of all tokens, by which secret scanners recognize them.
 const PREFIX: &str = "ea_";
+
+/// Random bytes of a generated token (256 bits).
+const TOKEN_BYTES: usize = 32;
 
 /// A token. `Debug` does not print it.
 #[derive(Clone)]

@@ -6,12 +6,13 @@
 use std::{
     future::pending,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -112,7 +113,7 @@ impl<T, H> Outbox<T, H> {
     /// Sets the next item, and replaces one that is still waiting. `held` is dropped once the
     /// connection has sent the item.
     pub fn put(&self, item: T, held: H) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         if state.closed.is_some() {
             return;
         }
@@ -124,7 +125,7 @@ impl<T, H> Outbox<T, H> {
     async fn wait(&self, condition: impl Fn(&State<T, H>) -> bool) -> Result<(), Closed> {
         loop {
             let waiting_since = {
-                let state = self.0.state();
+                let state = self.0.state.lock();
                 if let Some(closed) = state.closed {
                     return Err(closed);
                 }
@@ -149,7 +150,7 @@ impl<T, H> Outbox<T, H> {
 
 impl<T, H> Drop for Outbox<T, H> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         state.is_complete = true;
         wake(state);
     }
@@ -166,7 +167,7 @@ impl<T, H> Stream for Outgoing<T, H> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         // A poll is not enough: an encoder also polls to fill up a small frame.
         let is_sent = self.0.unsent.buffer().is_drained;
         let Some((item, held)) = state.next.take() else {
@@ -193,18 +194,14 @@ impl<T, H> Stream for Outgoing<T, H> {
 
 impl<T, H> Drop for Outgoing<T, H> {
     fn drop(&mut self) {
-        self.0.close(self.0.state(), Closed::Gone);
+        self.0.close(self.0.state.lock(), Closed::Gone);
         self.0.changed.notify_one();
     }
 }
 
 impl<T, H> Shared<T, H> {
-    fn state(&self) -> MutexGuard<'_, State<T, H>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn close_if_stalled(&self) {
-        let state = self.state();
+        let state = self.state.lock();
         if state.waiting_since.is_some_and(|since| since.elapsed() >= SUBSCRIBER_STALL_TIMEOUT) {
             self.unsent.expire();
             self.close(state, Closed::Stalled);
@@ -264,7 +261,7 @@ impl Unsent {
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -79,7 +79,7 @@ impl Settling<'_> {
         let error = match committed {
             Ok(outcomes) => {
                 self.shared.committed.notify_one();
-                let mut counters = self.shared.counters();
+                let mut counters = self.shared.counters.lock();
                 outcomes.iter().for_each(|outcome| counters.judged.add(outcome.verdict));
                 return Ok(outcomes.into_iter().map(Settled::Judged).collect());
             }

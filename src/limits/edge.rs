@@ -135,9 +135,6 @@ pub const OPENING_BYTES: usize = 24;
 /// Write stall timeout of a connection. Over HTTP/2, [`KEEPALIVE`] also detects dead peers.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often the certificate files are checked. They are replaced days before they expire.
-pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// How often the client certificate of an open connection is verified again, besides each change of
 /// the CA certificates: a connection may outlive its certificate this long. One check takes some
 /// 0.1 ms, so [`CONNECTIONS`] take a tenth of a core.
@@ -147,9 +144,6 @@ pub const CLIENT_CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 pub const ACCEPT_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(1));
 
-/// Minimum time between log lines about the same kind of connection error.
-pub const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Maximum bytes of an access file. It is read every few seconds.
 pub const MAX_ACCESS_FILE_BYTES: usize = 1 << 20;
 
@@ -158,9 +152,6 @@ pub const MAX_IDENTITIES: usize = 1_000;
 
 /// Maximum number of tokens per identity: the old and the new one during a rotation.
 pub const MAX_IDENTITY_TOKENS: usize = 2;
-
-/// Random bytes of a generated token (256 bits).
-pub const TOKEN_BYTES: usize = 32;
 
 /// Minimum burst of a rate limit, in events: a request of the largest size must succeed eventually.
 pub const MIN_RATE_BURST: u32 = MAX_REQUEST_EVENTS as u32;

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::limits::CALL_BUCKETS;
+use super::CALL_BUCKETS;
 
 /// Names of the gRPC status codes in Go's spelling, by number.
 const CODES: [&str; 17] = [

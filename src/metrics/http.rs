@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::limits::CALL_BUCKETS;
+use super::CALL_BUCKETS;
 
 /// Metrics of all requests. Clones are handles to the same ones.
 #[derive(Debug, Clone)]

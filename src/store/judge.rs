@@ -12,6 +12,10 @@ use crate::{
     limits::{INLINE_COMPARED_BYTES, MAX_COMPARED_BYTES},
 };
 
+/// Bytes of payloads of deferred comparisons, after which these run before more are added. Stored
+/// payloads may be much larger than those sent, so only a few are in memory at a time.
+const MAX_DEFERRED_BYTES: usize = 2 * MAX_COMPARED_BYTES;
+
 /// Deduplication of one batch. Events are new unless an original is [`found`](Self::found).
 pub(super) struct Judgement<'a> {
     batch: &'a Batch,
@@ -221,7 +225,7 @@ impl Deferred {
 
     /// Whether they hold so much memory that they should run before more are added.
     pub(super) fn is_large(&self) -> bool {
-        self.bytes > 2 * MAX_COMPARED_BYTES
+        self.bytes > MAX_DEFERRED_BYTES
     }
 
     /// Compares the payloads.

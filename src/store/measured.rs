@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
-use super::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store};
+use super::{
+    Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store, StoreLayer,
+};
 use crate::{
     event::{EventKey, Outcome},
     metrics::Metrics,
@@ -51,17 +52,9 @@ impl MeasuredStore {
 }
 
 #[async_trait]
-impl Store for MeasuredStore {
-    fn id(&self) -> Uuid {
-        self.store.id()
-    }
-
-    fn location(&self) -> &str {
-        self.store.location()
-    }
-
-    fn lanes(&self) -> u16 {
-        self.store.lanes()
+impl StoreLayer for MeasuredStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
@@ -98,9 +91,5 @@ impl Store for MeasuredStore {
 
     async fn ping(&self) -> Result<(), Error> {
         self.counted("ping", self.store.ping().await)
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
     }
 }

@@ -3,9 +3,9 @@
 use std::{error::Error as StdError, sync::Arc};
 
 use async_trait::async_trait;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio::{sync::Mutex, task::JoinHandle};
-use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::error::{Severity, SqlState};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -22,14 +22,15 @@ use crate::{
         READ_CONNECTION_WAIT, READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
     },
 };
-use session::Target;
+use reply::Redacted;
+use target::Target;
 
 pub use columns::JsonText;
 pub use lane::STORE;
-pub(super) use reply::told;
 pub use restored::restored;
 pub use verify::verify;
 
+mod advice;
 mod columns;
 mod durability;
 mod lane;
@@ -40,6 +41,8 @@ mod reply;
 mod restored;
 mod schema;
 mod session;
+mod settings;
+mod target;
 mod tls;
 mod verify;
 
@@ -154,6 +157,7 @@ async fn run<T>(
     let connection = pool.get().await.map(Reader::new);
     let read = match connection {
         Ok(reader) => reader.run(identity, statements, read).await,
+        Err(PoolError::Backend(error)) => Err(Error::Unavailable(Redacted::from(error).into())),
         Err(error) => Err(Error::Unavailable(error.into())),
     };
     read.map_err(without_tables)
@@ -222,29 +226,33 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
 /// The error of a statement that writes. An ERROR reply means that it was rolled back. After a lost
 /// connection or a server crash, the outcome is unknown.
 fn write_error(error: tokio_postgres::Error) -> Error {
-    let Some(reply) = error.as_db_error() else { return Error::Unknown(error.into()) };
-    let class = reply.code().code().get(..2);
-    match (reply.parsed_severity(), class) {
-        // Data exceptions, constraint violations, exceeded limits.
-        (Some(Severity::Error), Some("22" | "23" | "54")) => Error::Refused(error.into()),
-        (Some(Severity::Error), _) if is_passing(reply.code()) => Error::Unavailable(error.into()),
-        (Some(Severity::Error), _) => Error::Fault(error.into()),
-        _ => Error::Unknown(error.into()),
-    }
+    let kind = match error.as_db_error() {
+        Some(reply) if reply.parsed_severity() == Some(Severity::Error) => {
+            match reply.code().code().get(..2) {
+                // Data exceptions, constraint violations, exceeded limits.
+                Some("22" | "23" | "54") => Error::Refused,
+                _ if is_passing(reply.code()) => Error::Unavailable,
+                _ => Error::Fault,
+            }
+        }
+        _ => Error::Unknown,
+    };
+    kind(Redacted::from(error).into())
 }
 
 /// An error before anything was written: nothing was done.
 fn certain(error: tokio_postgres::Error) -> Error {
-    match error.as_db_error() {
+    let kind = match error.as_db_error() {
         Some(reply)
             if reply.parsed_severity() == Some(Severity::Error) && !is_passing(reply.code()) =>
         {
-            Error::Fault(error.into())
+            Error::Fault
         }
         // A received row that cannot be decoded.
-        None if !error.is_closed() && !is_of_connection(&error) => Error::Fault(error.into()),
-        _ => Error::Unavailable(error.into()),
-    }
+        None if !error.is_closed() && !is_of_connection(&error) => Error::Fault,
+        _ => Error::Unavailable,
+    };
+    kind(Redacted::from(error).into())
 }
 
 /// Whether an error without a reply was caused by the connection.
@@ -272,15 +280,8 @@ fn without_tables(error: Error) -> Error {
 }
 
 fn has_no_tables(cause: &(dyn StdError + 'static)) -> bool {
-    let mut cause = Some(cause);
-    while let Some(error) = cause {
-        let reply = error.downcast_ref::<DbError>();
-        if reply.is_some_and(|reply| WITHOUT_TABLES.contains(reply.code())) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let code = cause.downcast_ref().and_then(Redacted::code);
+    code.is_some_and(|code| WITHOUT_TABLES.contains(code))
 }
 
 const WITHOUT_TABLES: [SqlState; 3] =
@@ -289,15 +290,16 @@ const WITHOUT_TABLES: [SqlState; 3] =
 /// Whether a commit failed because the server became read-only.
 fn is_demoted(error: &Error) -> bool {
     let Error::Unavailable(cause) = error else { return false };
-    let reply = cause.downcast_ref::<tokio_postgres::Error>();
-    reply.and_then(|reply| reply.code()) == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    let code = cause.downcast_ref().and_then(Redacted::code);
+    code == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 fn read_error(error: tokio_postgres::Error) -> Error {
-    match error.code() {
-        Some(code) if *code == SqlState::QUERY_CANCELED => Error::Timeout(error.into()),
-        _ => Error::Unavailable(error.into()),
-    }
+    let kind = match error.code() {
+        Some(code) if *code == SqlState::QUERY_CANCELED => Error::Timeout,
+        _ => Error::Unavailable,
+    };
+    kind(Redacted::from(error).into())
 }
 
 #[async_trait]

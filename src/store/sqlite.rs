@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use super::{
     Batch, Error, FeedQuery, Found, LaneState, ListQuery, OpenError, Page, Place, Stats, Store,
-    check_lanes,
+    chain, check_lanes,
     identity::Identity,
     judge::{Deferred, Judgement, Original},
 };
 use crate::{
     event::{EventKey, Outcome},
-    limits::{LOCK_TIMEOUT, READ_CONNECTIONS, SQLITE_CACHE_KIB},
+    limits::{LOCK_TIMEOUT, READ_CONNECTIONS},
 };
 
 mod checkpoint;
@@ -35,6 +35,10 @@ pub use verify::verify;
 mod migrations {
     refinery::embed_migrations!("src/store/sqlite/migrations");
 }
+
+/// Page cache of SQLite's writer in KiB. The upper levels of the indexes fit.
+/// Public for a benchmark without the service.
+pub const SQLITE_CACHE_KIB: i32 = 64 << 10;
 
 /// A store in a SQLite file.
 #[derive(Debug)]
@@ -149,9 +153,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
             }
             Ok(())
         }
-        Err(error) => {
-            Err(super::migration_failed(&error, runner.get_migrations(), store_location(path)))
-        }
+        Err(error) => Err(super::migration_failed(
+            &error,
+            runner.get_migrations(),
+            store_location(path),
+            chain(&error),
+        )),
     }
 }
 

@@ -33,6 +33,20 @@ pub struct Difference {
 }
 
 impl Report {
+    /// A report without differences. `sums` are received, unique, duplicate and conflicting events,
+    /// topics, and stored events.
+    pub(super) fn of(database: &str, sums: [i64; 6]) -> Self {
+        let [received, unique_processed, duplicate_dropped, conflicts, topics, events] = sums;
+        Self {
+            database: database.to_owned(),
+            totals: Counters { received, unique_processed, duplicate_dropped, conflicts },
+            events,
+            topics,
+            difference_count: 0,
+            differences: Vec::new(),
+        }
+    }
+
     /// Whether there are no differences.
     pub fn is_exact(&self) -> bool {
         self.difference_count == 0

@@ -22,10 +22,7 @@ use event_aggregator::{
     listener::Listener,
     metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
-    store::{
-        Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store,
-        sqlite::SqliteStore,
-    },
+    store::{Batch, Error, Found, ListQuery, Page, Stats, Store, StoreLayer, sqlite::SqliteStore},
 };
 use prost::Message;
 use tokio::{
@@ -36,7 +33,6 @@ use tokio::{
     time::sleep,
 };
 use tonic::{Code, Request};
-use uuid::Uuid;
 
 use self::frames::Connection;
 use crate::{
@@ -67,17 +63,9 @@ struct Strange {
 }
 
 #[async_trait]
-impl Store for Strange {
-    fn id(&self) -> Uuid {
-        self.store.id()
-    }
-
-    fn location(&self) -> &str {
-        self.store.location()
-    }
-
-    fn lanes(&self) -> u16 {
-        self.store.lanes()
+impl StoreLayer for Strange {
+    fn inner(&self) -> &dyn Store {
+        &self.store
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
@@ -108,26 +96,6 @@ impl Store for Strange {
     async fn stats(&self, topic: Option<String>, max_topics: usize) -> Result<Stats, Error> {
         assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
         self.store.stats(topic, max_topics).await
-    }
-
-    async fn heads(&self, at: Vec<i64>) -> Result<Vec<LaneState>, Error> {
-        self.store.heads(at).await
-    }
-
-    async fn read(&self, query: FeedQuery) -> Result<Page, Error> {
-        self.store.read(query).await
-    }
-
-    async fn positions_at(&self, place: Place) -> Result<Vec<i64>, Error> {
-        self.store.positions_at(place).await
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
-        self.store.ping().await
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
     }
 }
 

@@ -22,7 +22,8 @@ use super::{
     Batch, Error, Judgement, certain,
     columns::{Rows, Tallies},
     look::{Applied, LOOK, find, is_cancelled},
-    session::{ConnectError, Session, Target},
+    session::{ConnectError, Session},
+    target::Target,
     write_error,
 };
 use crate::{
@@ -150,7 +151,7 @@ impl Lane {
 impl Prepared {
     async fn open(target: &Target, store_id: Uuid) -> Result<Self, Error> {
         let open = async {
-            let session = target.connect().await?;
+            let session = Session::open(target).await?;
             let (store, lock) = (STORE, LOCK);
             #[cfg(feature = "planted-bugs")]
             let [store, lock] = [store, lock].map(unchecked);
@@ -166,7 +167,7 @@ impl Prepared {
             })
         };
         // Nothing was written yet, whatever the error is.
-        open.await.map_err(|error: ConnectError| Error::Unavailable(error.into()))
+        open.await.map_err(|error: ConnectError| error.into())
     }
 
     /// Stores the batch on the assumption that all its events are new, and returns the time of

@@ -10,9 +10,14 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    OpenError, chain, durability,
+    OpenError,
+    advice::advice,
+    durability,
+    reply::{redacted, redacted_migration},
     schema::{self, Schemas},
-    session::{ConnectError, Target, advice},
+    session::{ConnectError, Session},
+    settings,
+    target::Target,
 };
 use crate::{
     limits::{DATABASE_WAIT, MIGRATION_WAIT},
@@ -28,6 +33,17 @@ pub(super) fn migrations() -> Vec<refinery::Migration> {
     migrations::migrations::runner().get_migrations().clone()
 }
 
+/// Minimum and maximum delay between attempts to connect at startup. A server that comes back is
+/// found within a second.
+const MIN_CONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_CONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// The oldest supported server, as in `server_version_num`.
+const MIN_SERVER_VERSION: i32 = 150_000;
+
+/// How often the migration lock is tried while another instance holds it.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What is fixed when a database is created.
 pub(super) struct Opened {
     pub(super) store_id: Uuid,
@@ -42,11 +58,11 @@ pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Ope
     let unreachable = |reason| OpenError::Unreachable { database: database.clone(), reason };
 
     let waiting = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(1))
+        .with_min_delay(MIN_CONNECT_DELAY)
+        .with_max_delay(MAX_CONNECT_DELAY)
         .with_total_delay(Some(DATABASE_WAIT))
         .without_max_times();
-    let mut session = (|| target.connect())
+    let mut session = (|| Session::open(target))
         .retry(waiting)
         .when(ConnectError::may_pass)
         .notify(|error, _| info!(reason = error.advice(), %database, "waiting for the database"))
@@ -54,7 +70,7 @@ pub(super) async fn prepare(target: &Target, demanded: Durability) -> Result<Ope
         .map_err(|error| unreachable(error.advice()))?;
 
     check_server(&session, &database).await?;
-    durability::check_session(&session, target).await?;
+    settings::check(&session, &target.mark, &database).await?;
     let schema = migrate(session.as_mut(), &database, demanded).await?;
 
     let identity = "SELECT store_id, array(SELECT lane FROM lanes ORDER BY lane),
@@ -75,9 +91,10 @@ pub(super) async fn check_server(client: &Client, database: &str) -> Result<(), 
     let refused = |reason: String| OpenError::Unreachable { database: database.to_owned(), reason };
     let row = client.query_one(settings, &[]).await.map_err(|error| refused(advice(&error)))?;
     let (number, version, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
-    if number < 150_000 {
+    if number < MIN_SERVER_VERSION {
         return Err(refused(format!(
-            "PostgreSQL {version} is not supported; 15 or newer is required"
+            "PostgreSQL {version} is not supported; {} or newer is required",
+            MIN_SERVER_VERSION / 10_000
         )));
     }
     if encoding != "UTF8" {
@@ -97,7 +114,7 @@ async fn migrate(
     demanded: Durability,
 ) -> Result<String, OpenError> {
     let failed = |reason: String| OpenError::Migration { database: database.to_owned(), reason };
-    let sql = |error: tokio_postgres::Error| failed(chain(&error));
+    let sql = |error: tokio_postgres::Error| failed(redacted(&error));
 
     lock(client).await.map_err(sql)?.then_some(()).ok_or_else(|| {
         failed(format!(
@@ -128,6 +145,7 @@ async fn migrate(
             &error,
             runner.get_migrations(),
             database.to_owned(),
+            redacted_migration(&error),
         )),
     }
 }
@@ -151,6 +169,6 @@ async fn lock(client: &Client) -> Result<bool, tokio_postgres::Error> {
         if !std::mem::replace(&mut told, true) {
             warn!("waiting for another instance to migrate the database");
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(LOCK_POLL_INTERVAL).await;
     }
 }

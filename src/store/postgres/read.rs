@@ -3,7 +3,7 @@
 
 use deadpool_postgres::Object;
 use postgres_types::ToSql;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
 use tokio_stream::StreamExt;
 use uuid::Uuid;
@@ -14,25 +14,10 @@ use crate::{
     store::{Counters, LaneState, Mark, Place, TopicStats, lane_of},
 };
 
-/// The text and parameters of a statement. The text consists of constants only.
-#[derive(Default)]
-struct Sql<'a> {
-    text: String,
-    values: Vec<&'a (dyn ToSql + Sync)>,
-}
+/// Reads a page. The two statements differ only in their order.
+const LIST_NEWEST: &str = include_str!("list_newest.sql");
 
-impl<'a> Sql<'a> {
-    fn text(&mut self, text: &'static str) -> &mut Self {
-        self.text.push_str(text);
-        self
-    }
-
-    fn value(&mut self, value: &'a (dyn ToSql + Sync)) -> &mut Self {
-        self.values.push(value);
-        self.text.push_str(&format!("${}", self.values.len()));
-        self
-    }
-}
+const LIST_OLDEST: &str = include_str!("list_oldest.sql");
 
 /// Events fetched first for a page, and keys per look-up. To cut a page of large payloads, the
 /// database must decompress all that it examines.
@@ -64,85 +49,26 @@ pub(super) async fn list(
     Ok(page)
 }
 
-/// Reads a page with one statement. Events of a lane are ordered by time: each lane yields its
-/// first events between two places, and the page is the first of those. The database cuts the page
-/// to its bytes, so that no large payload is transferred in vain, and decompresses none whose
-/// compressed size, less a header of four bytes, is already too large.
+/// Reads a page with one statement.
 async fn list_at_once(connection: &Object, lanes: u16, query: &ListQuery) -> Result<Page, Error> {
     let filter = &query.filter;
-    let (order, within_lane) = match filter.oldest_first {
-        true => ("received_at, lane, seq", " ORDER BY seq LIMIT "),
-        false => ("received_at DESC, lane DESC, seq DESC", " ORDER BY seq DESC LIMIT "),
-    };
-    let limit = query.limit as i64;
-    let one_more = limit + 1;
-    let max_bytes = query.max_bytes as i64;
     let lane = filter.topic.as_deref().map(|topic| lane_of(topic, lanes) as i16);
-    let after = query.after.map(After::from);
-    let start_time = filter.start_time.map(OffsetDateTime::from);
-    let end_time = filter.end_time.map(OffsetDateTime::from);
-
-    let mut sql = Sql::default();
-    sql.text("WITH spans AS MATERIALIZED (SELECT lane, greatest(0");
-    if let Some(start) = &start_time {
-        sql.text(", first_seq_at(lane, ").value(start).text(")");
-    }
-    if let (Some(after), true) = (&after, filter.oldest_first) {
-        sql.text(", ").place_in_lane(after, true);
-    }
-    sql.text(") AS first, least(least(head, (").value(&query.heads);
-    sql.text("::bigint[])[lane + 1]) + 1");
-    if let Some(end) = &end_time {
-        sql.text(", first_seq_at(lane, ").value(end).text(")");
-    }
-    if let (Some(after), false) = (&after, filter.oldest_first) {
-        sql.text(", ").place_in_lane(after, false);
-    }
-    sql.text(") AS beyond FROM lanes");
-    if let Some(lane) = &lane {
-        sql.text(" WHERE lane = ").value(lane);
-    }
-    sql.text(
-        "), candidates AS (
-             SELECT event.* FROM spans CROSS JOIN LATERAL (
-                 SELECT * FROM processed_events e
-                 WHERE e.lane = spans.lane AND e.seq >= spans.first AND e.seq < spans.beyond",
-    );
-    if let Some(topic) = &filter.topic {
-        sql.text(" AND topic = ").value(topic);
-    }
-    if let Some(source) = &filter.source {
-        sql.text(" AND source = ").value(source);
-    }
-    sql.text(within_lane).value(&one_more).text(") AS event ORDER BY ").text(order);
-    sql.text(" LIMIT ").value(&one_more).text(")");
-    sql.text(
-        ", packed AS (
-             SELECT *, row_number() OVER placed AS place, count(*) OVER () AS candidates,
-                    sum(pg_column_size(payload) - 4) OVER placed AS packed
-             FROM candidates WINDOW placed AS (ORDER BY ",
-    )
-    .text(order)
-    .text(
-        ")
-         ), measured AS (
-             SELECT *, sum(octet_length(payload::text)) OVER (ORDER BY place) AS bytes
-             FROM packed WHERE place = 1 OR packed <= ",
-    )
-    .value(&max_bytes)
-    .text(
-        ")
-         SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at,
-                candidates
-         FROM measured WHERE place <= ",
-    )
-    .value(&limit)
-    .text(" AND (place = 1 OR bytes <= ")
-    .value(&max_bytes)
-    .text(") ORDER BY place");
-
-    let statement = connection.prepare_cached(&sql.text).await?;
-    let rows = connection.query(&statement, &sql.values).await?;
+    let sql = if filter.oldest_first { LIST_OLDEST } else { LIST_NEWEST };
+    let statement = connection.prepare_cached(sql).await?;
+    let values: [&(dyn ToSql + Sync); 11] = [
+        &query.heads,
+        &filter.topic,
+        &lane,
+        &filter.source,
+        &filter.start_time.map(OffsetDateTime::from),
+        &filter.end_time.map(OffsetDateTime::from),
+        &query.after.map(|after| after.position.lane as i16),
+        &query.after.map(|after| after.position.seq),
+        &query.after.map(|after| OffsetDateTime::from(after.received_at)),
+        &(query.limit as i64),
+        &(query.max_bytes as i64),
+    ];
+    let rows = connection.query(&statement, &values).await?;
     let candidates: i64 = rows.first().map_or(Ok(0), |row| row.try_get(8))?;
     Ok(Page {
         more: candidates > rows.len() as i64,
@@ -189,27 +115,24 @@ pub(super) async fn heads(connection: &Object, at: &[i64]) -> Result<Vec<LaneSta
 /// Reads a page of the feed, row by row, so that no more is in memory than was asked for. Rows
 /// beyond the limit are discarded.
 pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page, Error> {
-    let lane = query.lane as i16;
-    let after_time = query.after.received_at.map(OffsetDateTime::from);
-    let topics: Vec<&str> = query.topics.iter().map(String::as_str).collect();
-    let one_more = query.limit as i64 + 1;
-    let mut sql = Sql::default();
-    sql.text(
-        "SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at
-         FROM processed_events WHERE lane = ",
-    )
-    .value(&lane);
-    sql.text(" AND seq > ").value(&query.after.seq).text(" AND seq <= ").value(&query.last);
-    sql.text(" AND coalesce((SELECT at.received_at = ").value(&after_time);
-    sql.text(" FROM processed_events at WHERE at.lane = ").value(&lane);
-    sql.text(" AND at.seq = ").value(&query.after.seq).text("), true)");
-    if !topics.is_empty() {
-        sql.text(" AND topic = ANY(").value(&topics).text(")");
-    }
-    sql.text(" ORDER BY seq LIMIT ").value(&one_more);
-
-    let statement = connection.prepare_cached(&sql.text).await?;
-    let mut rows = std::pin::pin!(connection.query_raw(&statement, sql.values).await?);
+    let sql = "
+        SELECT topic, event_id, lane, seq, occurred_at, source, payload::text, received_at
+        FROM processed_events
+        WHERE lane = $1 AND seq > $2 AND seq <= $4 AND ($5::text[] IS NULL OR topic = ANY($5))
+        AND coalesce((SELECT at.received_at = $3 FROM processed_events at
+                      WHERE at.lane = $1 AND at.seq = $2), true)
+        ORDER BY seq LIMIT $6";
+    let topics = (!query.topics.is_empty()).then_some(&query.topics[..]);
+    let values: [&(dyn ToSql + Sync); 6] = [
+        &(query.lane as i16),
+        &query.after.seq,
+        &query.after.received_at.map(OffsetDateTime::from),
+        &query.last,
+        &topics,
+        &(query.limit as i64 + 1),
+    ];
+    let statement = connection.prepare_cached(sql).await?;
+    let mut rows = std::pin::pin!(connection.query_raw(&statement, values).await?);
     let mut page = Page::default();
     let mut bytes = 0;
     while let Some(row) = rows.next().await.transpose()? {
@@ -227,41 +150,20 @@ pub(super) async fn read(connection: &Object, query: &FeedQuery) -> Result<Page,
 
 /// See [`super::Store::positions_at`].
 pub(super) async fn positions_at(connection: &Object, place: Place) -> Result<Vec<i64>, Error> {
-    let after = After::from(place);
-    let mut sql = Sql::default();
-    sql.text("SELECT ").place_in_lane(&after, true).text(" - 1 FROM lanes ORDER BY lane");
-    let statement = connection.prepare_cached(&sql.text).await?;
-    let rows = connection.query(&statement, &sql.values).await?;
+    // Events received at the same time are ordered by lane.
+    let sql = "
+        SELECT CASE
+                   WHEN lane = $1 THEN $2::bigint
+                   WHEN lane > $1 THEN first_seq_at(lane, $3::timestamptz) - 1
+                   ELSE first_seq_at(lane, $3::timestamptz + interval '1 microsecond') - 1
+               END
+        FROM lanes ORDER BY lane";
+    let Place { received_at, position } = place;
+    let values: [&(dyn ToSql + Sync); 3] =
+        [&(position.lane as i16), &position.seq, &OffsetDateTime::from(received_at)];
+    let statement = connection.prepare_cached(sql).await?;
+    let rows = connection.query(&statement, &values).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
-}
-
-/// The place after which a page begins, as parameters.
-struct After {
-    lane: i16,
-    seq: i64,
-    received_at: OffsetDateTime,
-    /// The next possible time: times have a resolution of one microsecond.
-    next_time: OffsetDateTime,
-}
-
-impl From<Place> for After {
-    fn from(Place { received_at, position }: Place) -> Self {
-        let received_at = OffsetDateTime::from(received_at);
-        let next_time = received_at.checked_add(Duration::MICROSECOND).unwrap_or(received_at);
-        Self { lane: position.lane as i16, seq: position.seq, received_at, next_time }
-    }
-}
-
-impl<'a> Sql<'a> {
-    /// The number, in each lane, of the first event behind a place, or of the first one not before
-    /// it. Events received at the same time are ordered by lane.
-    fn place_in_lane(&mut self, at: &'a After, behind: bool) -> &mut Self {
-        self.text("CASE WHEN lane = ").value(&at.lane).text(" THEN ").value(&at.seq);
-        self.text(if behind { "::bigint + 1" } else { "::bigint" });
-        self.text(" WHEN lane > ").value(&at.lane);
-        self.text(" THEN first_seq_at(lane, ").value(&at.received_at);
-        self.text(") ELSE first_seq_at(lane, ").value(&at.next_time).text(") END")
-    }
 }
 
 /// Looks up keys in chunks, until the result has `max_bytes`.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{chain, session::Target, verify::existing};
+use super::{reply::redacted, target::Target, verify::existing};
 use crate::{store::verify::Failed, token};
 
 /// Assigns a new id to the database at `url`, so that existing cursors and page tokens are
@@ -21,6 +21,6 @@ pub async fn restored(url: &str) -> Result<String, Failed> {
     let database = target.describe();
     match change.await {
         Ok(()) => Ok(database),
-        Err(error) => Err(Failed::Change { database, reason: chain(&error) }),
+        Err(error) => Err(Failed::Change { database, reason: redacted(&error) }),
     }
 }

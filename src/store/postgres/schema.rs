@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::{OpenError, session};
+use super::{OpenError, advice::advice};
 
 /// Schemas with tables of a store, in the search path and elsewhere; whether the URL sets the
 /// search path; and where tables would be created.
@@ -41,7 +41,7 @@ pub(super) struct Schemas {
 impl Schemas {
     pub(super) async fn look(client: &Client, database: &str) -> Result<Self, OpenError> {
         let row = client.query_one(FIND, &[]).await;
-        let row = row.map_err(|error| refused(database, session::advice(&error)))?;
+        let row = row.map_err(|error| refused(database, advice(&error)))?;
         Ok(Self {
             in_path: row.get(0),
             elsewhere: row.get(1),

@@ -4,14 +4,16 @@ use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use tokio_stream::StreamExt;
 
 use super::{
-    OpenError, chain, open,
+    OpenError, open,
+    reply::redacted,
     schema::{self, Schemas},
-    session::{Session, Target},
+    session::Session,
+    target::Target,
 };
 use crate::{
     limits::MAX_DIFFERENCES,
     store::{
-        Counters, lane_of,
+        lane_of,
         verify::{Difference, Failed, Report, check_schema},
     },
 };
@@ -19,8 +21,8 @@ use crate::{
 /// Session options. Reading a large table may take long.
 const OPTIONS: &str = "-c statement_timeout=0 -c default_transaction_read_only=on";
 
-// A sum of bigint is numeric; the result fits bigint.
-const TOTALS: &str = "
+/// See [`Report::of`]. A sum of bigint is numeric; the result fits bigint.
+const SUMS: &str = "
     SELECT coalesce(sum(received), 0)::bigint, coalesce(sum(unique_processed), 0)::bigint,
            coalesce(sum(duplicate_dropped), 0)::bigint, coalesce(sum(conflicts), 0)::bigint,
            count(*), (SELECT count(*) FROM processed_events)
@@ -85,7 +87,7 @@ pub async fn verify(url: &str) -> Result<Report, Failed> {
 /// A session on a database with exactly the schema of this program, pinned to its tables.
 pub(super) async fn existing(target: &Target) -> Result<Session, Failed> {
     let database = target.describe();
-    let session = target.connect().await.map_err(|error| OpenError::Unreachable {
+    let session = Session::open(target).await.map_err(|error| OpenError::Unreachable {
         database: database.clone(),
         reason: error.advice(),
     })?;
@@ -105,7 +107,7 @@ pub(super) async fn existing(target: &Target) -> Result<Session, Failed> {
 }
 
 fn unreadable(database: &str, error: &tokio_postgres::Error) -> Failed {
-    Failed::Read { database: database.to_owned(), reason: chain(error) }
+    Failed::Read { database: database.to_owned(), reason: redacted(error) }
 }
 
 async fn schema_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
@@ -124,28 +126,19 @@ async fn compare(client: &mut Client, database: &str) -> Result<Report, tokio_po
         .read_only(true)
         .start()
         .await?;
-    let totals = snapshot.query_one(TOTALS, &[]).await?;
-    let rows = snapshot.query(DIFFERENCES, &[&(MAX_DIFFERENCES as i64)]).await?;
-    let mut difference_count = match rows.first() {
-        Some(row) => row.try_get(4)?,
-        None => 0,
-    };
-    let mut differences: Vec<Difference> = rows.iter().map(difference).collect::<Result<_, _>>()?;
-    difference_count += misplaced(&snapshot, &mut differences).await?;
+    let row = snapshot.query_one(SUMS, &[]).await?;
+    let mut sums = [0; 6];
+    for (column, sum) in sums.iter_mut().enumerate() {
+        *sum = row.try_get(column)?;
+    }
+    let mut report = Report::of(database, sums);
+    for row in snapshot.query(DIFFERENCES, &[&(MAX_DIFFERENCES as i64)]).await? {
+        report.difference_count = row.try_get(4)?;
+        report.differences.push(difference(&row)?);
+    }
+    report.difference_count += misplaced(&snapshot, &mut report.differences).await?;
     snapshot.commit().await?;
-    Ok(Report {
-        database: database.to_owned(),
-        totals: Counters {
-            received: totals.try_get(0)?,
-            unique_processed: totals.try_get(1)?,
-            duplicate_dropped: totals.try_get(2)?,
-            conflicts: totals.try_get(3)?,
-        },
-        topics: totals.try_get(4)?,
-        events: totals.try_get(5)?,
-        difference_count,
-        differences,
-    })
+    Ok(report)
 }
 
 /// Adds the topics that are not in the lane that [`lane_of`] returns, up to the limit of

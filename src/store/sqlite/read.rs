@@ -1,11 +1,8 @@
 //! Reads, on separate connections in blocking tasks.
 
-use std::{
-    panic::resume_unwind,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{panic::resume_unwind, sync::Arc, time::Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, Rows, ToSql, params};
 use tokio::{
     sync::{AcquireError, Semaphore, SemaphorePermit},
@@ -18,6 +15,10 @@ use crate::{
     limits::{READ_CONNECTION_WAIT, STATEMENT_TIMEOUT},
     store::{Counters, LaneState, Mark, TopicStats},
 };
+
+/// Number of instructions of SQLite's virtual machine after which the deadline of a read is checked:
+/// often enough for seconds, and too rarely to slow it down.
+const DEADLINE_CHECK_INSTRUCTIONS: i32 = 10_000;
 
 /// Read-only connections.
 #[derive(Debug)]
@@ -53,15 +54,18 @@ impl Readers {
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             readers.source.check()?;
-            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = readers.idle.lock().pop();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => readers.connect()?,
             };
             let deadline = Instant::now() + STATEMENT_TIMEOUT;
-            connection.progress_handler(10_000, Some(move || Instant::now() > deadline))?;
+            connection.progress_handler(
+                DEADLINE_CHECK_INSTRUCTIONS,
+                Some(move || Instant::now() > deadline),
+            )?;
             let result = read(&mut connection).map_err(Into::into);
-            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            readers.idle.lock().push(connection);
             result
         });
         match task.await.map_err(JoinError::try_into_panic) {
@@ -81,7 +85,7 @@ impl Readers {
     }
 
     pub(super) fn close(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 
     fn connect(&self) -> Result<Connection, Error> {

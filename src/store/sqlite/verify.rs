@@ -7,13 +7,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, params};
 use super::{OpenError, migrations, store_location};
 use crate::{
     limits::{LOCK_TIMEOUT, MAX_DIFFERENCES},
-    store::{
-        Counters,
-        verify::{Difference, Failed, Report, check_schema},
-    },
+    store::verify::{Difference, Failed, Report, check_schema},
 };
 
-const TOTALS: &str = "
+/// See [`Report::of`].
+const SUMS: &str = "
     SELECT coalesce(sum(received), 0), coalesce(sum(unique_processed), 0),
            coalesce(sum(duplicate_dropped), 0), coalesce(sum(conflicts), 0), count(*),
            (SELECT count(*) FROM processed_events)
@@ -111,20 +109,12 @@ pub(super) fn schema_version(connection: &Connection) -> Result<Option<i64>> {
 
 fn compare(connection: &mut Connection, database: &str) -> Result<Report> {
     let snapshot = connection.transaction()?;
-    let mut report = snapshot.query_row(TOTALS, [], |row| {
-        Ok(Report {
-            database: database.to_owned(),
-            totals: Counters {
-                received: row.get(0)?,
-                unique_processed: row.get(1)?,
-                duplicate_dropped: row.get(2)?,
-                conflicts: row.get(3)?,
-            },
-            topics: row.get(4)?,
-            events: row.get(5)?,
-            difference_count: 0,
-            differences: Vec::new(),
-        })
+    let mut report = snapshot.query_row(SUMS, [], |row| {
+        let mut sums = [0; 6];
+        for (column, sum) in sums.iter_mut().enumerate() {
+            *sum = row.get(column)?;
+        }
+        Ok(Report::of(database, sums))
     })?;
     let mut statement = snapshot.prepare(DIFFERENCES)?;
     let mut rows = statement.query(params![MAX_DIFFERENCES as i64])?;

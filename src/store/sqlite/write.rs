@@ -1,14 +1,8 @@
 //! The writer thread, which owns the only writing connection and commits one batch after another.
 
-use std::{
-    io,
-    ops::Range,
-    panic::resume_unwind,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Instant,
-};
+use std::{io, ops::Range, panic::resume_unwind, sync::Arc, thread, time::Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{
     Connection, OptionalExtension, Result, ToSql, Transaction, TransactionBehavior, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -71,7 +65,7 @@ impl Writer {
     }
 
     async fn send(&self, job: Job) -> Result<(), Error> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let jobs = self.jobs.lock().clone();
         let Some(jobs) = jobs else { return Err(stopped()) };
         match jobs.send(job).await {
             Ok(()) => Ok(()),
@@ -82,7 +76,7 @@ impl Writer {
     /// The error if the thread does not reply. If the thread panicked, so does this: a panic must
     /// not look like a transient outage.
     async fn gone(&self) -> Error {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && let Ok(Err(panic)) = tokio::task::spawn_blocking(|| thread.join()).await
         {
@@ -93,8 +87,8 @@ impl Writer {
 
     /// Lets the thread finish its job and waits for it.
     pub(super) async fn close(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.jobs.lock().take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(|| thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {

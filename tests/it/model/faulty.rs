@@ -13,10 +13,11 @@ use async_trait::async_trait;
 use event_aggregator::{
     event::{EventKey, NewEvent, Outcome},
     limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
-    store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
+    store::{
+        Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store, StoreLayer,
+    },
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
-use uuid::Uuid;
 
 /// The fault of one commit.
 #[derive(Debug, Clone, Copy)]
@@ -126,17 +127,9 @@ impl FaultyStore {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
-    fn id(&self) -> Uuid {
-        self.store.id()
-    }
-
-    fn location(&self) -> &str {
-        self.store.location()
-    }
-
-    fn lanes(&self) -> u16 {
-        self.store.lanes()
+impl StoreLayer for FaultyStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Error> {
