@@ -18,7 +18,6 @@ test-fast:
 lint:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --all-targets --features planted-bugs -- -D warnings
 
 # Format the code.
 fmt:
@@ -39,6 +38,10 @@ bench NAME="ceiling" *ARGS:
 # Run the torture test that a release must pass, about 25 minutes.
 gate:
     cargo test --locked --release --test torture -- --gate
+
+# Check that the torture test finds every mutant of the service; `--mutant NAME` selects one.
+mutants *ARGS:
+    cargo test --locked --test torture -- --mutants {{ARGS}}
 
 # Fuzz a target with nightly Rust: json, event, structure, token or http.
 fuzz TARGET *ARGS:

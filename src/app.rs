@@ -244,8 +244,6 @@ async fn open(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, stor
         },
         Database::Postgres(url) => Arc::new(PostgresStore::open(&url, durability).await?),
     };
-    #[cfg(feature = "planted-bugs")]
-    let store = crate::planted::plant(store)?;
     Ok(Arc::new(MeasuredStore::new(store, metrics.clone())))
 }
 

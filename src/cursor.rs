@@ -101,10 +101,6 @@ pub(crate) fn read_marks(bytes: &[u8], lanes: u16) -> Option<Vec<Mark>> {
     let (marks, []) = bytes.as_chunks::<16>() else { return None };
     let mark = |mut bytes: &[u8]| {
         let seq = i64::from_be_bytes(take(&mut bytes)?);
-        #[cfg(feature = "planted-bugs")]
-        if crate::planted::is(crate::planted::Bug::CursorUnmarked) {
-            return Some(Mark { seq, received_at: None });
-        }
         let received_at = match i64::from_be_bytes(take(&mut bytes)?) {
             NO_TIME => None,
             micros => Some(Timestamp::from_micros(micros)?),

@@ -24,8 +24,6 @@ pub mod listener;
 pub mod metrics;
 pub mod page;
 pub mod peer;
-#[cfg(feature = "planted-bugs")]
-pub mod planted;
 pub mod proto;
 pub mod store;
 pub mod tls;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs missing dependencies (PostgreSQL, Python for the example client, Chromium for the
-# dashboard tests, promtool for the alert tests, and strace for disk faults), then runs all tests.
-# Arguments are passed to `cargo test`.
+# dashboard tests, promtool for the alert tests, strace for disk faults, and patch for mutants), then
+# runs all tests. Arguments are passed to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -61,5 +61,6 @@ fi
 
 command -v promtool >/dev/null || install prometheus
 command -v strace >/dev/null || install strace
+command -v patch >/dev/null || install patch
 
 exec cargo test --locked "$@"

@@ -70,11 +70,6 @@ struct User {
 impl Bound {
     /// A limit of `size` permits in all, and of `share` for one caller.
     pub fn new(size: usize, share: usize) -> Self {
-        #[cfg(feature = "planted-bugs")]
-        let share = match crate::planted::is(crate::planted::Bug::NoShare) {
-            true => size,
-            false => share,
-        };
         let all = Arc::new(Semaphore::new(size));
         Self(Arc::new(Shared { size, share, all, shares: Mutex::default() }))
     }

@@ -153,11 +153,6 @@ impl Subscription {
                 lane.passed = lane.read;
             }
             if std::mem::replace(&mut self.is_behind, false) {
-                #[cfg(feature = "planted-bugs")]
-                if crate::planted::is(crate::planted::Bug::BroadcastOnly) {
-                    let live = self.lanes.iter_mut().zip(self.feed.ask().await?.marks);
-                    live.for_each(|(lane, head)| (lane.read, lane.passed) = (head, head));
-                }
                 return Ok(Frame::CaughtUp(self.tell()));
             }
             tokio::select! {
@@ -257,10 +252,6 @@ impl Subscription {
 
     /// The cursor after the events that were sent or skipped.
     fn cursor(&self) -> Cursor {
-        #[cfg(feature = "planted-bugs")]
-        if crate::planted::is(crate::planted::Bug::CursorAhead) {
-            return Cursor::Feed(self.lanes.iter().map(|lane| lane.read).collect());
-        }
         Cursor::Feed(self.lanes.iter().map(|lane| lane.passed).collect())
     }
 

@@ -147,10 +147,6 @@ impl Settling<'_> {
             };
             is_unknown |= matches!(error, store::Error::Unknown(_));
             faults = if matches!(error, store::Error::Fault(_)) { faults + 1 } else { 0 };
-            #[cfg(feature = "planted-bugs")]
-            if crate::planted::is(crate::planted::Bug::DamageHoldsLane) {
-                faults = 0;
-            }
             if faults >= self.fault_tries && !is_unknown && self.takes_nothing().await {
                 break Err(error);
             }

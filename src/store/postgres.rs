@@ -207,11 +207,6 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
     loop {
         interval.tick().await;
         let values = (LEDGER_RETENTION.as_secs_f64(), LEDGER_ENTRIES, identity.id());
-        #[cfg(feature = "planted-bugs")]
-        let values = match crate::planted::is(crate::planted::Bug::LedgerByTheClock) {
-            true => (values.0, 1, values.2),
-            false => values,
-        };
         let pruned = run(&pool, &identity, Statements::Several, async |pruner| {
             pruner.execute(PRUNE, &[&values.0, &values.1, &values.2]).await
         });

@@ -20,6 +20,7 @@ mod identity;
 mod import;
 mod lines;
 mod model;
+mod mutants;
 mod observability;
 mod postgres_faults;
 // Each program that includes this file uses a part of it.

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use clap::{Parser, ValueEnum, value_parser};
 
-use crate::Store;
+use crate::{
+    Store,
+    mutants::{self, MUTANTS, Mutant},
+};
 
 /// Rounds that a release needs without a violation, of the first checker.
 const GATE: [(Store, u64); 2] = [(Store::Postgres, 200), (Store::Sqlite, 100)];
@@ -17,7 +20,7 @@ const ROUNDS: (u64, u64) = (3, 1);
 
 /// Options that cannot be combined with the filters of `cargo test`.
 const OWN: [&str; 9] =
-    ["store", "seed", "rounds", "jobs", "gate", "keep", "planted", "teeth", "only"];
+    ["store", "seed", "rounds", "jobs", "gate", "keep", "mutant", "mutants", "only"];
 
 #[derive(Debug, Parser)]
 #[command(about = "Runs the service under load with faults, and checks the results")]
@@ -44,21 +47,20 @@ pub struct Arguments {
 
     /// Run what a release needs without a violation: 200 rounds on PostgreSQL and 100 on SQLite, then
     /// 60 and 40 of the second checker, and print a summary in Markdown
-    #[arg(long, conflicts_with_all = ["store", "seed", "rounds", "planted", "teeth"])]
+    #[arg(long, conflicts_with_all = ["store", "seed", "rounds", "mutant", "mutants"])]
     pub gate: bool,
 
     /// Keep the history and the logs of all rounds, instead of only those with violations
     #[arg(long)]
     pub keep: bool,
 
-    /// Run with a bug in the service, which must be found
-    #[arg(long)]
-    pub planted: Option<String>,
+    /// Run with a mutant instead of the service
+    #[arg(long, value_name = "NAME", value_parser = mutants::find)]
+    pub mutant: Option<&'static Mutant>,
 
-    /// Run with each bug that can be planted, until each is found; the program must have them, by
-    /// `--features planted-bugs`
+    /// Run the mutation test: each mutant must be found, or the one of --mutant
     #[arg(long)]
-    pub teeth: bool,
+    pub mutants: bool,
 
     /// Run the rounds of one checker only
     #[arg(long, value_enum)]
@@ -84,6 +86,15 @@ impl Arguments {
     /// Whether to run the rounds of a checker.
     pub fn wants(&self, checker: Checker) -> bool {
         self.only.is_none_or(|only| only == checker)
+    }
+
+    /// The mutants to run: all of them in the mutation test, unless one is named.
+    pub fn chosen_mutants(&self) -> Vec<&'static Mutant> {
+        match (self.mutant, self.mutants) {
+            (Some(mutant), _) => vec![mutant],
+            (None, true) => MUTANTS.iter().collect(),
+            (None, false) => Vec::new(),
+        }
     }
 
     /// On which stores.

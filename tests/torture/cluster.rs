@@ -23,11 +23,12 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{database::Database, footprint, proxy::Proxy, recorder::Recorder};
+use crate::{
+    database::Database, footprint, mutants::Mutant, program::Program, proxy::Proxy,
+    recorder::Recorder,
+};
 
 pub type Client = EventAggregatorServiceClient<Channel>;
-
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 /// Instances that share a PostgreSQL database. A SQLite file has one.
 const INSTANCES: usize = 3;
@@ -48,7 +49,7 @@ impl Cluster {
     pub async fn start(
         database: &Database,
         folder: &Path,
-        planted: Option<&str>,
+        mutant: Option<&Mutant>,
     ) -> Result<Self, String> {
         let count = if database.is_shared() { INSTANCES } else { 1 };
         let mut instances = Vec::new();
@@ -61,7 +62,7 @@ impl Cluster {
                 number,
                 address: free_address(),
                 url: database.url(proxy.as_ref().map(|proxy| proxy.address)),
-                planted: planted.map(str::to_owned),
+                program: Program::of(mutant),
                 proxy,
                 log: folder.join(format!("instance-{number}.log")),
                 pid: AtomicU32::new(0),
@@ -111,7 +112,7 @@ pub struct Instance {
     pub proxy: Option<Proxy>,
     pub log: PathBuf,
     url: String,
-    planted: Option<String>,
+    program: Program,
     pid: AtomicU32,
     files: AtomicUsize,
     process: Mutex<Option<Process>>,
@@ -166,12 +167,12 @@ impl Instance {
     fn command(&self) -> Command {
         // When the file size limit is reached, writes must fail instead of killing the process.
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", PROGRAM, "serve"]);
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+        command.arg(&self.program.path).args(&self.program.arguments);
         command.args(["--listen", &self.address.to_string(), "--database-url", &self.url]);
         for variable in ["EVENT_AGGREGATOR_DATA_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "RUST_LOG"] {
             command.env_remove(variable);
         }
-        command.envs(self.planted.as_ref().map(|name| ("EVENT_AGGREGATOR_PLANTED_BUG", name)));
         command
     }
 

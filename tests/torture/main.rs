@@ -3,6 +3,8 @@
 //!
 //! A seed decides what is sent and what breaks when. Processes, disks and networks are real, so their
 //! interleaving is not repeated to the letter: the same seed makes the same kind of trouble again.
+//!
+//! With `--mutants` it tests itself, on services with deliberate bugs.
 
 // A test has no public items.
 #![allow(unreachable_pub)]
@@ -21,6 +23,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::{
     arguments::{Arguments, Checker},
     faults::Kind,
+    mutants::serve::Serve,
     report::Sums,
     worker::Worker,
 };
@@ -34,12 +37,15 @@ mod footprint;
 mod history;
 mod http;
 mod journal;
+mod mutants;
+mod mutation;
 mod outcome;
 // Each program that has this file uses a part of it.
 #[allow(dead_code)]
 #[path = "../it/postgres_server.rs"]
 mod postgres_server;
 mod producers;
+mod program;
 mod proxy;
 mod readers;
 mod recorder;
@@ -49,7 +55,6 @@ mod round;
 mod second;
 mod secrets;
 mod settle;
-mod teeth;
 mod worker;
 mod workload;
 
@@ -76,51 +81,53 @@ const NAME: &str = "torture";
 /// The command line of this program, without arguments.
 fn cargo() -> String {
     let release = if cfg!(debug_assertions) { "" } else { "--release " };
-    let bugs = if cfg!(feature = "planted-bugs") { "--features planted-bugs " } else { "" };
-    format!("cargo test {release}{bugs}--test {NAME} --")
+    format!("cargo test {release}--test {NAME} --")
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<ExitCode> {
+    if let Some(serve) = Serve::requested() {
+        serve.run().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     if !arguments.mean(NAME) {
         println!("{NAME}: not among the tests that are asked for");
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     if arguments.only_lists() {
         println!("{NAME}: test");
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
-    if let Some(bug) = arguments.planted.as_ref().filter(|bug| !teeth::can_be_planted(bug)) {
-        println!("there is no bug {bug} in the program: build it with --features planted-bugs");
-        return ExitCode::FAILURE;
-    }
+    mutants::build(&arguments.chosen_mutants())?;
     let arguments = Arc::new(arguments);
-    if arguments.teeth && !arguments.wants(Checker::First) {
-        return teeth::bite_second(&arguments).await;
-    }
-    if !arguments.wants(Checker::First) {
-        return exit_code(second::run(&arguments).await);
-    }
-    let possible = spawn_blocking(Kind::possible).await.expect("no panic").into();
-    match arguments.teeth {
-        true => teeth::bite(arguments, possible).await,
-        false => {
-            let mut is_clean = torture(Arc::clone(&arguments), possible).await;
-            if arguments.wants(Checker::Second) {
-                is_clean &= second::run(&arguments).await;
-            }
-            exit_code(is_clean)
-        }
-    }
+    let is_clean = match arguments.mutants {
+        true => mutation::test(arguments).await,
+        false => torture(arguments).await,
+    };
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn exit_code(is_clean: bool) -> ExitCode {
-    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Runs all rounds. Returns whether nothing was found.
+async fn torture(arguments: Arc<Arguments>) -> bool {
+    let mut is_clean = true;
+    if arguments.wants(Checker::First) {
+        is_clean &= first(Arc::clone(&arguments)).await;
+    }
+    if arguments.wants(Checker::Second) {
+        is_clean &= second::run(&arguments).await;
+    }
+    is_clean
+}
+
+/// The faults that this machine can make.
+async fn possible_faults() -> Arc<[Kind]> {
+    spawn_blocking(Kind::possible).await.expect("no panic").into()
 }
 
 /// Runs all rounds of the first checker and says what came of them. Returns whether nothing was found.
-async fn torture(arguments: Arc<Arguments>, possible: Arc<[Kind]>) -> bool {
+async fn first(arguments: Arc<Arguments>) -> bool {
+    let possible = possible_faults().await;
     let began = Instant::now();
     let rounds = Arc::new(Mutex::new(arguments.rounds()));
     let mut working = JoinSet::new();

@@ -19,6 +19,7 @@ use crate::{
     database::Database,
     faults::Kind,
     history::{Fault, History, Key},
+    mutants::Mutant,
     recorder::Recorder,
     secrets, workload,
     workload::Item,
@@ -45,9 +46,9 @@ pub async fn run(
     seed: u64,
     database: Database,
     folder: &Path,
-    planted: Option<&str>,
+    mutant: Option<&Mutant>,
 ) -> Result<(History, Vec<Violation>), String> {
-    let cluster = Cluster::start(&database, folder, planted).await?;
+    let cluster = Cluster::start(&database, folder, mutant).await?;
     let (recorder, rng) = (Recorder::start(), Rng::with_seed(seed));
     let mut round =
         Restored { cluster, database, recorder, rng, violations: Vec::new(), events: 0 };

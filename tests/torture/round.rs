@@ -16,6 +16,7 @@ use crate::{
     database::Database,
     faults::{self, Kind},
     history::History,
+    mutants::Mutant,
     producers, readers,
     recorder::{Recorder, Waiting},
     settle, workload,
@@ -43,14 +44,14 @@ impl Round {
         database: Database,
         kinds: &[Kind],
         folder: &Path,
-        planted: Option<&str>,
+        mutant: Option<&Mutant>,
     ) -> Result<History, String> {
         let mut rng = Rng::with_seed(seed);
         let plan = workload::plan(&mut rng);
         let faults = faults::schedule(&mut rng, kinds);
 
         let _disk = faults::prepare(&faults, &database)?;
-        let cluster = Cluster::start(&database, folder, planted).await?;
+        let cluster = Cluster::start(&database, folder, mutant).await?;
         let round = Arc::new(Self {
             cluster,
             database,

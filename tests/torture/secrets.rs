@@ -1,4 +1,4 @@
-//! Words that nobody may find in a log or in an error: planted where a careless program would copy
+//! Words that nobody may find in a log or in an error: put where a careless program would copy
 //! them from.
 
 /// The password in the database's URL.

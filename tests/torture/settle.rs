@@ -10,13 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Instance, PROGRAM},
-    footprint,
-    history::Sample,
-    http, readers,
-    recorder::Waiting,
-    round::Round,
-    secrets,
+    cluster::Instance, footprint, history::Sample, http, program::PROGRAM, readers,
+    recorder::Waiting, round::Round, secrets,
 };
 
 /// Maximum time without progress while tasks wait: a service retries within two seconds after its

@@ -18,6 +18,7 @@ use crate::{
     faults::Kind,
     history::History,
     journal,
+    mutants::Mutant,
     postgres_server::Server,
     report::Sums,
     restore,
@@ -37,16 +38,16 @@ const ENOUGH: checker::Enough =
 
 /// A planned round.
 #[derive(Debug, Clone, Copy)]
-pub struct Case<'a> {
+pub struct Case {
     pub store: Store,
     pub seed: u64,
-    /// A bug in the service.
-    pub planted: Option<&'a str>,
+    /// A mutant instead of the service.
+    pub mutant: Option<&'static Mutant>,
     /// What breaks, if nothing else is to.
     pub fault: Option<Kind>,
 }
 
-impl Case<'_> {
+impl Case {
     /// Whether the store is restored from a backup in it, for which all else is left alone: in every
     /// tenth round, or if nothing else is to happen.
     fn is_with_restore(&self) -> bool {
@@ -88,8 +89,7 @@ impl Worker {
     async fn round(&mut self, store: Store, seed: u64) -> Sums {
         let began = Instant::now();
         let folder = tempfile::Builder::new().prefix("torture-").tempdir().expect("folder");
-        let planted = self.arguments.planted.clone();
-        let case = Case { store, seed, planted: planted.as_deref(), fault: None };
+        let case = Case { store, seed, mutant: self.arguments.mutant, fault: None };
         let judged = self.judged(case, folder.path()).await;
         let (history, mut violations) = match judged {
             Ok((history, violations)) => {
@@ -118,13 +118,13 @@ impl Worker {
     /// Runs a round and judges it. Fails if the round itself failed.
     pub async fn judged(
         &mut self,
-        case: Case<'_>,
+        case: Case,
         folder: &Path,
     ) -> Result<(History, Vec<Violation>), String> {
         let running = async {
             if case.is_with_restore() {
                 let database = self.database(case.store, folder).await?;
-                return restore::run(case.seed, database, folder, case.planted).await;
+                return restore::run(case.seed, database, folder, case.mutant).await;
             }
             let history = self.history(case, folder).await?;
             let mut violations = checker::check(&history);
@@ -142,15 +142,15 @@ impl Worker {
         }
     }
 
-    async fn history(&mut self, case: Case<'_>, folder: &Path) -> Result<History, String> {
-        let Case { store, seed, planted, fault } = case;
+    async fn history(&mut self, case: Case, folder: &Path) -> Result<History, String> {
+        let Case { store, seed, mutant, fault } = case;
         let database = self.database(store, folder).await?;
         let mut kinds = self.possible.to_vec();
         kinds.retain(|kind| kind.befalls(store) && fault.is_none_or(|only| only == *kind));
         if kinds.is_empty() {
             return Err("this machine cannot make the fault".to_owned());
         }
-        Round::run(seed, database, &kinds, folder, planted).await
+        Round::run(seed, database, &kinds, folder, mutant).await
     }
 
     /// Creates a database on this worker's server, or on a new one if a fault broke the server.
@@ -187,8 +187,8 @@ impl Worker {
             Store::Postgres => "postgres",
             Store::Sqlite => "sqlite",
         };
-        let planted = self.arguments.planted.as_ref();
-        let planted = planted.map(|name| format!(" --planted {name}")).unwrap_or_default();
-        format!("{} --only first --store {store} --seed {seed} --rounds 1{planted}", cargo())
+        let mutant = self.arguments.mutant.map(|mutant| format!(" --mutant {}", mutant.name));
+        let mutant = mutant.unwrap_or_default();
+        format!("{} --only first --store {store} --seed {seed} --rounds 1{mutant}", cargo())
     }
 }

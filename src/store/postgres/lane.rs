@@ -152,15 +152,10 @@ impl Prepared {
     async fn open(target: &Target, store_id: Uuid) -> Result<Self, Error> {
         let open = async {
             let session = Session::open(target).await?;
-            let (store, lock) = (STORE, LOCK);
-            #[cfg(feature = "planted-bugs")]
-            let [store, lock] = [store, lock].map(unchecked);
-            #[cfg(feature = "planted-bugs")]
-            let (store, lock) = (&*store, &*lock);
             Ok(Self {
                 store_id,
-                store: session.prepare(store).await?,
-                lock: session.prepare(lock).await?,
+                store: session.prepare(STORE).await?,
+                lock: session.prepare(LOCK).await?,
                 ledger: session.prepare(LEDGER).await?,
                 look: session.prepare(LOOK).await?,
                 session,
@@ -289,17 +284,5 @@ impl Prepared {
             )
             .await?;
         row.map(|row| row.try_get::<_, OffsetDateTime>(0).map(Into::into)).transpose()
-    }
-}
-
-/// Removes the check of the store id from a statement.
-#[cfg(feature = "planted-bugs")]
-fn unchecked(sql: &str) -> String {
-    match crate::planted::is(crate::planted::Bug::IdentityUnchecked) {
-        true => sql.replace(
-            "(SELECT store_id FROM store_identity WHERE singleton) = $",
-            "gen_random_uuid() <> $",
-        ),
-        false => sql.to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{judge::history::History, round::Case};
 
-pub fn keep(case: Case<'_>, history: &History, folder: &Path) -> io::Result<PathBuf> {
+pub fn keep(case: Case, history: &History, folder: &Path) -> io::Result<PathBuf> {
     let name = format!("second-{}-{}", case.store, case.seed).to_lowercase();
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("torture").join(name);
     fs::create_dir_all(&kept)?;

@@ -18,7 +18,7 @@ use super::{
     settling,
     watching::{self, Reader},
 };
-use crate::{Store, database::Database, proxy::Proxy};
+use crate::{Store, database::Database, mutants::Mutant, proxy::Proxy};
 
 /// Duration of publishing.
 const LOAD: Duration = Duration::from_millis(2_500);
@@ -32,11 +32,11 @@ const SERVICES: usize = 2;
 
 /// A planned round.
 #[derive(Debug, Clone, Copy)]
-pub struct Case<'a> {
+pub struct Case {
     pub store: Store,
     pub seed: u64,
-    /// A bug in the services.
-    pub planted: Option<&'a str>,
+    /// A mutant instead of the service.
+    pub mutant: Option<&'static Mutant>,
 }
 
 /// The result of a round.
@@ -46,7 +46,7 @@ pub struct Ended {
 }
 
 /// Runs it. It is an error if the round itself broke.
-pub async fn run(case: Case<'_>, database: Arc<Database>, folder: &Path) -> Result<Ended, String> {
+pub async fn run(case: Case, database: Arc<Database>, folder: &Path) -> Result<Ended, String> {
     // Other seeds than those of the first checker.
     let mut rng = Rng::with_seed(case.seed ^ 0x5ec0_4d00);
     let recorder = Arc::new(Recorder::new(planned::keys(&mut rng)));
@@ -109,7 +109,7 @@ fn missing(history: &History) -> Option<String> {
     (!has_readers).then(|| "a reader was not answered".to_owned())
 }
 
-async fn services(case: Case<'_>, database: &Database, folder: &Path) -> Vec<Service> {
+async fn services(case: Case, database: &Database, folder: &Path) -> Vec<Service> {
     let count = if database.is_shared() { SERVICES } else { 1 };
     let mut services = Vec::new();
     for number in 0..count {
@@ -118,7 +118,7 @@ async fn services(case: Case<'_>, database: &Database, folder: &Path) -> Vec<Ser
             None => None,
         };
         let url = database.url(proxy.as_ref().map(|proxy| proxy.address));
-        services.push(Service::new(number, url, proxy, folder, case.planted));
+        services.push(Service::new(number, url, proxy, folder, case.mutant));
     }
     services
 }

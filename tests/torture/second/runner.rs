@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::Path,
-    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,7 +19,10 @@ use super::{
     report::{self, Sums},
     round::{self, Case, Ended},
 };
-use crate::{Store, arguments::Arguments, cargo, database::Database, postgres_server::Server};
+use crate::{
+    Store, arguments::Arguments, cargo, database::Database, mutants::Mutant,
+    postgres_server::Server,
+};
 
 /// Timeout of a round.
 const ROUND: Duration = Duration::from_secs(300);
@@ -28,7 +30,7 @@ const ROUND: Duration = Duration::from_secs(300);
 /// Maximum number of violations that are printed per round.
 const PRINTED: usize = 20;
 
-/// Rounds within which a planted bug is looked for.
+/// Rounds within which a mutant is looked for.
 const HUNT: u64 = 20;
 
 /// Runs rounds one after another. All rounds on PostgreSQL share a server.
@@ -79,7 +81,7 @@ impl Worker {
         let began = Instant::now();
         let folder = folder();
         let arguments = Arc::clone(&self.arguments);
-        let case = Case { store, seed, planted: arguments.planted.as_deref() };
+        let case = Case { store, seed, mutant: arguments.mutant };
         let (ended, violations) = match self.judged(case, folder.path()).await {
             Ok(judged) => judged,
             Err(reason) => {
@@ -99,13 +101,14 @@ impl Worker {
         }
         print(&violations, PRINTED);
         if !violations.is_empty() {
-            let planted = case.planted.map(|bug| format!(" --planted {bug}")).unwrap_or_default();
+            let mutant = case.mutant.map(|mutant| format!(" --mutant {}", mutant.name));
+            let mutant = mutant.unwrap_or_default();
             let store = match store {
                 Store::Postgres => "postgres",
                 Store::Sqlite => "sqlite",
             };
             let cargo = cargo();
-            let one = format!("--only second --store {store} --seed {seed} --rounds 1{planted}");
+            let one = format!("--only second --store {store} --seed {seed} --rounds 1{mutant}");
             println!("    to see it again: {cargo} {one}");
         }
         sums
@@ -114,7 +117,7 @@ impl Worker {
     /// Runs a round and judges it. Fails if the round itself failed.
     async fn judged(
         &mut self,
-        case: Case<'_>,
+        case: Case,
         folder: &Path,
     ) -> Result<(Ended, Vec<Violation>), String> {
         let database = match case.store {
@@ -156,11 +159,11 @@ fn print(violations: &[Violation], most: usize) {
     }
 }
 
-/// Looks for each planted bug on each store, and says which rules found it, and when. A bug that this
-/// checker does not find is no failure: some need faults that only the first one makes.
-pub async fn hunt(arguments: &Arc<Arguments>, bugs: &[&'static str]) -> ExitCode {
+/// Looks for each mutant on each store, and says which rules found it, and when. One that this checker
+/// does not find is no failure: some need faults that only the first one makes.
+pub async fn hunt(arguments: &Arc<Arguments>, mutants: &[&'static Mutant]) {
     let stores = arguments.stores();
-    let cases = bugs.iter().flat_map(|bug| stores.iter().map(move |store| (*bug, *store)));
+    let cases = mutants.iter().flat_map(|mutant| stores.iter().map(move |store| (*mutant, *store)));
     let queue: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(cases.collect()));
     let mut working = JoinSet::new();
     for _ in 0..arguments.jobs {
@@ -168,42 +171,42 @@ pub async fn hunt(arguments: &Arc<Arguments>, bugs: &[&'static str]) -> ExitCode
         let queue = Arc::clone(&queue);
         working.spawn(async move {
             let mut lines = Vec::new();
-            while let Some((bug, store)) = next(&queue) {
-                lines.push(worker.search(bug, store).await);
+            while let Some((mutant, store)) = next(&queue) {
+                lines.push(worker.search(mutant, store).await);
             }
             lines
         });
     }
     let mut lines: Vec<String> = working.join_all().await.into_iter().flatten().collect();
     lines.sort();
-    println!("\n| bug | store | found by | rounds |\n|---|---|---|---:|\n{}", lines.join("\n"));
-    ExitCode::SUCCESS
+    println!("\n| mutant | store | found by | rounds |\n|---|---|---|---:|\n{}", lines.join("\n"));
 }
 
 impl Worker {
-    /// Runs rounds until a bug is found. Returns a line of the table.
-    async fn search(&mut self, bug: &'static str, store: Store) -> String {
+    /// Runs rounds until a mutant is found. Returns a line of the table.
+    async fn search(&mut self, mutant: &'static Mutant, store: Store) -> String {
+        let name = mutant.name;
         let first = self.arguments.seed;
         for round in 1..=HUNT {
             let folder = folder();
-            let case = Case { store, seed: first + round - 1, planted: Some(bug) };
+            let case = Case { store, seed: first + round - 1, mutant: Some(mutant) };
             let violations = match self.judged(case, folder.path()).await {
                 Ok((_, violations)) => violations,
-                // A bug that lets nothing start is not found.
+                // A mutant that lets nothing start is not found.
                 Err(reason) => {
-                    println!("{bug} on {store}: {reason}");
+                    println!("{name} on {store}: {reason}");
                     continue;
                 }
             };
             let rules: BTreeSet<String> =
                 violations.iter().map(|violation| violation.rule.to_string()).collect();
             if !rules.is_empty() {
-                println!("{bug} on {store}, seed {}:", case.seed);
+                println!("{name} on {store}, seed {}:", case.seed);
                 print(&violations, 3);
                 let rules: Vec<String> = rules.into_iter().collect();
-                return format!("| {bug} | {store} | {} | {round} |", rules.join(", "));
+                return format!("| {name} | {store} | {} | {round} |", rules.join(", "));
             }
         }
-        format!("| {bug} | {store} | not found | {HUNT} |")
+        format!("| {name} | {store} | not found | {HUNT} |")
     }
 }

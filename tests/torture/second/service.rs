@@ -11,10 +11,7 @@ use std::{
 
 use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
 
-use crate::{
-    cluster::{PROGRAM, signal},
-    proxy::Proxy,
-};
+use crate::{cluster::signal, mutants::Mutant, program::Program, proxy::Proxy};
 
 /// Maximum time of a start and of a shutdown.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -25,7 +22,7 @@ pub struct Service {
     pub proxy: Option<Proxy>,
     url: String,
     log: PathBuf,
-    planted: Option<String>,
+    program: Program,
     process: Mutex<Option<Child>>,
 }
 
@@ -35,7 +32,7 @@ impl Service {
         url: String,
         proxy: Option<Proxy>,
         folder: &Path,
-        planted: Option<&str>,
+        mutant: Option<&Mutant>,
     ) -> Self {
         let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000));
         let free = ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
@@ -45,7 +42,7 @@ impl Service {
             proxy,
             url,
             log: folder.join(format!("service-{number}.log")),
-            planted: planted.map(str::to_owned),
+            program: Program::of(mutant),
             process: Mutex::default(),
         }
     }
@@ -59,15 +56,14 @@ impl Service {
     async fn start_process(&self, process: &mut Option<Child>) -> Result<(), String> {
         let deadline = Instant::now() + LIMIT;
         while process.is_none() {
-            let mut command = Command::new(PROGRAM);
-            command.args(["serve", "--listen", &self.address.to_string()]);
+            let mut command = Command::new(&self.program.path);
+            command.args(&self.program.arguments);
+            command.args(["--listen", &self.address.to_string()]);
             command.args(["--database-url", &self.url]);
             for variable in ["EVENT_AGGREGATOR_DATA_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "RUST_LOG"]
             {
                 command.env_remove(variable);
             }
-            let planted = self.planted.as_ref();
-            command.envs(planted.map(|bug| ("EVENT_AGGREGATOR_PLANTED_BUG", bug)));
             let log = self.log.clone();
             let started = spawn_blocking(move || begin(&mut command, &log)).await;
             match started.expect("no panic") {

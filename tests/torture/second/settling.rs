@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{recorder::Phase, table, watching};
-use crate::{cluster::PROGRAM, database::Database, second::watching::Reader};
+use crate::{database::Database, program::PROGRAM, second::watching::Reader};
 
 /// Timeout for retried reads, and for statements of ended services.
 const LIMIT: Duration = Duration::from_secs(60);
