@@ -9,11 +9,11 @@ use tokio::sync::watch;
 
 use crate::event::Name;
 
+pub(crate) use self::token::Token;
 pub use self::{
     caller::{Caller, CallerKey},
     file::AccessFile,
     policy::Verb,
-    token::Token,
 };
 use self::{
     policy::{Holder, Policy},
@@ -22,8 +22,8 @@ use self::{
 };
 
 mod caller;
-pub mod exposure;
-pub mod file;
+pub(crate) mod exposure;
+pub(crate) mod file;
 mod host;
 mod policy;
 mod rate;
@@ -264,6 +264,6 @@ impl Account {
 }
 
 /// The error for a verb that is not granted on a topic.
-pub fn denied(verb: Verb, topic: &str) -> Error {
+pub(crate) fn denied(verb: Verb, topic: &str) -> Error {
     Error::Denied { verb, topic: Name::new("topic", topic.to_owned()).ok() }
 }

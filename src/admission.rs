@@ -10,9 +10,9 @@ use crate::{
     },
 };
 
-pub use self::{
+pub(crate) use self::{
     bound::{Bound, Full, Permit},
-    outbox::{Closed, Outbox, Outgoing, Unsent, outbox},
+    outbox::{Closed, Outbox, Unsent, outbox},
     response::{BufferedResponse, Expired, Reservation, chunk},
 };
 

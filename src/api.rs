@@ -21,11 +21,15 @@ use crate::{
     store::Store,
 };
 
-pub use self::{
-    error::{Error, Reason},
+pub(crate) use self::{
+    error::Error,
     publish::{Decoded, EventResult, OnInvalid, Producer, Published, Submitted},
-    query::{ListRequest, Listed, LookedUp, StatsReport},
+    query::StatsReport,
     subscribe::Subscriber,
+};
+pub use self::{
+    error::Reason,
+    query::{ListRequest, Listed},
 };
 
 mod error;

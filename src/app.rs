@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::{task::spawn_blocking, time::timeout};
-use tokio_util::task::AbortOnDropHandle;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
@@ -82,7 +81,6 @@ pub struct App {
     listener: Listener,
     router: Router<grpc::Services>,
     api: Api,
-    access_file: Option<AccessFile>,
     health: HealthReporter,
 }
 
@@ -94,7 +92,7 @@ impl App {
         if config.is_exposed() {
             warn!("--insecure: {address} is reachable without TLS or without authentication");
         }
-        let tls = Tls::start(&config.tls)?;
+        let tls = Tls::open(&config.tls).await?;
         let access_file = match &config.access {
             Some(path) => Some(AccessFile::open(path).await?),
             None => None,
@@ -115,7 +113,7 @@ impl App {
             None if config.is_of_this_machine() => Access::of_this_machine(),
             None => Access::default(),
         };
-        Self::assemble(store, metrics, listener, access, access_file).await
+        Self::assemble(store, metrics, listener, access).await
     }
 
     /// A service over any store, behind a bound listener.
@@ -126,7 +124,7 @@ impl App {
         access_file: Option<AccessFile>,
     ) -> Result<Self, Error> {
         let access = access_file.as_ref().map_or_else(Access::default, AccessFile::access);
-        Self::assemble(store, metrics, listener, access, access_file).await
+        Self::assemble(store, metrics, listener, access).await
     }
 
     async fn assemble(
@@ -134,7 +132,6 @@ impl App {
         metrics: Metrics,
         listener: Listener,
         access: Access,
-        access_file: Option<AccessFile>,
     ) -> Result<Self, Error> {
         let api = Api { access, ..Api::start(store, metrics) };
         let edge = Edge::new(&api);
@@ -142,7 +139,7 @@ impl App {
         tell(&health, ServingStatus::Serving).await;
         let grpc = grpc::services(&api, &edge, health_service)?;
         let router = Router::new(grpc, http::router(&api, &edge));
-        Ok(Self { listener, router, api, access_file, health })
+        Ok(Self { listener, router, api, health })
     }
 
     /// Location of the database, without secrets.
@@ -163,11 +160,9 @@ impl App {
     /// Serves until `shutdown` completes, then drains: streams end, calls in progress are answered,
     /// and all accepted events are stored.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { listener, router, api, access_file, health } = self;
+        let Self { listener, router, api, health } = self;
         let watching = tokio::spawn(watch(api.clone(), health.clone()));
         let Api { ingest, store, feed, metrics, stopping, .. } = api;
-        let _following =
-            access_file.map(|file| AbortOnDropHandle::new(tokio::spawn(file.follow())));
         let mut is_broken = false;
 
         let stop = async {

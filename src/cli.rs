@@ -18,6 +18,7 @@ mod health;
 mod list;
 mod ndjson;
 mod publish;
+mod replace;
 mod restored;
 mod serve;
 mod stats;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{access::Access, admission::Admission, api::Api};
 
-pub use self::{
+pub(crate) use self::{
     call::{Audience, Route, call},
     protocol::{BoxError, Protocol, Record},
     request_body::RequestBody,

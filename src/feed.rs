@@ -32,10 +32,8 @@ use crate::{
     token,
 };
 
-pub use self::{
-    memory::Held,
-    subscription::{Frame, Subscription},
-};
+pub(crate) use self::memory::Held;
+pub use self::subscription::{Frame, Subscription};
 
 mod memory;
 mod subscription;

@@ -26,16 +26,16 @@ use crate::{
     limits::{MAX_MESSAGE_BYTES, SMALL_REQUEST_BYTES},
     proto::{
         DESCRIPTORS,
-        incoming::{
-            PublishRequest, PublishStreamRequest,
-            event_aggregator_service_server::{
-                EventAggregatorService, EventAggregatorServiceServer,
-            },
-        },
-        outgoing::{BatchGetEventsResponse, ListEventsResponse, SubscribeResponse},
         v1::{
             BatchGetEventsRequest, GetStatsRequest, GetStatsResponse, ListEventsRequest,
             PublishResponse, PublishStreamResponse, SubscribeRequest,
+        },
+        wire::{
+            BatchGetEventsResponse, ListEventsResponse, PublishRequest, PublishStreamRequest,
+            SubscribeResponse,
+            event_aggregator_service_server::{
+                EventAggregatorService, EventAggregatorServiceServer,
+            },
         },
     },
 };

@@ -40,7 +40,7 @@ use crate::{
 };
 
 mod connection_limit;
-pub mod files;
+pub(crate) mod files;
 mod timeouts;
 
 /// A bound listening socket.

@@ -18,8 +18,8 @@ use prometheus_client::{
 
 use crate::limits::{MAX_BATCH_EVENTS, QUEUE_BYTES};
 
-pub use calls::{Calls, Method};
-pub use http::HttpRequests;
+pub(crate) use calls::{Calls, Method};
+pub(crate) use http::HttpRequests;
 
 mod calls;
 mod http;

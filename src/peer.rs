@@ -17,7 +17,7 @@ pub struct Peer {
 
 /// The address by which limits count a client: an IPv4 address, or the /64 prefix of an IPv6
 /// address, because one customer usually gets a whole /64.
-pub fn origin(address: IpAddr) -> IpAddr {
+pub(crate) fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

@@ -5,30 +5,20 @@ pub mod v1 {
     tonic::include_proto!("event_aggregator.v1");
 }
 
-/// The gRPC service, and the requests that contain events as the server decodes them: text fields
-/// and structs remain undecoded bytes of the message.
+/// The gRPC service, and the messages that contain events as the server decodes and encodes them:
+/// the texts and the struct of an event are bytes, which share the message or the stored text.
 #[allow(missing_docs, clippy::all)]
-pub mod incoming {
-    include!(concat!(env!("OUT_DIR"), "/incoming/event_aggregator.v1.rs"));
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/wire/event_aggregator.v1.rs"));
 
-    pub use self::fields::{Event as Fields, event::Content};
-    pub use super::incoming_event::Event;
-
-    pub mod fields {
-        include!(concat!(env!("OUT_DIR"), "/incoming_event/event_aggregator.v1.rs"));
-    }
+    pub use self::event_fields::Content;
+    pub use super::event::Event;
 }
 
 mod codec;
-mod incoming_event;
+mod event;
 
 pub use codec::ContractCodec;
-
-/// The responses that contain events as the server encodes them: structs are bytes in wire format.
-#[allow(missing_docs, clippy::all)]
-pub mod outgoing {
-    include!(concat!(env!("OUT_DIR"), "/outgoing/event_aggregator.v1.rs"));
-}
 
 /// A time as a Protobuf timestamp.
 pub fn timestamp(time: crate::event::Timestamp) -> prost_types::Timestamp {

@@ -8,13 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpStream,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -25,9 +19,8 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
-use tracing::{info, warn};
 
-use crate::config::TlsArgs;
+use crate::{config::TlsArgs, reload};
 
 pub(crate) use self::{client::ClientChain, names::names};
 
@@ -45,53 +38,25 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
 pub enum Error {
     /// A required flag is missing.
     #[error("{given} requires {missing}")]
-    Incomplete {
-        /// The flag that was given.
-        given: &'static str,
-        /// The flags that are missing.
-        missing: &'static str,
-    },
+    Incomplete { given: &'static str, missing: &'static str },
     /// A file cannot be read.
     #[error("cannot read {path}: {reason}; {flag} expects a PEM file")]
-    File {
-        /// The flag that names the file.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
+    File { flag: &'static str, path: PathBuf, reason: String },
     /// The certificate and the key cannot be used together.
     #[error("cannot use {path} as --tls-cert: {reason}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: rustls::Error,
-    },
+    Certificate { path: PathBuf, reason: rustls::Error },
     /// The client CA certificates cannot be used.
     #[error("cannot use {path} as --tls-client-ca: {reason}")]
-    ClientCa {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
-    /// The SIGHUP handler cannot be installed.
-    #[error("cannot handle SIGHUP: {0}")]
-    Signal(io::Error),
+    ClientCa { path: PathBuf, reason: String },
 }
 
-/// TLS of a service. Clones share one configuration.
+/// TLS of a service. Clones share one configuration, which is reloaded until they are dropped.
 #[derive(Clone)]
-pub struct Tls {
-    files: Arc<Files>,
-    present: Arc<watch::Sender<Present>>,
-}
+pub struct Tls(watch::Receiver<Current>);
 
 /// The configuration from the current files.
 #[derive(Clone)]
-struct Present {
+struct Current {
     acceptor: TlsAcceptor,
     /// Verifies client certificates, if they are required.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -99,47 +64,26 @@ struct Present {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+        f.debug_tuple("Tls").finish_non_exhaustive()
     }
 }
 
 impl Tls {
     /// Loads the configured files and keeps watching them. Returns `None` if none are configured.
-    /// Must be called within the runtime.
-    pub fn start(args: &TlsArgs) -> Result<Option<Self>, Error> {
-        let Some(files) = Files::named(args)? else { return Ok(None) };
-        let contents = files.read()?;
-        let present = Arc::new(watch::Sender::new(files.present(&contents)?));
-        let tls = Self { files: Arc::new(files), present };
-        let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Signal)?;
-        let mut follower = Follower { files: Arc::clone(&tls.files), known: contents, said: None };
-        let present = Arc::downgrade(&tls.present);
-        tokio::spawn(async move {
-            // Runs as long as the service has a handle.
-            while present.strong_count() > 0 {
-                let is_asked = tokio::select! {
-                    asked = hang_up.recv() => asked.is_some(),
-                    () = sleep(CERTIFICATE_INTERVAL) => false,
-                };
-                let look = move || (follower.look(is_asked), follower);
-                let Ok((found, back)) = spawn_blocking(look).await else { return };
-                follower = back;
-                if let (Some(new), Some(present)) = (found, present.upgrade()) {
-                    present.send_replace(new);
-                }
-            }
-        });
-        Ok(Some(tls))
+    pub async fn open(args: &TlsArgs) -> Result<Option<Self>, Error> {
+        match Files::named(args)? {
+            Some(files) => Ok(Some(Self(reload::watch(files).await?))),
+            None => Ok(None),
+        }
     }
 
     /// Performs a handshake with the current certificate.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.present.borrow().acceptor.clone();
+        let acceptor = self.0.borrow().acceptor.clone();
         acceptor.accept(stream).await
     }
 }
 
-/// Paths of the files.
 #[derive(Debug, Clone)]
 struct Files {
     certificate: PathBuf,
@@ -147,7 +91,6 @@ struct Files {
     client_ca: Option<PathBuf>,
 }
 
-/// Contents of the files.
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
@@ -170,6 +113,15 @@ impl Files {
             })),
         }
     }
+}
+
+impl reload::Files for Files {
+    type Contents = Contents;
+    type Value = Current;
+    type Error = Error;
+
+    const NAME: &'static str = "certificate";
+    const INTERVAL: Duration = CERTIFICATE_INTERVAL;
 
     fn read(&self) -> Result<Contents, Error> {
         let read = |flag, path: &Path| {
@@ -183,7 +135,7 @@ impl Files {
         })
     }
 
-    fn present(&self, contents: &Contents) -> Result<Present, Error> {
+    fn load(&self, contents: &Contents, _: Option<&Current>) -> Result<Current, Error> {
         let provider = Arc::new(ring::default_provider());
         let unusable = |reason| Error::Certificate { path: self.certificate.clone(), reason };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -211,7 +163,7 @@ impl Files {
             .map_err(|error| unreadable("--tls-key", &self.key, said(&error, "private key")))?;
         let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(Present { acceptor: TlsAcceptor::from(Arc::new(config)), verifier })
+        Ok(Current { acceptor: TlsAcceptor::from(Arc::new(config)), verifier })
     }
 }
 
@@ -238,43 +190,4 @@ fn said(error: &pem::Error, wanted: &str) -> String {
 
 fn unreadable(flag: &'static str, path: &Path, reason: String) -> Error {
     Error::File { flag, path: path.to_owned(), reason }
-}
-
-/// Watches the files for changes.
-struct Follower {
-    files: Arc<Files>,
-    /// Contents at the last look, valid or not.
-    known: Contents,
-    /// Error at the last look, if any.
-    said: Option<String>,
-}
-
-impl Follower {
-    /// The new configuration, if the files changed and are valid. Each error is logged once.
-    fn look(&mut self, is_asked: bool) -> Option<Present> {
-        let read = self.files.read();
-        if !is_asked && read.as_ref().is_ok_and(|contents| *contents == self.known) {
-            self.said = None;
-            return None;
-        }
-        let made = read.and_then(|contents| {
-            self.known = contents;
-            self.files.present(&self.known)
-        });
-        match made {
-            Ok(present) => {
-                self.said = None;
-                info!("certificate reloaded");
-                Some(present)
-            }
-            Err(error) => {
-                let fault = error.to_string();
-                if is_asked || self.said.as_ref() != Some(&fault) {
-                    warn!(fault, "failed to reload certificate; keeping the previous one");
-                }
-                self.said = Some(fault);
-                None
-            }
-        }
-    }
 }

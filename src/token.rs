@@ -51,7 +51,7 @@ pub struct Opened {
 }
 
 /// A new id for a restored store, which is still recognized as related to the old one.
-pub fn restored(store: Uuid) -> Uuid {
+pub(crate) fn restored(store: Uuid) -> Uuid {
     let mut id = *Uuid::new_v4().as_bytes();
     id[..LINEAGE_BYTES].copy_from_slice(&store.as_bytes()[..LINEAGE_BYTES]);
     Uuid::from_bytes(id)
@@ -91,7 +91,7 @@ pub fn open(token: &str, kind: Kind, store: Uuid) -> Result<Opened, Error> {
 }
 
 /// Splits `N` bytes off the front, if there are as many.
-pub fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, left) = rest.split_first_chunk::<N>()?;
     *rest = left;
     Some(*taken)

@@ -17,18 +17,18 @@ use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Target of all spans.
-pub const TARGET: &str = "event_aggregator::trace";
+pub(crate) const TARGET: &str = "event_aggregator::trace";
 
 /// Environment variables with the address of the collector. Tracing is off if none is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 /// Exports spans to the configured collector.
 #[derive(Debug)]
-pub struct Exporter(SdkTracerProvider);
+pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Returns `None` if no collector is configured. Must be called within the runtime.
-    pub fn from_env() -> Result<Option<Self>, ExporterBuildError> {
+    pub(crate) fn from_env() -> Result<Option<Self>, ExporterBuildError> {
         let is_set = |name| std::env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
         if !ENDPOINTS.into_iter().any(is_set) {
             return Ok(None);
@@ -47,12 +47,12 @@ impl Exporter {
     }
 
     /// The tracer that exports spans.
-    pub fn tracer(&self) -> Tracer {
+    pub(crate) fn tracer(&self) -> Tracer {
         self.0.tracer("event-aggregator")
     }
 
     /// Exports the remaining spans. Blocks for some seconds if the collector does not respond.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         if let Err(error) = self.0.shutdown() {
             tracing::warn!(%error, "failed to export the last spans");
         }
@@ -61,7 +61,7 @@ impl Exporter {
 
 /// The span of a call, as part of the trace in its headers, if there is one. Its status code is
 /// recorded when the call ends.
-pub fn call(name: &str, headers: &HeaderMap) -> Span {
+pub(crate) fn call(name: &str, headers: &HeaderMap) -> Span {
     let span = info_span!(
         target: TARGET,
         "call",

@@ -9,11 +9,11 @@ use std::{
 };
 
 use event_aggregator::{
-    limits::FUTURE_TOLERANCE,
     store::{
         Durability, Store,
         postgres::{JsonText, PostgresStore, STORE},
     },
+    testing::limits::FUTURE_TOLERANCE,
 };
 use time::OffsetDateTime;
 use tokio::task::JoinSet;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_aggregator::{limits::SQLITE_LOG_PAGES, store::sqlite::SQLITE_CACHE_KIB};
+use event_aggregator::{store::sqlite::SQLITE_CACHE_KIB, testing::limits::SQLITE_LOG_PAGES};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 

@@ -4,11 +4,11 @@
 use std::{collections::HashSet, path::Path};
 
 use event_aggregator::{
-    limits::MAX_MESSAGE_BYTES,
     proto::v1::{
         GetStatsRequest, ListEventsRequest, PayloadFormat, SubscribeRequest,
         subscribe_response::Frame as Sent,
     },
+    testing::limits::MAX_MESSAGE_BYTES,
 };
 use prost::Message;
 use tokio::{

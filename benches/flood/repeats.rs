@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use event_aggregator::{limits::MAX_PAYLOAD_BYTES, store::lane_of};
+use event_aggregator::{store::lane_of, testing::limits::MAX_PAYLOAD_BYTES};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tonic_types::StatusExt;
 

@@ -12,12 +12,12 @@ use std::net::IpAddr;
 pub struct Exposed;
 
 /// Whether an address can only be reached from this machine.
-pub fn is_loopback(address: IpAddr) -> bool {
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
 /// Whether other machines can reach a listener without both TLS and authentication.
-pub fn is_exposed(address: IpAddr, tls: bool, authenticated: bool) -> bool {
+pub(crate) fn is_exposed(address: IpAddr, tls: bool, authenticated: bool) -> bool {
     // Without TLS, tokens can be intercepted.
     !(is_loopback(address) || (tls && authenticated))
 }

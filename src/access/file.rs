@@ -2,22 +2,21 @@
 //! valid policy.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::{
-    fs::File,
-    io::AsyncReadExt,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::sleep,
-};
-use tracing::{info, warn};
+use tokio::sync::watch;
 
 use super::{Access, Rule, policy::Policy};
-use crate::limits::{ACCESS_POLL_INTERVAL, MAX_ACCESS_FILE_BYTES};
+use crate::{
+    limits::{ACCESS_POLL_INTERVAL, MAX_ACCESS_FILE_BYTES},
+    reload,
+};
 
 mod entry;
 
@@ -54,81 +53,63 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An access file that is watched for changes.
+/// An access file, which is reloaded when it changes.
 #[derive(Debug)]
-pub struct AccessFile {
-    path: PathBuf,
-    /// Contents of the last valid file.
-    bytes: Vec<u8>,
-    policies: watch::Sender<Arc<Policy>>,
-}
+pub struct AccessFile(watch::Receiver<Arc<Policy>>);
 
 impl AccessFile {
-    /// Loads the file.
+    /// Loads the file, and reloads it until this and all access control from it is dropped.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |reason| Error { path: path.to_owned(), reason };
-        let bytes = read(path).await.map_err(failed)?;
-        let policy = policy(&bytes, None).map_err(failed)?;
-        let (policies, _) = watch::channel(Arc::new(policy));
-        Ok(Self { path: path.to_owned(), bytes, policies })
+        Ok(Self(reload::watch(PolicyFile(path.to_owned())).await?))
     }
 
     /// The access control of the current and of later contents.
     pub fn access(&self) -> Access {
-        Access(Rule::Named(self.policies.subscribe()))
+        Access(Rule::Named(self.0.clone()))
     }
 
     /// Whether any identity has a certificate.
     pub fn names_certificates(&self) -> bool {
-        self.policies.borrow().names_certificates()
-    }
-
-    /// Reloads the file every few seconds if it changed, and immediately on SIGHUP.
-    pub async fn follow(mut self) {
-        let mut hangup = signal(SignalKind::hangup());
-        if let Err(error) = &hangup {
-            warn!(%error, "cannot handle SIGHUP; still polling the access file");
-        }
-        // Each error is logged once.
-        let mut said = None;
-        loop {
-            tokio::select! {
-                () = sleep(ACCESS_POLL_INTERVAL) => (),
-                Some(()) = async { hangup.as_mut().ok()?.recv().await } => (),
-            }
-            let fault = self.renew().await.err().map(|reason| reason.to_string());
-            if let Some(fault) = fault.as_ref().filter(|_| fault != said) {
-                let path = self.path.display();
-                warn!("failed to reload access file {path}; keeping the previous policy: {fault}");
-            }
-            said = fault;
-        }
-    }
-
-    async fn renew(&mut self) -> Result<(), Reason> {
-        let bytes = read(&self.path).await?;
-        if bytes == self.bytes {
-            return Ok(());
-        }
-        let policy = policy(&bytes, Some(&self.policies.borrow()))?;
-        self.bytes = bytes;
-        self.policies.send_replace(Arc::new(policy));
-        info!("access file reloaded");
-        Ok(())
+        self.0.borrow().names_certificates()
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+struct PolicyFile(PathBuf);
+
+impl reload::Files for PolicyFile {
+    type Contents = Vec<u8>;
+    type Value = Arc<Policy>;
+    type Error = Error;
+
+    const NAME: &'static str = "access file";
+    const INTERVAL: Duration = ACCESS_POLL_INTERVAL;
+
+    fn read(&self) -> Result<Vec<u8>, Error> {
+        read(&self.0).map_err(|reason| self.error(reason))
+    }
+
+    fn load(&self, bytes: &Vec<u8>, previous: Option<&Arc<Policy>>) -> Result<Arc<Policy>, Error> {
+        let policy = policy(bytes, previous.map(|policy| &**policy));
+        policy.map(Arc::new).map_err(|reason| self.error(reason))
+    }
+}
+
+impl PolicyFile {
+    fn error(&self, reason: Reason) -> Error {
+        Error { path: self.0.clone(), reason }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Reason> {
     let mut bytes = Vec::new();
-    let file = File::open(path).await?;
-    file.take(MAX_ACCESS_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).await?;
+    File::open(path)?.take(MAX_ACCESS_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() > MAX_ACCESS_FILE_BYTES {
         true => Err(Reason::TooLarge),
         false => Ok(bytes),
     }
 }
 
-fn policy(bytes: &[u8], before: Option<&Policy>) -> Result<Policy, Reason> {
+fn policy(bytes: &[u8], previous: Option<&Policy>) -> Result<Policy, Reason> {
     let text = std::str::from_utf8(bytes).map_err(|_| Reason::NotText)?;
-    Ok(Policy::new(entry::read(text).map_err(Reason::Faults)?, before))
+    Ok(Policy::new(entry::read(text).map_err(Reason::Faults)?, previous))
 }

@@ -14,23 +14,23 @@ const TOKEN_BYTES: usize = 32;
 
 /// A token. `Debug` does not print it.
 #[derive(Clone)]
-pub struct Token(String);
+pub(crate) struct Token(String);
 
 impl Token {
     /// Generates a token. Fails if the system random number generator does.
-    pub fn random() -> Result<Self, getrandom::Error> {
+    pub(crate) fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
     /// The secret text.
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// The SHA-256 digest in hexadecimal, for the access file.
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         Digest::of(self.0.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

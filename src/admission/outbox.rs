@@ -23,21 +23,21 @@ use crate::limits::{SUBSCRIBER_STALL_TIMEOUT, SUBSCRIPTION_PORTION_BYTES};
 
 /// The sending half. When it is dropped, the stream of items ends.
 #[derive(Debug)]
-pub struct Outbox<T, H>(Arc<Shared<T, H>>);
+pub(crate) struct Outbox<T, H>(Arc<Shared<T, H>>);
 
 /// The receiving half: the stream of items for the body of a response. A connection polls for the
 /// next item once it has sent the previous one.
 #[derive(Debug)]
-pub struct Outgoing<T, H>(Arc<Shared<T, H>>);
+pub(crate) struct Outgoing<T, H>(Arc<Shared<T, H>>);
 
 /// Bytes of the item that the body received last and the connection has not sent yet. Clones are
 /// handles to the same bytes.
 #[derive(Debug, Clone, Default)]
-pub struct Unsent(Arc<Mutex<Buffer>>);
+pub(crate) struct Unsent(Arc<Mutex<Buffer>>);
 
 /// Why an outbox is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
+pub(crate) enum Closed {
     /// The response was dropped.
     #[error("the subscriber disconnected")]
     Gone,
@@ -77,7 +77,7 @@ struct Buffer {
 }
 
 /// Creates an outbox without items.
-pub fn outbox<T, H>() -> (Outbox<T, H>, Outgoing<T, H>) {
+pub(crate) fn outbox<T, H>() -> (Outbox<T, H>, Outgoing<T, H>) {
     let state = State {
         next: None,
         held: None,
@@ -93,17 +93,17 @@ pub fn outbox<T, H>() -> (Outbox<T, H>, Outgoing<T, H>) {
 
 impl<T, H> Outbox<T, H> {
     /// Waits until there is a free slot. Cancel safe.
-    pub async fn ready(&self) -> Result<(), Closed> {
+    pub(crate) async fn ready(&self) -> Result<(), Closed> {
         self.wait(|state| state.next.is_none()).await
     }
 
     /// Waits until the connection has sent all items. Cancel safe.
-    pub async fn drained(&self) -> Result<(), Closed> {
+    pub(crate) async fn drained(&self) -> Result<(), Closed> {
         self.wait(|state| state.waiting_since.is_none()).await
     }
 
     /// Waits until the outbox is closed. Cancel safe.
-    pub async fn closed(&self) -> Closed {
+    pub(crate) async fn closed(&self) -> Closed {
         match self.wait(|_| false).await {
             Err(closed) => closed,
             Ok(()) => pending().await,
@@ -112,7 +112,7 @@ impl<T, H> Outbox<T, H> {
 
     /// Sets the next item, and replaces one that is still waiting. `held` is dropped once the
     /// connection has sent the item.
-    pub fn put(&self, item: T, held: H) {
+    pub(crate) fn put(&self, item: T, held: H) {
         let mut state = self.0.state.lock();
         if state.closed.is_some() {
             return;
@@ -158,7 +158,7 @@ impl<T, H> Drop for Outbox<T, H> {
 
 impl<T, H> Outgoing<T, H> {
     /// The buffer for bytes that the connection has not sent yet.
-    pub fn unsent(&self) -> Unsent {
+    pub(crate) fn unsent(&self) -> Unsent {
         self.0.unsent.clone()
     }
 }
@@ -227,7 +227,7 @@ fn wake<T, H>(mut state: MutexGuard<'_, State<T, H>>) {
 
 impl Unsent {
     /// Stores the bytes of an item.
-    pub fn put(&self, bytes: Bytes) {
+    pub(crate) fn put(&self, bytes: Bytes) {
         let mut buffer = self.buffer();
         if !buffer.is_expired {
             buffer.bytes = bytes;
@@ -236,7 +236,7 @@ impl Unsent {
 
     /// The next chunk for the connection, if there is one. It is a copy, because a slice would keep
     /// the whole allocation.
-    pub fn next(&self) -> Result<Option<Bytes>, Expired> {
+    pub(crate) fn next(&self) -> Result<Option<Bytes>, Expired> {
         let Buffer { bytes, is_expired, is_drained } = &mut *self.buffer();
         if *is_expired {
             return Err(Expired);
@@ -251,7 +251,7 @@ impl Unsent {
     }
 
     /// Whether all bytes have been sent.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let buffer = self.buffer();
         buffer.bytes.is_empty() && !buffer.is_expired
     }

@@ -13,7 +13,7 @@ use crate::limits::{ANSWER_TIMEOUT, SMALL_ANSWER_BYTES};
 
 /// A response that is not sent yet.
 #[derive(Debug)]
-pub struct BufferedResponse {
+pub(crate) struct BufferedResponse {
     held: Arc<Mutex<Option<Held>>>,
     /// A connection does not poll a body while its client reads nothing, so a task watches the time.
     _expiring: AbortOnDropHandle<()>,
@@ -44,11 +44,11 @@ impl Reservation {
 /// A response that was not read within [`ANSWER_TIMEOUT`], and was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the response was not read in time")]
-pub struct Expired;
+pub(crate) struct Expired;
 
 impl BufferedResponse {
     /// A response, with its permit. `on_expiry` is called when it is dropped because of the time.
-    pub fn new(
+    pub(crate) fn new(
         answer: Bytes,
         permit: Option<Permit>,
         on_expiry: impl FnOnce() + Send + 'static,
@@ -64,21 +64,21 @@ impl BufferedResponse {
     }
 
     /// The next chunk. None at the end.
-    pub fn next(&self) -> Result<Option<Bytes>, Expired> {
+    pub(crate) fn next(&self) -> Result<Option<Bytes>, Expired> {
         let mut held = self.held.lock();
         let Held { left, .. } = held.as_mut().ok_or(Expired)?;
         Ok(chunk(left))
     }
 
     /// Bytes that are left.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.held.lock().as_ref().map_or(0, |held| held.left.len())
     }
 }
 
 /// Splits the next chunk off a response. It is a copy, because a slice keeps the whole allocation: a chunk
 /// inside of a connection would keep a response that was dropped.
-pub fn chunk(left: &mut Bytes) -> Option<Bytes> {
+pub(crate) fn chunk(left: &mut Bytes) -> Option<Bytes> {
     let size = left.len().min(SMALL_ANSWER_BYTES);
     (size > 0).then(|| Bytes::copy_from_slice(&left.split_to(size)))
 }

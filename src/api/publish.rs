@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A decoded event, or why it is invalid.
-pub type Decoded = Result<NewEvent, Error>;
+pub(crate) type Decoded = Result<NewEvent, Error>;
 
 /// How a request with invalid or unauthorized events is handled.
 #[derive(Debug, Clone, Copy)]

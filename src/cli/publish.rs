@@ -3,22 +3,29 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::mpsc;
+use indicatif::ProgressBar;
 
-use self::{import::Import, send::Tally, simulate::Simulation};
-use super::{Output, Table, client::Server, print, print_json, terminal::tell};
-use crate::proto::v1::Event;
+use self::{
+    simulate::Simulation,
+    sink::Sink,
+    source::{Events, Source},
+    upload::Upload,
+};
+use super::{Output, client::Server, print, print_json, terminal::tell};
 
 mod file;
-mod import;
-mod send;
+mod resume;
 mod simulate;
+mod sink;
+mod source;
+mod tally;
+mod upload;
+mod window;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Input format, one event per line (timestamp and payload are optional):
@@ -76,121 +83,64 @@ struct Input {
     file: Option<PathBuf>,
 }
 
-/// A line with its event, or with the reason why it is invalid.
-#[derive(Debug)]
-struct Outgoing {
-    line: Line,
-    event: Result<Event, String>,
-}
-
-/// A line of the input.
-#[derive(Debug)]
-struct Line {
-    number: u64,
-    /// End of the line: a byte offset in the file, or the number of a simulated event.
-    end: u64,
-    /// Whether the line ended with a line break.
-    ended: bool,
-    /// Text of the line, if rejected lines are saved.
-    text: Option<Vec<u8>>,
-}
-
-impl Line {
-    fn made(number: u64) -> Self {
-        Self { number, end: number, ended: true, text: None }
-    }
-}
-
 /// Exit code that shells use for Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Events between the reader or simulator and the sender. Each may have up to 1 MiB.
-const CHANNEL_EVENTS: usize = 500;
-
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let (events, outgoing) = mpsc::channel(CHANNEL_EVENTS);
-        let progress = ProgressBar::no_length();
         let file = self.input.file.as_deref();
-        let mut import = Import::open(file, self.resume_file.as_deref(), self.rejects.as_deref())?;
-        let (making, expected, bar) = match (self.input.simulate, file) {
-            (Some(total), _) => {
-                progress.set_length(total);
-                let simulation = Simulation::new(total, self.duplicates, self.topics);
-                let expected = simulation.expected();
-                let making = tokio::spawn(async {
-                    simulation.run(events).await;
-                    Ok(())
-                });
-                let bar = "{wide_bar} {human_pos} of {human_len} events, {eta} left";
-                (making, Some(expected), bar)
-            }
-            (None, Some(path)) => {
-                let begin = import.start();
-                let (lines, length) = file::open(path, begin.1).await?;
-                let bar = match length {
-                    Some(length) => {
-                        progress.set_length(length);
-                        "{wide_bar} {bytes} of {total_bytes}, {eta} left"
-                    }
-                    None => "{spinner} {bytes} in {elapsed}",
-                };
-                let keep_text = import.keeps_rejects();
-                (tokio::spawn(file::read(lines, begin, keep_text, events)), None, bar)
-            }
-            (None, None) => unreachable!("clap requires one of them"),
-        };
-        progress.set_style(ProgressStyle::with_template(bar).context("progress bar")?);
-
+        let mut sink = Sink::open(file, self.resume_file.as_deref(), self.rejects.as_deref())?;
+        let source = self.source(&sink).await?;
+        let (expected, progress) = (source.expected(), source.progress()?);
         let begun = Instant::now();
-        let mut tally = Tally::default();
         let sent = tokio::select! {
-            sent = send::all(&self.server, outgoing, &progress, &mut tally, &mut import) => Some(sent),
+            sent = upload(&self.server, source, &mut sink, &progress) => Some(sent),
             _ = tokio::signal::ctrl_c() => None,
         };
         progress.finish_and_clear();
         // Also after an error, so that acknowledged events are not sent again.
-        import.save().context("cannot save the position")?;
-        let interrupted = match sent {
-            Some(sent) => {
-                sent?;
-                making
-                    .await?
-                    .with_context(|| file.unwrap_or(Path::new("")).display().to_string())?;
-                false
-            }
-            None => true,
-        };
+        sink.save().context("cannot save the position")?;
+        let is_interrupted = sent.transpose()?.is_none();
 
-        tally.rejects.print("was rejected");
-        tally.conflict.print("conflicts with the stored event in");
-        if interrupted {
+        let tally = &sink.tally;
+        tally.print_lines();
+        if is_interrupted {
             tell(self.how_to_go_on());
         } else if tally.total() == 0 {
-            match import.start() {
-                (0, _) => tell("No events in the input."),
-                (line, _) => tell(format_args!("No new events after line {line}.")),
+            match sink.position().line {
+                0 => tell("No events in the input."),
+                line => tell(format_args!("No new events after line {line}.")),
             }
         }
         match Output::or_suitable(self.output) {
-            Output::Table => print(as_table(&tally, begun.elapsed().as_secs_f64()))?,
+            Output::Table => print(tally.as_table(begun.elapsed().as_secs_f64()))?,
             Output::Json | Output::Ndjson => print_json(tally.as_json())?,
         }
-        if interrupted {
+        if is_interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        let exact = expected.is_none_or(|expected| tally.is_exactly(expected));
-        if !exact {
+        let is_exact = expected.is_none_or(|expected| tally.is_exactly(expected));
+        if !is_exact {
             tell("event-aggregator: the service's counters do not match the events sent");
         }
-        Ok(match exact && tally.rejects.count == 0 {
+        Ok(match is_exact && !tally.has_rejected() {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         })
     }
-}
 
-impl Publish {
+    async fn source(&self, sink: &Sink) -> anyhow::Result<Source> {
+        match &self.input {
+            Input { file: Some(path), .. } => {
+                Source::open(path, sink.position(), sink.keeps_text()).await
+            }
+            Input { simulate, .. } => {
+                let total = simulate.unwrap_or_default();
+                Ok(Source::Simulate(Simulation::new(total, self.duplicates, self.topics)))
+            }
+        }
+    }
+
     /// Advice after Ctrl-C.
     fn how_to_go_on(&self) -> &'static str {
         match (&self.input.file, &self.resume_file) {
@@ -204,40 +154,19 @@ impl Publish {
     }
 }
 
-/// Sends simulated events at a steady rate, until an error occurs or the future is dropped.
-pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Result<()> {
-    let (events, mut made) = mpsc::channel(1);
-    let (paced, outgoing) = mpsc::channel(CHANNEL_EVENTS);
-    tokio::spawn(Simulation::new(u64::MAX, 0.3, 5).run(events));
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
-        while let Some(event) = made.recv().await {
-            ticks.tick().await;
-            if paced.send(event).await.is_err() {
-                return;
-            }
-        }
-    });
-    let (mut tally, mut import) = (Tally::default(), Import::default());
-    send::all(server, outgoing, &ProgressBar::hidden(), &mut tally, &mut import).await
+async fn upload(
+    server: &Server,
+    source: Source,
+    sink: &mut Sink,
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    let client = server.connect().await?;
+    Upload::new(client, source.start(), sink, progress).run().await
 }
 
-fn as_table(tally: &Tally, seconds: f64) -> String {
-    let mut rows = Table::new(["result", "events"]);
-    for (result, events) in [
-        ("accepted", tally.accepted),
-        ("duplicate", tally.duplicate),
-        ("conflict", tally.conflict.count),
-        ("rejected", tally.rejects.count),
-        ("total", tally.total()),
-    ] {
-        rows.add_row([result.to_owned(), events.to_string()]);
-    }
-    let rate = tally.total() as f64 / seconds.max(f64::EPSILON);
-    let mut text = format!("{rows}\n{seconds:.1} s, {rate:.0} events/s");
-    if tally.reconnects > 0 {
-        let times = tally.reconnects;
-        text.push_str(&format!("\nreconnected {times} times and resent unanswered requests"));
-    }
-    text
+/// Sends simulated events at a steady rate, until an error occurs or the future is dropped.
+pub(super) async fn simulate_steadily(server: &Server, rate: u32) -> anyhow::Result<()> {
+    let client = server.connect().await?;
+    let events = Events::steady(Simulation::new(u64::MAX, 0.3, 5), rate);
+    Upload::new(client, events, &mut Sink::default(), &ProgressBar::hidden()).run().await
 }

@@ -28,7 +28,7 @@ use crate::{
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// Authenticated callers, or all clients if there is no access file. The handler gets the
     /// [`Caller`](crate::access::Caller) in the extensions of the request.
     Authenticated,
@@ -38,7 +38,7 @@ pub enum Audience {
 
 /// Properties of a route.
 #[derive(Debug, Clone, Copy)]
-pub struct Route {
+pub(crate) struct Route {
     /// Who may call it.
     pub audience: Audience,
     /// Whether a request is a stream of messages.
@@ -67,7 +67,7 @@ impl Route {
 
 /// Handles a call. The steps before the handler run in the order below, and those after it in the
 /// reverse order. `record` began when the call arrived.
-pub async fn call<P, A, B, H>(
+pub(crate) async fn call<P, A, B, H>(
     edge: &Edge,
     route: Route,
     record: P::Record,

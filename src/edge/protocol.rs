@@ -11,7 +11,7 @@ use http_body::Body;
 use crate::api::Error;
 
 /// A protocol, such as gRPC or HTTP.
-pub trait Protocol: Send + 'static {
+pub(crate) trait Protocol: Send + 'static {
     /// The type of response bodies.
     type Body;
     /// The record of a call.
@@ -39,10 +39,10 @@ pub trait Protocol: Send + 'static {
 }
 
 /// Any error.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The record of a call, for metrics and traces. Dropping it completes it.
-pub trait Record: Send + 'static {
+pub(crate) trait Record: Send + 'static {
     /// Counts messages that have begun to arrive.
     fn received(&mut self, messages: u64);
 

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The body of a request.
-pub struct RequestBody<P: Protocol, A> {
+pub(crate) struct RequestBody<P: Protocol, A> {
     /// None once it has ended.
     body: Option<A>,
     call: InProgress<P::Record>,

@@ -28,7 +28,7 @@ const GRPC_WEB: [&[u8]; 4] = [
 
 /// Answers the requests of all protocols. Clones share the routes.
 #[derive(Debug, Clone)]
-pub struct Router<G>(Arc<Routes<G>>);
+pub(crate) struct Router<G>(Arc<Routes<G>>);
 
 #[derive(Debug)]
 struct Routes<G> {
@@ -47,13 +47,13 @@ where
     G::Future: Send,
 {
     /// Creates a router for gRPC services and HTTP routes.
-    pub fn new(grpc: G, http: axum::Router) -> Self {
+    pub(crate) fn new(grpc: G, http: axum::Router) -> Self {
         let grpc_web = GrpcWebLayer::new().layer(grpc.clone());
         Self(Arc::new(Routes { grpc, grpc_web, http }))
     }
 
     /// Answers a request.
-    pub async fn answer(self, request: Request<Incoming>) -> Response<ResponseBody> {
+    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<ResponseBody> {
         let routes = &*self.0;
         if !is_grpc_path(request.uri().path()) {
             let Ok(response) = routes.http.clone().call(request.map(HttpBody::new)).await;

@@ -14,16 +14,16 @@ use crate::{
     ingest::ProcessCounters,
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
-        incoming::{self, Content},
-        outgoing, timestamp,
+        timestamp,
         v1::{self as pb, PayloadFormat, PublishStatus},
+        wire::{self, Content, EventFields},
     },
 };
 
 /// Decodes an event. Fields that only the server sets are ignored.
-pub(super) fn new_event(event: incoming::Event) -> Decoded {
+pub(super) fn new_event(event: wire::Event) -> Decoded {
     let mut violations = Violations::default();
-    let incoming::Event { fields: event, repeated_content } = event;
+    let wire::Event { fields: event, repeated_content } = event;
     let mut name =
         |field, bytes| violations.check(text(field, bytes).and_then(|text| Name::new(field, text)));
     let topic = name("topic", event.topic);
@@ -145,7 +145,7 @@ pub(super) fn events(
     store: Uuid,
     format: PayloadFormat,
     others: usize,
-) -> Vec<outgoing::Event> {
+) -> Vec<wire::Event> {
     let as_text: usize =
         events.iter().map(|(event, _)| event.payload.as_str().len() + EVENT_ENVELOPE_BYTES).sum();
     let mut available = MAX_RESPONSE_BYTES.saturating_sub(as_text + others);
@@ -163,18 +163,18 @@ pub(super) fn events(
                     })
                 }
             };
-            outgoing::Event {
-                topic: key.topic.into_string(),
-                event_id: key.event_id.into_string(),
+            wire::Event::from(EventFields {
+                topic: key.topic.into_bytes(),
+                event_id: key.event_id.into_bytes(),
                 timestamp: Some(timestamp(time)),
-                source: source.into_string(),
+                source: source.into_bytes(),
                 content: Some(match structure {
-                    Some(structure) => outgoing::event::Content::Payload(structure),
-                    None => outgoing::event::Content::PayloadJson(payload.into_string()),
+                    Some(structure) => Content::Payload(structure),
+                    None => Content::PayloadJson(payload.into_bytes()),
                 }),
                 received_at: Some(timestamp(received_at)),
-                cursor: cursor.encode(store),
-            }
+                cursor: cursor.encode(store).into(),
+            })
         })
         .collect()
 }

@@ -14,8 +14,8 @@ use crate::{
     event::Violation,
     limits::{MAX_REQUEST_ID_BYTES, STREAM_IDLE_TIMEOUT, STREAM_REQUESTS_IN_FLIGHT},
     proto::{
-        incoming::{PublishRequest, PublishStreamRequest},
         v1::{PublishResponse, PublishStreamResponse},
+        wire::{PublishRequest, PublishStreamRequest},
     },
 };
 

@@ -14,12 +14,12 @@ use crate::{
         MAX_STATS_TOPICS,
     },
     proto::{
-        outgoing::{BatchGetEventsResponse, ListEventsResponse},
         timestamp,
         v1::{
             BatchGetEventsRequest, GetStatsRequest, GetStatsResponse, ListEventsRequest, ListOrder,
             TopicStats,
         },
+        wire::{BatchGetEventsResponse, ListEventsResponse},
     },
     store::{self, Filter},
 };

@@ -15,8 +15,8 @@ use crate::{
     feed::{Frame, Held},
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
     proto::{
-        outgoing::{EventBatch, SubscribeResponse, subscribe_response},
         v1::{CaughtUp, Checkpoint, PayloadFormat, SubscribeRequest},
+        wire::{EventBatch, SubscribeResponse, subscribe_response},
     },
 };
 

@@ -7,7 +7,7 @@ use crate::limits::{CONNECTIONS, OTHER_FILES};
 
 /// Raises the limit to what the service can use, or as far as the system permits. The default of
 /// many systems is 1,024.
-pub fn raise_limit() {
+pub(crate) fn raise_limit() {
     const WANTED: u64 = (CONNECTIONS + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < WANTED) {

@@ -1,7 +1,7 @@
 //! Client certificates of open connections. They are verified again, because certificates expire
 //! and CA certificates change.
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, time::sleep};
 use tokio_rustls::{
     rustls::{
         self,
@@ -10,7 +10,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::{Present, Tls};
+use super::{Current, Tls};
 use crate::limits::CLIENT_CERTIFICATE_INTERVAL;
 
 /// The certificate chain of a client, its own certificate first. Empty if none was requested.
@@ -24,8 +24,8 @@ impl ClientChain {
         Self(shown.iter().map(|certificate| certificate.clone().into_owned()).collect())
     }
 
-    fn verify(&self, present: &Present) -> Result<(), rustls::Error> {
-        match (&present.verifier, self.0.split_first()) {
+    fn verify(&self, current: &Current) -> Result<(), rustls::Error> {
+        match (&current.verifier, self.0.split_first()) {
             (None, _) => Ok(()),
             (Some(_), None) => Err(rustls::Error::NoCertificatesPresented),
             (Some(verifier), Some((certificate, intermediates))) => {
@@ -39,14 +39,16 @@ impl Tls {
     /// Waits until the certificate of a client becomes invalid and returns why: it expired, or the
     /// CA certificates changed.
     pub(crate) async fn expired(&self, chain: ClientChain) -> rustls::Error {
-        let mut present = self.present.subscribe();
+        let mut current = self.0.clone();
         loop {
-            let verified = chain.verify(&present.borrow_and_update());
+            let verified = chain.verify(&current.borrow_and_update());
             if let Err(error) = verified {
                 return error;
             }
-            // The sender lives as long as its handle in `self`.
-            let _ = timeout(CLIENT_CERTIFICATE_INTERVAL, present.changed()).await;
+            tokio::select! {
+                () = sleep(CLIENT_CERTIFICATE_INTERVAL) => (),
+                Ok(()) = current.changed() => (),
+            }
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use event_aggregator::{
-    access::{self, AccessFile, Verb},
     config::Config,
     proto::v1::{
         BatchGetEventsRequest, GetStatsRequest, ListEventsRequest, PublishRequest,
         PublishStreamRequest, SubscribeRequest,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
+    testing::access::{self, AccessFile, Verb},
 };
 use prost::Message;
 use serde_json::json;

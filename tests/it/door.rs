@@ -14,15 +14,18 @@ use async_trait::async_trait;
 use event_aggregator::{
     app::{self, App},
     event::{EventKey, Outcome},
-    grpc::SERVICE_NAME,
-    limits::{
-        ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE, MAX_REQUEST_BYTES,
-        OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT, SMALL_REQUEST_BYTES,
-    },
-    listener::Listener,
-    metrics::Metrics,
     proto::v1::{GetStatsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest},
     store::{Batch, Error, Found, ListQuery, Page, Stats, Store, StoreLayer, sqlite::SqliteStore},
+    testing::{
+        grpc::SERVICE_NAME,
+        limits::{
+            ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE,
+            MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT,
+            SMALL_REQUEST_BYTES,
+        },
+        listener::Listener,
+        metrics::Metrics,
+    },
 };
 use prost::Message;
 use tokio::{

@@ -6,17 +6,19 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use event_aggregator::{
-    access::{Account, Caller, CallerKey, Identity},
-    api::{Api, ListRequest, Listed, Reason},
     app,
     config::Database,
     cursor::Cursor,
     event::EventKey,
-    feed::{self, Frame, Start, Subscription},
-    ingest::{Share, WhenFull},
-    limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
-    metrics::Metrics,
     store::{Counters, Durability, Filter, Store, postgres::PostgresStore, sqlite::SqliteStore},
+    testing::{
+        access::{Account, Caller, CallerKey, Identity},
+        api::{Api, ListRequest, Listed, Reason},
+        feed::{self, Frame, Start, Subscription},
+        ingest::{Share, WhenFull},
+        limits::{COMMIT_RETRY, FEED_POLL_INTERVAL},
+        metrics::Metrics,
+    },
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio::{

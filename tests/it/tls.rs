@@ -8,9 +8,8 @@ use std::{
 };
 
 use event_aggregator::{
-    grpc::SERVICE_NAME,
-    limits::OPENING_TIMEOUT,
     proto::v1::{ListEventsRequest, PublishRequest},
+    testing::{grpc::SERVICE_NAME, limits::OPENING_TIMEOUT},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
-use event_aggregator::limits::READ_CONNECTIONS;
+use event_aggregator::testing::limits::READ_CONNECTIONS;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},

@@ -1,13 +1,11 @@
-//! Parses the entries of an access file. Reports all errors, not only the first, each with its
-//! cure.
+//! Parses an access file. An error in its syntax or structure is reported alone, all errors in
+//! values together, each with its line and cure.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, fmt::Display, ops::Range, sync::Arc};
 
 use rustls::pki_types::DnsName;
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
 use super::Fault;
 use crate::{
@@ -20,231 +18,71 @@ use crate::{
     limits::{MAX_IDENTITIES, MAX_IDENTITY_TOKENS, MAX_RATE_EVENTS, MIN_RATE_BURST},
 };
 
-type Value<'a> = Spanned<DeValue<'a>>;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    identity: Option<Spanned<Vec<Spanned<Entry>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an array of tables: [[identity]]")]
+struct Entry {
+    name: Item<String>,
+    token_sha256: Option<Item<Vec<Item<String>>>>,
+    certificate: Option<Item<String>>,
+    grants: Option<Vec<Spanned<GrantEntry>>>,
+    events_per_second: Option<Item<u32>>,
+    burst: Option<Item<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a grant as a table { verbs, topics }")]
+struct GrantEntry {
+    verbs: Item<Vec<Item<String>>>,
+    topics: Item<Vec<Item<String>>>,
+}
+
+/// A value with its place, or `None` if it has another type, which is not an error of serde so that
+/// it is reported together with all others.
+type Item<T> = Spanned<Typed<T>>;
+
+struct Typed<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Typed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(T::deserialize(deserializer).ok()))
+    }
+}
 
 /// Parses the text of a file.
 pub(super) fn read(text: &str) -> Result<Vec<Holder>, Vec<Fault>> {
-    let mut reader = Reader { text, faults: Vec::new() };
-    let holders = match DeTable::parse(text) {
-        Ok(file) => reader.file(file.get_ref()),
-        Err(error) => {
-            let place = error.span().unwrap_or_default();
-            reader.fault(place, format!("invalid TOML: {}", error.message().replace('\n', ", ")));
+    let mut faults = Faults { text, owner: String::new(), all: Vec::new() };
+    let parsed = toml::Deserializer::parse(text).map_err(|error| {
+        (error.span(), format!("invalid TOML: {}", error.message().replace('\n', ", ")))
+    });
+    let file = parsed.and_then(|parsed| {
+        File::deserialize(parsed).map_err(|error| (error.span(), structural(error.message())))
+    });
+    let holders = match file {
+        Ok(file) => file.holders(&mut faults),
+        Err((span, fault)) => {
+            faults.add(&span.unwrap_or_default(), fault);
             Vec::new()
         }
     };
-    if reader.faults.is_empty() { Ok(holders) } else { Err(reader.faults) }
+    if faults.all.is_empty() { Ok(holders) } else { Err(faults.all) }
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    faults: Vec<Fault>,
-}
-
-impl Reader<'_> {
-    fn fault(&mut self, place: Range<usize>, description: impl Into<String>) {
-        let before = self.text.as_bytes().iter().take(place.start);
-        let line = 1 + before.filter(|byte| **byte == b'\n').count();
-        self.faults.push(Fault { line, description: description.into() });
-    }
-
-    fn file(&mut self, file: &DeTable<'_>) -> Vec<Holder> {
-        self.only(file, &["identity"], "the file");
-        let Some(entries) = file.get("identity") else {
-            self.fault(0..0, "no identities; create an entry with `event-aggregator token NAME`");
-            return Vec::new();
-        };
-        let Some(array) = entries.get_ref().as_array() else {
-            self.fault(entries.span(), "identity must be an array of tables: [[identity]]");
-            return Vec::new();
-        };
-        if array.len() > MAX_IDENTITIES {
-            self.fault(entries.span(), format!("more than {MAX_IDENTITIES} identities"));
-            return Vec::new();
+/// Describes an error of serde without the key or value that it names, which may be a token.
+fn structural(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((fault, expected)) if fault.starts_with("unknown field") => {
+            format!("unknown field; expected {expected}")
         }
-        let mut seen = Seen::default();
-        array.iter().filter_map(|entry| self.entry(entry, &mut seen)).collect()
-    }
-
-    fn entry(&mut self, entry: &Value<'_>, seen: &mut Seen) -> Option<Holder> {
-        let Some(fields) = entry.get_ref().as_table() else {
-            self.fault(entry.span(), "identity must be an array of tables: [[identity]]");
-            return None;
-        };
-        let name = self.name(entry, fields)?;
-        if !seen.names.insert(name.clone()) {
-            self.fault(entry.span(), format!("duplicate identity {name}; merge the entries"));
-        }
-        let known = ["name", "token_sha256", "certificate", "grants", "events_per_second", "burst"];
-        self.only(fields, &known, &name);
-        let tokens = self.tokens(fields, &name, seen);
-        let certificate = fields.get("certificate").and_then(|value| {
-            let certificate = self.text(value, &name, "certificate")?.to_ascii_lowercase();
-            if DnsName::try_from(certificate.trim_start_matches("*.")).is_err() {
-                let advice = "must be a DNS name from the certificate";
-                self.fault(value.span(), format!("{name}: certificate {advice}"));
-            }
-            if !seen.certificates.insert(certificate.clone()) {
-                self.fault(
-                    value.span(),
-                    format!("{name}: certificate is used by another identity"),
-                );
-            }
-            Some(certificate)
-        });
-        if !fields.contains_key("token_sha256") && certificate.is_none() {
-            let advice = "no credentials; add token_sha256 or certificate";
-            self.fault(entry.span(), format!("{name}: {advice}"));
-        }
-        let grants = self.grants(entry, fields, &name);
-        let rate = self.rate(fields, &name);
-        Some(Holder { name, tokens, certificate, grants, rate })
-    }
-
-    fn name(&mut self, entry: &Value<'_>, fields: &DeTable<'_>) -> Option<String> {
-        let Some(value) = fields.get("name") else {
-            self.fault(entry.span(), "missing name; add name = \"…\"");
-            return None;
-        };
-        let name = self.text(value, "the entry", "name")?;
-        match Name::new("name", name) {
-            Ok(name) => Some(name.into_string()),
-            Err(fault) => {
-                self.fault(value.span(), fault.to_string());
-                None
-            }
-        }
-    }
-
-    fn tokens(&mut self, fields: &DeTable<'_>, name: &str, seen: &mut Seen) -> Vec<Digest> {
-        let Some(value) = fields.get("token_sha256") else { return Vec::new() };
-        let Some(list) = self.list(value, name, "token_sha256") else { return Vec::new() };
-        if list.len() > MAX_IDENTITY_TOKENS {
-            let fault = format!("{name}: more than {MAX_IDENTITY_TOKENS} digests in token_sha256");
-            self.fault(value.span(), fault);
-        }
-        let mut tokens = Vec::new();
-        for item in list {
-            let digest = item.get_ref().as_str().and_then(Digest::from_hex);
-            match digest {
-                Some(digest) if seen.tokens.insert(digest) => tokens.push(digest),
-                Some(_) => {
-                    let fault = format!("{name}: duplicate digest in token_sha256");
-                    self.fault(item.span(), fault);
-                }
-                None => {
-                    let advice = "must contain SHA-256 digests (64 hexadecimal digits), as printed \
-                                  by `event-aggregator token`";
-                    self.fault(item.span(), format!("{name}: token_sha256 {advice}"));
-                }
-            }
-        }
-        tokens
-    }
-
-    fn grants(&mut self, entry: &Value<'_>, fields: &DeTable<'_>, name: &str) -> Vec<Grant> {
-        let Some(value) = fields.get("grants") else {
-            let example = r#"grants = [{ verbs = ["publish"], topics = ["orders", "shop.*"] }]"#;
-            self.fault(entry.span(), format!("{name}: missing grants; add {example}"));
-            return Vec::new();
-        };
-        let Some(list) = self.list(value, name, "grants") else { return Vec::new() };
-        let mut grants = Vec::new();
-        for item in list {
-            let Some(grant) = item.get_ref().as_table() else {
-                self.fault(
-                    item.span(),
-                    format!("{name}: a grant must be a table {{ verbs, topics }}"),
-                );
-                continue;
-            };
-            self.only(grant, &["verbs", "topics"], name);
-            let verbs = self.each(item, name, "verbs", |text| {
-                let verb = Verb::ALL.iter().find(|(name, _)| *name == text);
-                verb.map(|(_, verb)| *verb).ok_or("must be publish, read or admin")
-            });
-            let topics = self.each(item, name, "topics", Pattern::new);
-            if verbs.contains(&Verb::Admin) && !topics.iter().any(Pattern::covers_all) {
-                self.fault(item.span(), format!("{name}: admin can only be granted on topic *"));
-            }
-            grants.push(Grant { verbs, topics });
-        }
-        grants
-    }
-
-    /// Parses each item of a required list of a grant.
-    fn each<T>(
-        &mut self,
-        grant: &Value<'_>,
-        name: &str,
-        field: &str,
-        read: impl Fn(&str) -> Result<T, &'static str>,
-    ) -> Vec<T> {
-        let Some(value) = grant.get_ref().get(field) else {
-            self.fault(grant.span(), format!("{name}: missing {field} in grant"));
-            return Vec::new();
-        };
-        let Some(list) = self.list(value, name, field) else { return Vec::new() };
-        if list.is_empty() {
-            self.fault(value.span(), format!("{name}: {field} must not be empty"));
-        }
-        let mut all = Vec::new();
-        for item in list {
-            let Some(text) = self.text(item, name, field) else { continue };
-            match read(&text) {
-                Ok(one) => all.push(one),
-                Err(fault) => self.fault(item.span(), format!("{name}: {field} {fault}")),
-            }
-        }
-        all
-    }
-
-    fn rate(&mut self, fields: &DeTable<'_>, name: &str) -> Option<Arc<Rate>> {
-        let (per_second, burst) = (fields.get("events_per_second"), fields.get("burst"));
-        let place = per_second.or(burst)?.span();
-        let number = |value: &Value<'_>| value.get_ref().as_integer()?.as_str().parse::<u32>().ok();
-        let numbers = per_second.and_then(number).and_then(|per_second| {
-            let burst = burst.map_or(Some(per_second.max(MIN_RATE_BURST)), number)?;
-            Rate::new(per_second, burst)
-        });
-        if numbers.is_none() {
-            let fault = format!(
-                "{name}: events_per_second must be between 1 and {MAX_RATE_EVENTS}, and burst \
-                 between {MIN_RATE_BURST} and {MAX_RATE_EVENTS}"
-            );
-            self.fault(place, fault);
-        }
-        numbers.map(Arc::new)
-    }
-
-    fn only(&mut self, table: &DeTable<'_>, known: &[&str], whose: &str) {
-        for key in table.keys().filter(|key| !known.contains(&&**key.get_ref())) {
-            self.fault(
-                key.span(),
-                format!("{whose}: unknown field; expected one of {}", known.join(", ")),
-            );
-        }
-    }
-
-    fn text(&mut self, value: &Value<'_>, whose: &str, field: &str) -> Option<String> {
-        let text = value.get_ref().as_str().filter(|text| !text.is_empty());
-        if text.is_none() {
-            self.fault(value.span(), format!("{whose}: {field} must be a non-empty string"));
-        }
-        text.map(str::to_owned)
-    }
-
-    fn list<'v, 'i>(
-        &mut self,
-        value: &'v Value<'i>,
-        whose: &str,
-        field: &str,
-    ) -> Option<&'v [Value<'i>]> {
-        let list = value.get_ref().as_array().map(|list| &**list);
-        if list.is_none() {
-            self.fault(value.span(), format!("{whose}: {field} must be an array"));
-        }
-        list
+        Some((_, "a sequence")) => "expected an array of tables".to_owned(),
+        Some((_, expected)) => format!("expected {expected}"),
+        None if message.starts_with("missing field") => format!("{message}; add it"),
+        None => "wrong type".to_owned(),
     }
 }
 
@@ -254,4 +92,157 @@ struct Seen {
     names: HashSet<String>,
     tokens: HashSet<Digest>,
     certificates: HashSet<String>,
+}
+
+impl File {
+    fn holders(self, faults: &mut Faults<'_>) -> Vec<Holder> {
+        let Some(entries) = self.identity else {
+            faults
+                .add(&(0..0), "no identities; create an entry with `event-aggregator token NAME`");
+            return Vec::new();
+        };
+        if entries.as_ref().len() > MAX_IDENTITIES {
+            faults.add(&entries.span(), format!("more than {MAX_IDENTITIES} identities"));
+            return Vec::new();
+        }
+        let mut seen = Seen::default();
+        let entries = entries.into_inner().into_iter();
+        entries.filter_map(|entry| holder(entry, faults, &mut seen)).collect()
+    }
+}
+
+fn holder(entry: Spanned<Entry>, faults: &mut Faults<'_>, seen: &mut Seen) -> Option<Holder> {
+    let (span, entry) = (entry.span(), entry.into_inner());
+    faults.owner = "the entry".to_owned();
+    let name = faults.text("name", entry.name, |text| Name::new("name", text))?.into_string();
+    faults.owner.clone_from(&name);
+    if !seen.names.insert(name.clone()) {
+        faults.add(&span, "duplicate identity; merge the entries");
+    }
+    if entry.token_sha256.is_none() && entry.certificate.is_none() {
+        faults.add(&span, "no credentials; add token_sha256 or certificate");
+    }
+    let tokens = entry.token_sha256.map_or_else(Vec::new, |list| {
+        faults.texts("token_sha256", list, |text| match Digest::from_hex(&text) {
+            Some(digest) if seen.tokens.insert(digest) => Ok(digest),
+            Some(_) => Err("duplicate digest in token_sha256"),
+            None => Err("token_sha256 must contain SHA-256 digests (64 hexadecimal digits), as \
+                         printed by `event-aggregator token`"),
+        })
+    });
+    if tokens.len() > MAX_IDENTITY_TOKENS {
+        faults.add(&span, format!("more than {MAX_IDENTITY_TOKENS} digests in token_sha256"));
+    }
+    let certificate = entry.certificate.and_then(|certificate| {
+        faults.text("certificate", certificate, |text| {
+            let name = text.to_ascii_lowercase();
+            match DnsName::try_from(name.trim_start_matches("*.")) {
+                Ok(_) if seen.certificates.insert(name.clone()) => Ok(name),
+                Ok(_) => Err("certificate is used by another identity"),
+                Err(_) => Err("certificate must be a DNS name from the certificate"),
+            }
+        })
+    });
+    let rate = rate(entry.events_per_second, entry.burst, faults);
+    let Some(grants) = entry.grants else {
+        let example = r#"grants = [{ verbs = ["publish"], topics = ["orders", "shop.*"] }]"#;
+        faults.add(&span, format!("missing grants; add {example}"));
+        return None;
+    };
+    let grants = grants.into_iter().map(|entry| grant(entry, faults)).collect();
+    Some(Holder { name, tokens, certificate, grants, rate })
+}
+
+fn rate(
+    per_second: Option<Item<u32>>,
+    burst: Option<Item<u32>>,
+    faults: &mut Faults<'_>,
+) -> Option<Arc<Rate>> {
+    let span = per_second.as_ref().or(burst.as_ref())?.span();
+    let rate = per_second.and_then(|per_second| {
+        let per_second = per_second.into_inner().0?;
+        let burst = match burst {
+            Some(burst) => burst.into_inner().0?,
+            None => per_second.max(MIN_RATE_BURST),
+        };
+        Rate::new(per_second, burst)
+    });
+    if rate.is_none() {
+        let fault = format!(
+            "events_per_second must be between 1 and {MAX_RATE_EVENTS}, and burst between \
+             {MIN_RATE_BURST} and {MAX_RATE_EVENTS}"
+        );
+        faults.add(&span, fault);
+    }
+    rate.map(Arc::new)
+}
+
+fn grant(entry: Spanned<GrantEntry>, faults: &mut Faults<'_>) -> Grant {
+    let (span, GrantEntry { verbs, topics }) = (entry.span(), entry.into_inner());
+    for (field, list) in [("verbs", &verbs), ("topics", &topics)] {
+        if list.as_ref().0.as_ref().is_some_and(Vec::is_empty) {
+            faults.add(&list.span(), format!("{field} must not be empty"));
+        }
+    }
+    let verbs = faults.texts("verbs", verbs, |text| {
+        let verb = Verb::ALL.iter().find(|(name, _)| *name == text);
+        verb.map(|(_, verb)| *verb).ok_or("verbs must be publish, read or admin")
+    });
+    let topics = faults.texts("topics", topics, |text| {
+        Pattern::new(&text).map_err(|fault| format!("topics {fault}"))
+    });
+    if verbs.contains(&Verb::Admin) && !topics.iter().any(Pattern::covers_all) {
+        faults.add(&span, "admin can only be granted on topic *");
+    }
+    Grant { verbs, topics }
+}
+
+struct Faults<'a> {
+    text: &'a str,
+    /// Whose fields are checked.
+    owner: String,
+    all: Vec<Fault>,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, span: &Range<usize>, fault: impl Display) {
+        let before = self.text.as_bytes().iter().take(span.start);
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        let description = match &*self.owner {
+            "" => fault.to_string(),
+            owner => format!("{owner}: {fault}"),
+        };
+        self.all.push(Fault { line, description });
+    }
+
+    /// Parses a text.
+    fn text<T, E: Display>(
+        &mut self,
+        field: &str,
+        item: Item<String>,
+        parse: impl FnOnce(String) -> Result<T, E>,
+    ) -> Option<T> {
+        let span = item.span();
+        match item.into_inner().0.filter(|text| !text.is_empty()).map(parse) {
+            Some(Ok(parsed)) => return Some(parsed),
+            Some(Err(fault)) => self.add(&span, fault),
+            None => self.add(&span, format_args!("{field} must be a non-empty string")),
+        }
+        None
+    }
+
+    /// Parses each text of a list.
+    fn texts<T, E: Display>(
+        &mut self,
+        field: &str,
+        list: Item<Vec<Item<String>>>,
+        mut parse: impl FnMut(String) -> Result<T, E>,
+    ) -> Vec<T> {
+        let span = list.span();
+        let Some(items) = list.into_inner().0 else {
+            self.add(&span, format_args!("{field} must be an array"));
+            return Vec::new();
+        };
+        items.into_iter().filter_map(|item| self.text(field, item, &mut parse)).collect()
+    }
 }

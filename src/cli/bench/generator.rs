@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Bench, Ids, PayloadForm};
 use crate::{
     event::Timestamp,
-    proto::incoming::{Content, Event, Fields},
+    proto::wire::{Content, Event, EventFields},
 };
 
 /// Duplicates are drawn from this many of the client's latest events.
@@ -60,7 +60,7 @@ impl Generator {
             true => self.remembered[self.random.usize(..self.remembered.len())],
             false => self.fresh(),
         };
-        Event::from(Fields {
+        Event::from(EventFields {
             topic: self.topics[topic].clone(),
             event_id: Bytes::copy_from_slice(
                 id.simple().encode_lower(&mut Uuid::encode_buffer()).as_bytes(),
@@ -68,6 +68,7 @@ impl Generator {
             timestamp: None,
             source: Bytes::from_static(b"bench"),
             content: Some(self.content.clone()),
+            ..EventFields::default()
         })
     }
 

@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 use super::generator::Generator;
 use crate::{
     cli::client::{Channel, Refused},
-    proto::incoming::{PublishRequest, PublishStreamRequest},
+    proto::wire::{PublishRequest, PublishStreamRequest},
 };
 
 /// The response fields that are decoded; the results of single events are skipped.

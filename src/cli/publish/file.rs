@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Line, Outgoing};
+use super::source::{Line, Outgoing, Position};
 use crate::{cli::ndjson, limits::MAX_REQUEST_BYTES};
 
 /// Maximum length of a line in bytes. A longer one would not fit in a request.
@@ -35,19 +35,18 @@ pub(super) async fn open(path: &Path, begin: u64) -> anyhow::Result<(Input, Opti
     Ok((BufReader::with_capacity(1 << 16, input), length.map(|file| file.len())))
 }
 
-/// Reads lines until the end of the input, or until the receiver is dropped. Continues after the
-/// line and byte in `begin`. Includes the text of each line if it may have to be saved.
+/// Reads lines until the end of the input, or until the receiver is dropped. The input continues at
+/// `position`. Includes the text of each line if it may have to be saved.
 pub(super) async fn read(
     mut input: Input,
-    begin: (u64, u64),
-    keep_text: bool,
+    mut position: Position,
+    keeps_text: bool,
     events: mpsc::Sender<Outgoing>,
 ) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    let (mut number, mut end) = begin;
-    while let Some((bytes, ended)) = next_line(&mut input, &mut text).await? {
-        number += 1;
-        end += bytes;
+    while let Some((bytes, is_complete)) = next_line(&mut input, &mut text).await? {
+        position.line += 1;
+        position.bytes += bytes;
         if text.trim_ascii().is_empty() {
             continue;
         }
@@ -58,8 +57,8 @@ pub(super) async fn read(
             Ok(text) => ndjson::read(text).map_err(|error| error.to_string()),
             Err(_) => Err("is not UTF-8".to_owned()),
         };
-        let kept = keep_text.then(|| text.clone());
-        let line = Line { number, end, ended, text: kept };
+        let text = keeps_text.then(|| text.clone());
+        let line = Line { end: position, is_complete, text };
         if events.send(Outgoing { line, event }).await.is_err() {
             break;
         }

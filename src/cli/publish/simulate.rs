@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Line, Outgoing};
-use crate::event::Timestamp;
-use crate::proto::{
-    timestamp,
-    v1::{Event, event::Content},
+use super::source::{Line, Outgoing};
+use crate::{
+    event::Timestamp,
+    proto::{
+        timestamp,
+        v1::{Event, event::Content},
+    },
 };
 
 /// Duplicates are drawn from this many of the latest events, so that some repeat an event of the
@@ -38,6 +40,10 @@ impl Simulation {
         Self { new: total - repeated, repeated, topics }
     }
 
+    pub(super) fn total(&self) -> u64 {
+        self.new + self.repeated
+    }
+
     pub(super) fn expected(&self) -> Expected {
         Expected { new: self.new, repeated: self.repeated }
     }
@@ -46,13 +52,13 @@ impl Simulation {
     pub(super) async fn run(self, events: mpsc::Sender<Outgoing>) {
         let Self { mut new, mut repeated, topics } = self;
         let mut remembered: VecDeque<Event> = VecDeque::new();
-        let mut line = 0;
+        let mut number = 0;
         while new + repeated > 0 {
-            line += 1;
+            number += 1;
             let is_new = remembered.is_empty() || fastrand::u64(..new + repeated) < new;
             let event = if is_new {
                 new -= 1;
-                let event = make(line, topics);
+                let event = make(number, topics);
                 if remembered.len() == REMEMBERED {
                     remembered.pop_front();
                 }
@@ -62,7 +68,8 @@ impl Simulation {
                 repeated -= 1;
                 remembered[fastrand::usize(..remembered.len())].clone()
             };
-            if events.send(Outgoing { line: Line::made(line), event: Ok(event) }).await.is_err() {
+            let line = Line::simulated(number);
+            if events.send(Outgoing { line, event: Ok(event) }).await.is_err() {
                 return;
             }
         }

@@ -2,13 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom},
     os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+
+use crate::cli::replace::{replace, sync_folder};
 
 /// Contents of the cursor file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,9 +85,7 @@ impl Export {
             return Ok(());
         }
         self.save(cursor)?;
-        // A new file also needs an fsync of its directory.
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+        Ok(sync_folder(&self.path)?)
     }
 
     /// Syncs the output to disk, then saves the cursor after it.
@@ -98,13 +98,7 @@ impl Export {
             None => None,
         };
         let place = Place { cursor: cursor.to_owned(), output_bytes };
-        // A rename is atomic: a kill leaves either the old file or the new one.
-        let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&place)?)?;
-        file.sync_data()?;
-        fs::rename(&new, &self.path)?;
+        replace(&self.path, &serde_json::to_vec(&place)?)?;
         self.cursor = Some(place.cursor);
         Ok(())
     }

@@ -3,12 +3,12 @@
 
 use event_aggregator::{
     config::Database,
-    limits::FEED_SCAN_EVENTS,
     proto::v1::{
         Event, ListEventsRequest, ListOrder, SubscribeRequest, SubscribeResponse,
         subscribe_response::Frame,
     },
     store::lane_of,
+    testing::limits::FEED_SCAN_EVENTS,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tonic::{Code, Status, Streaming};

@@ -6,11 +6,11 @@ use event_aggregator::{
     app::{self, App},
     config::Database,
     event::{Event, EventKey, Name, NewEvent, Payload, Timestamp, Verdict},
-    limits::{FUTURE_TOLERANCE, LEDGER_ENTRIES},
     store::{
         Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Mark, OpenError, Place, Store,
         postgres::PostgresStore, sqlite::SqliteStore,
     },
+    testing::limits::{FUTURE_TOLERANCE, LEDGER_ENTRIES},
 };
 use uuid::Uuid;
 

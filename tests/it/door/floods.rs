@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use event_aggregator::limits::RESETS_PER_CONNECTION;
+use event_aggregator::testing::limits::RESETS_PER_CONNECTION;
 
 use super::frames::{
     Connection, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, begin, frame, stream,

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use event_aggregator::grpc::SERVICE_NAME;
+use event_aggregator::testing::grpc::SERVICE_NAME;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

@@ -4,8 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use event_aggregator::{
-    limits::{ADDRESS_SHARE, CALLER_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS},
     proto::v1::{GetStatsRequest, ListEventsRequest, SubscribeRequest},
+    testing::limits::{
+        ADDRESS_SHARE, CALLER_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS,
+    },
 };
 use tokio::{
     io::AsyncReadExt,

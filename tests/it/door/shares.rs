@@ -7,21 +7,24 @@ use std::{
 };
 
 use event_aggregator::{
-    api::Api,
-    edge::Edge,
-    grpc,
-    limits::{
-        CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PAYLOAD_BYTES,
-        QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, READING_BYTES, READING_STALL_TIMEOUT, SCANS,
-        SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT, STREAM_REQUESTS_IN_FLIGHT, SUBSCRIBERS, WATCHES,
-    },
-    metrics::Metrics,
     proto::v1::{
         GetStatsRequest, ListEventsRequest, PayloadFormat, PublishRequest, PublishResult,
         PublishStatus, PublishStreamRequest, SubscribeRequest,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
     store::sqlite::SqliteStore,
+    testing::{
+        api::Api,
+        edge::Edge,
+        grpc,
+        limits::{
+            CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES,
+            MAX_PAYLOAD_BYTES, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, READING_BYTES,
+            READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT,
+            STREAM_REQUESTS_IN_FLIGHT, SUBSCRIBERS, WATCHES,
+        },
+        metrics::Metrics,
+    },
 };
 use prost::Message;
 use tokio::{

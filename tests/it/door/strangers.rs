@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_aggregator::limits::{DRAIN_TIMEOUT, WATCHES};
+use event_aggregator::testing::limits::{DRAIN_TIMEOUT, WATCHES};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_aggregator::limits::{READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT};
+use event_aggregator::testing::limits::{READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -4,13 +4,13 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use event_aggregator::{
-    limits::{
-        LISTING_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
-        STREAM_REQUESTS_IN_FLIGHT,
-    },
     proto::v1::{
         BatchGetEventsRequest, EventKey, GetStatsRequest, ListEventsRequest, PayloadFormat,
         PublishRequest, PublishStreamRequest,
+    },
+    testing::limits::{
+        LISTING_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
+        STREAM_REQUESTS_IN_FLIGHT,
     },
 };
 use prost::Message;

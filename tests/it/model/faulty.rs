@@ -12,10 +12,10 @@ use std::{
 use async_trait::async_trait;
 use event_aggregator::{
     event::{EventKey, NewEvent, Outcome},
-    limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
     store::{
         Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store, StoreLayer,
     },
+    testing::limits::{FEED_POLL_PAUSE, STATEMENT_TIMEOUT},
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 

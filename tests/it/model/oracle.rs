@@ -8,8 +8,8 @@ use event_aggregator::{
     event::{
         Difference, Event, EventKey, Name, NewEvent, Outcome, Payload, Position, Timestamp, Verdict,
     },
-    ingest::Settled,
     store::{Counters, Filter, Place, lane_of},
+    testing::ingest::Settled,
 };
 
 use super::faulty::POISON;

@@ -8,16 +8,13 @@ use axum::{
     body::{Body, to_bytes},
 };
 use event_aggregator::{
-    api::Api,
-    edge::Edge,
     event::{Event, EventKey, NewEvent, Outcome, Position, Timestamp, Verdict},
-    grpc, http,
-    metrics::Metrics,
     proto::v1::{
         self as pb, ListEventsRequest, PayloadFormat, PublishResponse,
         event_aggregator_service_client::EventAggregatorServiceClient,
     },
     store::{Batch, Error, FeedQuery, Found, LaneState, ListQuery, Page, Place, Stats, Store},
+    testing::{api::Api, edge::Edge, grpc, http, metrics::Metrics},
 };
 use prost::{
     DecodeError,

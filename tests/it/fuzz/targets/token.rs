@@ -4,7 +4,7 @@ use event_aggregator::{
     cursor::Cursor,
     page,
     store::Filter,
-    token::{self, Kind},
+    testing::token::{self, Kind},
 };
 use uuid::Uuid;
 

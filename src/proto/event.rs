@@ -1,25 +1,25 @@
-//! Decodes one event and detects a repeated payload. Protobuf would merge the payloads, and the
-//! last one alone is not what was sent.
+//! The event of the `wire` form. Decoding detects a repeated payload: Protobuf would merge the
+//! payloads, and the last one alone is not what was sent.
 
 use prost::{
     DecodeError, Message,
     bytes::{Buf, BufMut},
-    encoding::{DecodeContext, WireType},
+    encoding::{DecodeContext, WireType, skip_field},
 };
 
-use super::incoming::Fields;
+use super::wire::EventFields;
 
-/// A received event.
+/// A received event, or one that is returned.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Event {
     /// Its fields, with the last payload if there are several.
-    pub fields: Fields,
+    pub fields: EventFields,
     /// The field of a repeated payload, if there is one.
     pub repeated_content: Option<&'static str>,
 }
 
-impl From<Fields> for Event {
-    fn from(fields: Fields) -> Self {
+impl From<EventFields> for Event {
+    fn from(fields: EventFields) -> Self {
         Self { fields, repeated_content: None }
     }
 }
@@ -43,6 +43,8 @@ impl Message for Event {
         match tag {
             5 if had_content => self.repeated_content = Some("payload"),
             6 if had_content => self.repeated_content = Some("payload_json"),
+            // `received_at` and `cursor`, which only the server sets.
+            7 | 8 => return skip_field(wire_type, tag, buffer, context),
             _ => (),
         }
         self.fields.merge_field(tag, wire_type, buffer, context)
@@ -72,9 +74,11 @@ mod tests {
             (b"\x32\x02{}\x32\x02{}", Some("payload_json")),
             (b"\x2a\x00\x32\x02{}", Some("payload_json")),
             (b"\x32\x02{}\x2a\x00\x32\x02{}", Some("payload_json")),
+            (b"\x0a\x01t\x3a\x02\xff\xff\x42\x01\xff", None),
         ] {
             let event = Event::decode(message).expect("an event");
             assert_eq!(event.repeated_content, repeated, "{message:?}");
+            assert_eq!((&event.fields.received_at, &*event.fields.cursor), (&None, &[][..]));
             let written = event.encode_to_vec();
             assert_eq!(written.len(), event.encoded_len());
             assert_eq!(Event::decode(&*written), Ok(event));
