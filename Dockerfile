@@ -2,8 +2,9 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
 # Compile the dependencies with an empty program first, so that a change in src reuses this layer.
-# Cargo.toml names the benchmarks, so their files must exist.
+# Cargo.toml names the benchmarks, so their files must exist, and testkit, of which the manifest is enough.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY testkit/Cargo.toml testkit/
 COPY proto proto
 RUN mkdir -p src benches/ceiling benches/feed benches/flood benches/http \
     && touch src/lib.rs benches/ceiling/main.rs benches/feed/main.rs benches/flood/main.rs benches/http/main.rs \

@@ -16,12 +16,12 @@ test-fast:
 
 # Check the format and the lints.
 lint:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo clippy --locked --all-targets -- -D warnings
 
 # Format the code.
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # Build the API documentation, without warnings.
 doc:

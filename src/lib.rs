@@ -88,6 +88,10 @@ pub mod testing {
     }
     pub mod listener {
         pub use crate::listener::Listener;
+
+        pub fn raise_limit() {
+            crate::listener::files::raise_limit();
+        }
     }
     pub mod metrics {
         pub use crate::metrics::Metrics;

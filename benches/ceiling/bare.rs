@@ -8,9 +8,10 @@ use std::{
 };
 
 use event_aggregator::{
-    grpc::SERVICE_NAME,
     proto::v1::{PublishRequest, PublishResponse, PublishResult, PublishStatus},
+    testing::grpc::SERVICE_NAME,
 };
+use testkit::bench;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -22,15 +23,15 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::service;
+use crate::PROGRAM;
 
 /// The argument with which this program is the server.
 pub const ARGUMENT: &str = "--bare-server";
 
 /// Starts the server.
-pub fn start() -> service::Service {
+pub fn start() -> bench::Service {
     let program = std::env::current_exe().expect("this program");
-    service::start_command(Command::new(program).arg(ARGUMENT))
+    bench::Service::run(PROGRAM, Command::new(program).arg(ARGUMENT))
 }
 
 /// Is the server, until it is killed.

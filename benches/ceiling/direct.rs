@@ -15,11 +15,10 @@ use event_aggregator::{
     },
     testing::limits::FUTURE_TOLERANCE,
 };
+use testkit::postgres::Database;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use uuid::Uuid;
-
-use crate::database::TestDatabase;
 
 /// What one batch holds at most, in the service and here.
 const BATCH: usize = 4_096;
@@ -88,7 +87,7 @@ fn batches(lane: usize, events: usize, sorted: bool) -> Vec<Columns> {
 }
 
 /// The statement of the service, by one connection per lane.
-pub async fn same_statement(database: &TestDatabase, events: usize) -> f64 {
+pub async fn same_statement(database: &Database, events: usize) -> f64 {
     let store = PostgresStore::open(&database.url, Durability::Demanded).await.expect("migrate");
     let store_id = store.id();
     store.close().await;
@@ -139,7 +138,7 @@ pub async fn same_statement(database: &TestDatabase, events: usize) -> f64 {
 
 /// What one would write first: one table with jsonb and an index for listing the newest, all keys
 /// given back, one row of counters.
-pub async fn naive_statement(database: &TestDatabase, events: usize) -> f64 {
+pub async fn naive_statement(database: &Database, events: usize) -> f64 {
     const CONNECTIONS: usize = 2;
     database
         .connect()
@@ -195,7 +194,7 @@ pub struct SingleRows {
 }
 
 /// One row a commit, without counters, by so many connections.
-pub async fn single_rows(database: &TestDatabase, events: usize, connections: usize) -> SingleRows {
+pub async fn single_rows(database: &Database, events: usize, connections: usize) -> SingleRows {
     database
         .connect()
         .await

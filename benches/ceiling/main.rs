@@ -10,17 +10,14 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
+use testkit::{
+    bench::{self, Service},
+    postgres::Database,
+};
 
 mod bare;
-mod database;
 mod direct;
-#[allow(dead_code)]
-#[path = "../../tests/it/postgres_server.rs"]
-mod postgres_server;
-mod service;
 mod sqlite;
-
-use database::TestDatabase;
 
 #[derive(Parser)]
 struct Arguments {
@@ -44,6 +41,8 @@ struct Arguments {
     #[arg(long, hide = true)]
     bare_server: bool,
 }
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 const STREAM: &str = "service: stream, batches of 500";
 const STRUCT: &str = "service: stream, payloads as structures";
@@ -102,7 +101,8 @@ async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
     match name {
         SQLITE => {
             let folder = tempfile::tempdir().expect("temporary folder");
-            let service = service::start(&format!("sqlite:{}/events.db", folder.path().display()));
+            let service =
+                Service::start(PROGRAM, &format!("sqlite:{}/events.db", folder.path().display()));
             add(SQLITE, service.bench(&["--in-flight", "16"], events, RATE));
         }
         BARE => {
@@ -111,7 +111,7 @@ async fn measure(name: &'static str, events: usize, samples: &mut Samples) {
         }
         SQLITE_RAW => add(SQLITE_RAW, sqlite::direct(events)),
         _ => {
-            let database = TestDatabase::new().await;
+            let database = bench::database().await;
             measure_on(&database, name, events, add).await;
             database.drop().await;
         }
@@ -122,13 +122,13 @@ const RATE: &str = "/events_per_second";
 const P50: &str = "/latency_ms/p50";
 
 async fn measure_on(
-    database: &TestDatabase,
+    database: &Database,
     name: &'static str,
     events: usize,
     mut add: impl FnMut(&'static str, f64),
 ) {
     let service = || {
-        let service = service::start(&database.url);
+        let service = Service::start(PROGRAM, &database.url);
         // Opens the connections to the database, which the direct ones have open, too.
         service.bench(&["--batch", "1"], 64, RATE);
         service
@@ -160,7 +160,7 @@ async fn measure_on(
 }
 
 /// Processor time of a server per unary call in microseconds, and calls per second.
-fn processor_micros(server: &service::Service, calls: usize) -> (f64, f64) {
+fn processor_micros(server: &Service, calls: usize) -> (f64, f64) {
     let unary = ["--unary", "--batch", "1", "--clients", "8", "--in-flight", "32"];
     let before = server.processor_seconds();
     let rate = server.bench(&unary, calls, RATE);

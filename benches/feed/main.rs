@@ -14,21 +14,13 @@ use event_aggregator::proto::v1::{
     event_aggregator_service_client::EventAggregatorServiceClient, subscribe_response::Frame,
 };
 use hdrhistogram::Histogram;
+use testkit::bench::{self, Service};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Streaming, transport::Channel};
 
-#[path = "../ceiling/database.rs"]
-mod database;
-#[allow(dead_code)]
-#[path = "../../tests/it/postgres_server.rs"]
-mod postgres_server;
-#[path = "../ceiling/service.rs"]
-mod service;
-
-use database::TestDatabase;
-use service::Service;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 #[derive(Parser)]
 struct Arguments {
@@ -66,19 +58,19 @@ async fn main() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let (database, url) = match sqlite {
             false => {
-                let database = TestDatabase::new().await;
+                let database = bench::database().await;
                 let url = database.url.clone();
                 (Some(database), url)
             }
             true => (None, format!("sqlite:{}/events.db", folder.path().display())),
         };
         println!("{}", if sqlite { "SQLite" } else { "PostgreSQL" });
-        let service = service::start(&url);
+        let service = Service::start(PROGRAM, &url);
         service.bench(&[], arguments.events, "/events_per_second");
         replay(&service, &url, &arguments).await;
         deliver("the same instance", &service, &service, &arguments).await;
         if let Some(database) = database {
-            let another = service::start(&url);
+            let another = Service::start(PROGRAM, &url);
             deliver("another instance", &service, &another, &arguments).await;
             drop(another);
             idle(&service, &arguments).await;

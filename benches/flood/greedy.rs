@@ -11,6 +11,10 @@ use event_aggregator::{
     testing::limits::MAX_MESSAGE_BYTES,
 };
 use prost::Message;
+use testkit::http2::{
+    DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin_as, frame, message,
+    stream,
+};
 use tokio::{
     sync::mpsc,
     time::{timeout, timeout_at},
@@ -19,10 +23,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::{
-    frames::{
-        DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin_as, frame,
-        message, stream,
-    },
     identities::{Caller, caller, entry, request},
     *,
 };
@@ -195,9 +195,8 @@ pub async fn measure(url: &str, folder: &Path, arguments: &Arguments) {
     );
     for attack in Attack::ALL {
         let service = identities::start(url, folder, &entries);
-        let address: SocketAddr = service.address.parse().expect("an address");
-        let mut greedy = caller(&service.address, "greedy").await;
-        let mut victim = caller(&service.address, "victim").await;
+        let mut greedy = caller(service.address, "greedy").await;
+        let mut victim = caller(service.address, "victim").await;
         for n in 0..3 {
             let payload = filler(800 << 10);
             let large = request("greedy", [(format!("large-{n}"), payload)]);
@@ -208,7 +207,7 @@ pub async fn measure(url: &str, folder: &Path, arguments: &Arguments) {
         let [mut alone, mut attacked] = [(); 2].map(|()| CALLS.map(|_| Tally::new()));
         for _ in 0..arguments.rounds {
             slice(&victim, arguments, &mut alone).await;
-            let mut attacking = begin(attack, address).await;
+            let mut attacking = begin(attack, service.address).await;
             slice(&victim, arguments, &mut attacked).await;
             attacking.shutdown().await;
             sleep(Duration::from_millis(500)).await;

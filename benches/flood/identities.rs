@@ -27,7 +27,7 @@ impl Interceptor for Bearer {
 }
 
 /// An entry of the access file: an identity that may publish and read some topics. Its token is the one
-/// that [`frames::begin_as`] sends.
+/// that [`testkit::http2::begin_as`] sends.
 pub fn entry(name: &str, topics: &[&str]) -> String {
     let digest = Sha256::digest(format!("token-of-{name}"));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -38,14 +38,14 @@ pub fn entry(name: &str, topics: &[&str]) -> String {
 }
 
 /// Starts a service that knows these entries.
-pub fn start(url: &str, folder: &Path, entries: &str) -> service::Service {
+pub fn start(url: &str, folder: &Path, entries: &str) -> Service {
     let file = folder.join("access.toml");
     fs::write(&file, entries).expect("an access file");
-    service::start_with(url, &["--access", file.to_str().expect("UTF-8")])
+    Service::start_with(PROGRAM, url, &["--access", file.to_str().expect("UTF-8")])
 }
 
 /// Connects as an identity.
-pub async fn caller(address: &str, name: &str) -> Caller {
+pub async fn caller(address: SocketAddr, name: &str) -> Caller {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
     let channel = endpoint.connect().await.expect("connect");
     let bearer = format!("Bearer token-of-{name}").parse().expect("a header");

@@ -23,6 +23,7 @@ use event_aggregator::proto::v1::{
     Event, PublishRequest, event_aggregator_service_client::EventAggregatorServiceClient,
 };
 use hdrhistogram::Histogram;
+use testkit::bench::{self, Service};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -32,23 +33,13 @@ use tokio::{
 
 use self::flood::Flood;
 
-#[allow(dead_code)]
-#[path = "../ceiling/database.rs"]
-mod database;
 mod flood;
-#[allow(dead_code)]
-#[path = "../../tests/it/door/frames.rs"]
-mod frames;
 mod greedy;
 mod identities;
-#[allow(dead_code)]
-#[path = "../../tests/it/postgres_server.rs"]
-mod postgres_server;
 mod repeats;
-#[allow(dead_code)]
-#[path = "../ceiling/service.rs"]
-mod service;
 mod unread;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
@@ -117,7 +108,7 @@ async fn main() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let database = match store {
             "SQLite" => None,
-            _ => Some(database::TestDatabase::new().await),
+            _ => Some(bench::database().await),
         };
         let url = match &database {
             Some(database) => database.url.clone(),
@@ -127,14 +118,14 @@ async fn main() {
         if arguments.measures(Part::Floods) {
             println!("  flood                    p50 ms   p99 ms  / alone   memory MiB   done");
             for flood in Flood::ALL {
-                let service = service::start(&url);
+                let service = Service::start(PROGRAM, &url);
                 may_open_files(service.id(), arguments.connections);
                 may_open_files(std::process::id(), arguments.connections);
                 measure(&service, flood, &arguments).await;
             }
         }
         if arguments.measures(Part::Unread) {
-            unread::measure(&service::start(&url), arguments.unread).await;
+            unread::measure(&Service::start(PROGRAM, &url), arguments.unread).await;
         }
         if arguments.measures(Part::Repeats) {
             let lanes = if database.is_some() { 4 } else { 1 };
@@ -150,14 +141,14 @@ async fn main() {
 }
 
 /// Measures a flood and the rest before it, again and again, and prints the medians.
-async fn measure(service: &service::Service, flood: Flood, arguments: &Arguments) {
+async fn measure(service: &Service, flood: Flood, arguments: &Arguments) {
     let mut ratios = Vec::new();
     let (mut halves, mut tails) = (Vec::new(), Vec::new());
     let (mut memory, mut done) = (0, 0);
     for _ in 0..arguments.rounds {
-        let alone = behave(&service.address, arguments).await;
-        let flooding = Flooding::begin(flood, &service.address, arguments.connections);
-        let flooded = behave(&service.address, arguments).await;
+        let alone = behave(service.address, arguments).await;
+        let flooding = Flooding::begin(flood, service.address, arguments.connections);
+        let flooded = behave(service.address, arguments).await;
         memory = memory.max(peak_mib(service.id()));
         done += flooding.end();
         // Let the queues of the system drain before the next measurement.
@@ -181,12 +172,12 @@ struct Flooding(Child);
 
 impl Flooding {
     /// Returns once the flood is in full flow.
-    fn begin(flood: Flood, address: &str, connections: usize) -> Self {
+    fn begin(flood: Flood, address: SocketAddr, connections: usize) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut process = Command::new("chrt")
             .args(["--idle", "0"])
             .arg(program)
-            .args(["--flood", flood.name(), "--address", address])
+            .args(["--flood", flood.name(), "--address", &address.to_string()])
             .args(["--connections", &connections.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -213,7 +204,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Publishes one event at a time, and tells the latencies in µs, from when each was due.
-async fn behave(address: &str, arguments: &Arguments) -> Histogram<u64> {
+async fn behave(address: SocketAddr, arguments: &Arguments) -> Histogram<u64> {
     let connected = EventAggregatorServiceClient::connect(format!("http://{address}")).await;
     let client = connected.expect("connect");
     let mut ticks = interval(Duration::from_secs(1) / arguments.rate);

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use event_aggregator::{store::lane_of, testing::limits::MAX_PAYLOAD_BYTES};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use testkit::http::Connection;
 use tonic_types::StatusExt;
 
 use super::{
@@ -132,8 +132,8 @@ pub async fn measure(url: &str, folder: &Path, lanes: u16, arguments: &Arguments
         entries += "events_per_second = 100\nburst = 1000\n";
     }
     let service = identities::start(url, folder, &entries);
-    let mut loader = caller(&service.address, "loader").await;
-    let victim = caller(&service.address, "victim").await;
+    let mut loader = caller(service.address, "loader").await;
+    let victim = caller(service.address, "victim").await;
     println!(
         "  repeats      call                    p99 ms: alone, attacked, ratio      worst ms: alone, attacked, ratio"
     );
@@ -147,7 +147,7 @@ pub async fn measure(url: &str, folder: &Path, lanes: u16, arguments: &Arguments
             for round in 0..arguments.rounds {
                 slice(&service, &victim, &topics, None, arguments, &mut alone).await;
                 let name = attacker(shape, parallel, round);
-                let caller = caller(&service.address, &name).await;
+                let caller = caller(service.address, &name).await;
                 let attack = Some(Attack { caller, shape, parallel });
                 slice(&service, &victim, &topics, attack, arguments, &mut attacked).await;
             }
@@ -172,7 +172,7 @@ fn attacker(shape: Shape, parallel: usize, round: usize) -> String {
 
 /// Measures for a number of seconds.
 async fn slice(
-    service: &service::Service,
+    service: &Service,
     victim: &Caller,
     topics: &[String],
     attack: Option<Attack>,
@@ -181,7 +181,7 @@ async fn slice(
 ) {
     let (begun, processor) = (Instant::now(), processor_seconds(service.id()));
     let until = begun + Duration::from_secs(arguments.seconds);
-    let probing = tokio::spawn(probe(service.address.clone(), until));
+    let probing = tokio::spawn(probe(service.address, until));
     let publishing = tokio::spawn(publish(victim.clone(), topics.to_vec(), until));
     if let Some(attack) = attack {
         seen.attacks += attack.run(until).await;
@@ -217,26 +217,15 @@ async fn repeat(mut attacker: Caller, request: PublishRequest, until: Instant) -
 }
 
 /// Asks for health every 5 ms over one connection. The latencies are from when each was due.
-async fn probe(address: String, until: Instant) -> Histogram<u64> {
-    let mut connection = BufReader::new(TcpStream::connect(address).await.expect("connect"));
+async fn probe(address: SocketAddr, until: Instant) -> Histogram<u64> {
+    const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut connection = Connection::open(address).await.expect("connect");
     let mut latencies = histogram();
     let mut ticks = interval(Duration::from_millis(5));
     while Instant::now() < until {
         let due = ticks.tick().await;
-        let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        connection.write_all(request).await.expect("sent");
-        let (mut head, mut length) = (String::new(), 0);
-        while !head.ends_with("\r\n\r\n") {
-            let from = head.len();
-            let read = connection.read_line(&mut head).await.expect("a line");
-            assert!(read > 0, "closed after {head:?}");
-            let line = head[from..].to_ascii_lowercase();
-            if let Some(bytes) = line.strip_prefix("content-length:") {
-                length = bytes.trim().parse().expect("a number");
-            }
-        }
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        connection.read_exact(&mut vec![0; length]).await.expect("a body");
+        let response = connection.call(REQUEST).await.expect("a response");
+        assert_eq!(response.status, 200, "{}", response.head);
         record(&mut latencies, due.elapsed());
     }
     latencies

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use event_aggregator::proto::v1::{
     SubscribeRequest, event::Content, subscribe_response::Frame as Sent,
 };
+use testkit::http;
 
 use super::*;
 
@@ -26,10 +27,9 @@ const LARGE_EVENTS: usize = 16;
 /// Subscriptions per connection. One address may use half of the limit.
 const OF_ONE: usize = 256;
 
-pub async fn measure(service: &service::Service, subscriptions: usize) {
-    let address: SocketAddr = service.address.parse().expect("an address");
-    let connected =
-        EventAggregatorServiceClient::connect(format!("http://{}", service.address)).await;
+pub async fn measure(service: &Service, subscriptions: usize) {
+    let address = service.address;
+    let connected = EventAggregatorServiceClient::connect(format!("http://{address}")).await;
     let mut client = connected.expect("connect");
     for n in 0..LARGE_EVENTS {
         let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat((1 << 20) - 20));
@@ -132,13 +132,9 @@ fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
 
 /// The current number of subscriptions.
 async fn subscribers(address: SocketAddr) -> usize {
-    let mut connection = TcpStream::connect(address).await.expect("connect");
-    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    connection.write_all(request).await.expect("sent");
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.expect("an answer");
+    let metrics = http::get(address, "/metrics").await.expect("a response").body;
     let name = "event_aggregator_subscribers ";
-    let line = answer.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
     line.parse().expect("a number")
 }
 

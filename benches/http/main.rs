@@ -3,21 +3,14 @@
 
 #![allow(unreachable_pub)]
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    thread,
-    time::Instant,
+use std::{net::SocketAddr, time::Instant};
+use testkit::{
+    bench::{self, Service},
+    http::Connection,
 };
+use tokio::task::JoinSet;
 
-#[allow(dead_code)]
-#[path = "../ceiling/database.rs"]
-mod database;
-#[allow(dead_code)]
-#[path = "../../tests/it/postgres_server.rs"]
-mod postgres_server;
-#[path = "../ceiling/service.rs"]
-mod service;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
 
 const ROUNDS: usize = 5;
 const EVENTS: usize = 200_000;
@@ -47,22 +40,22 @@ async fn main() {
 }
 
 async fn measure(store: &str, over_http: bool) -> f64 {
-    let rate = |url: &str| {
-        let service = service::start(url);
+    let rate = async |url: &str| {
+        let service = Service::start(PROGRAM, url);
         let grpc = ["--unary", "--clients", "8", "--in-flight", "1"];
         // Warm up: open the connections of the service to its database.
         service.bench(&["--batch", "1"], 64, "/events_per_second");
         match over_http {
-            true => http(&service.address),
+            true => http(service.address).await,
             false => service.bench(&grpc, EVENTS, "/events_per_second"),
         }
     };
     if store == "SQLite" {
         let folder = tempfile::tempdir().expect("temporary folder");
-        return rate(&format!("sqlite:{}/events.db", folder.path().display()));
+        return rate(&format!("sqlite:{}/events.db", folder.path().display())).await;
     }
-    let database = database::TestDatabase::new().await;
-    let rate = rate(&database.url);
+    let database = bench::database().await;
+    let rate = rate(&database.url).await;
     database.drop().await;
     rate
 }
@@ -84,40 +77,18 @@ fn request() -> Vec<u8> {
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-fn http(address: &str) -> f64 {
+async fn http(address: SocketAddr) -> f64 {
     let begun = Instant::now();
-    let clients: Vec<_> = (0..CALLS)
-        .map(|_| {
-            let mut connection = TcpStream::connect(address).expect("connect");
-            connection.set_nodelay(true).expect("no delay");
-            thread::spawn(move || {
-                for _ in 0..EVENTS / BATCH / CALLS {
-                    connection.write_all(&request()).expect("send");
-                    answered(&mut connection);
-                }
-            })
-        })
-        .collect();
-    clients.into_iter().for_each(|client| client.join().expect("answered"));
-    EVENTS as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// Reads one answer to its end.
-fn answered(connection: &mut TcpStream) {
-    let mut answer = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = connection.read(&mut buffer).expect("an answer");
-        assert!(read > 0, "cut off");
-        answer.extend_from_slice(&buffer[..read]);
-        let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "{head}");
-        let length = head.split("content-length: ").nth(1).expect("a length");
-        let length: usize =
-            length.lines().next().and_then(|length| length.parse().ok()).expect("a number");
-        if answer.len() >= end + 4 + length {
-            return;
-        }
+    let mut clients = JoinSet::new();
+    for _ in 0..CALLS {
+        let mut connection = Connection::open(address).await.expect("connect");
+        clients.spawn(async move {
+            for _ in 0..EVENTS / BATCH / CALLS {
+                let response = connection.call(&request()).await.expect("a response");
+                assert_eq!(response.status, 200, "{}", response.body);
+            }
+        });
     }
+    clients.join_all().await;
+    EVENTS as f64 / begun.elapsed().as_secs_f64()
 }

@@ -14,6 +14,7 @@ use event_aggregator::{
 use prost::Message;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use testkit::http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -22,10 +23,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
-use crate::{
-    conformance::http::{Answer, call, get},
-    harness::*,
-};
+use crate::harness::*;
 
 mod changes;
 mod command;
@@ -98,13 +96,13 @@ impl Guarded {
         with_header(self.server.address, header).await
     }
 
-    async fn get(&self, name: &str, path: &str) -> Answer {
+    async fn get(&self, name: &str, path: &str) -> Response {
         let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
         let token = format!("Authorization: Bearer token-of-{name}\r\n\r\n");
         call(&self.server, head + &token).await
     }
 
-    async fn post(&self, name: &str, body: &str) -> Answer {
+    async fn post(&self, name: &str, body: &str) -> Response {
         let request = format!(
             "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\
              Content-Type: application/json\r\nAuthorization: Bearer token-of-{name}\r\n\r\n{body}",

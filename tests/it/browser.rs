@@ -7,13 +7,10 @@ use event_aggregator::{
     proto::v1::{Event, PublishRequest},
 };
 use serde_json::{Value, json};
+use testkit::wait_until;
 
 use self::driver::Browser;
-use crate::{
-    access::Guarded,
-    harness::*,
-    process::{Service, wait_until},
-};
+use crate::{access::Guarded, harness::*};
 
 mod driver;
 
@@ -35,6 +32,7 @@ impl Browser {
     }
 
     /// Waits until the element has the expected text.
+    #[track_caller]
     fn await_text(&self, id: &str, expected: &str) {
         wait_until(|| self.text(id).contains(expected));
     }
@@ -228,7 +226,7 @@ async fn live_tail_can_be_filtered_and_paused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_reconnects_after_outage() {
     let database = TestDatabase::new(Backend::Sqlite).await;
-    let service = Service::start(&database.url_text());
+    let service = serve(&database.url_text());
     let address = service.address;
     let browser = Browser::start();
     browser.open(&format!("http://{address}/"));
@@ -237,7 +235,7 @@ async fn dashboard_reconnects_after_outage() {
     browser.await_text("notice", "not responding");
     assert!(browser.shows("#notice"));
 
-    let service = Service::start_at(&address.to_string(), &database.url_text());
+    let service = serve_at(&address.to_string(), &database.url_text());
     publish(&mut connect_to(service.address).await, vec![event("t", "back")]).await;
     browser.await_text("state", "live");
     browser.await_text("received", "1");

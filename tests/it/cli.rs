@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{harness::*, process::program};
+use crate::harness::*;
 
 async fn run(server: &TestServer, arguments: &[&str]) -> Output {
     run_with_input(server, arguments, "").await

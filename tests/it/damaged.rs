@@ -10,18 +10,15 @@ use std::{
 };
 
 use event_aggregator::proto::v1::{Event, PublishRequest, PublishResponse, PublishStatus::*};
+use testkit::{postgres::Server, process::Service};
 use tonic::Code;
 
-use crate::{
-    harness::*,
-    postgres_server::Server,
-    process::{PROGRAM, Service, without_environment},
-};
+use crate::harness::*;
 
 /// A service with its log in a file.
 fn start(database: &TestDatabase, log: &Path) -> Service {
     Service::run(
-        without_environment("sh")
+        wrapper("sh")
             .args(["-c", "exec 2>\"$0\"; exec \"$@\""])
             .args([log.to_str().expect("UTF-8"), PROGRAM])
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),

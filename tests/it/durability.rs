@@ -4,16 +4,13 @@
 use std::sync::Arc;
 
 use event_aggregator::{app::App, config::Config};
+use testkit::postgres::Server;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, UnixStream},
 };
 
-use crate::{
-    harness::*,
-    postgres_server::Server,
-    process::{fails, fails_as, program},
-};
+use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn non_durable_database_is_rejected() {

@@ -6,8 +6,9 @@ use std::{
 };
 
 use event_aggregator::proto::v1::PublishStatus::*;
+use testkit::postgres::Server;
 
-use crate::{harness::*, postgres_server::Server, process::Service};
+use crate::harness::*;
 
 /// Lets fsync calls of some processes fail; `when` selects them in strace's syntax.
 fn fail_flushes(pids: &[i32], when: &str) -> Child {
@@ -56,7 +57,7 @@ async fn postgresql_fsync_failure_keeps_counts_exact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_fsync_failure_keeps_counts_exact() {
     let database = TestDatabase::new(Backend::Sqlite).await;
-    let mut service = Service::start(&database.url_text());
+    let mut service = serve(&database.url_text());
     let mut client = connect_to(service.address).await;
     publish(&mut client, vec![event("t", "before")]).await;
 
@@ -69,7 +70,7 @@ async fn sqlite_fsync_failure_keeps_counts_exact() {
     tracing.wait().expect("traced process exited");
 
     // What was acknowledged is on the disk.
-    let service = Service::start(&database.url_text());
+    let service = serve(&database.url_text());
     assert_eq!(counters(&mut connect_to(service.address).await).await, [4, 2, 2, 0]);
     assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 2);
 }

@@ -3,23 +3,26 @@
 
 use std::sync::Arc;
 
-use event_aggregator::proto::v1::{GetStatsRequest, PublishStatus::*, PublishStreamRequest};
+use event_aggregator::{
+    config::Database,
+    proto::v1::{GetStatsRequest, PublishStatus::*, PublishStreamRequest},
+};
+use testkit::{
+    postgres::Server,
+    proxy::{Cut, Proxy, Target, Trap},
+};
 use tokio::task::JoinSet;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::{
-    harness::*,
-    postgres_server::Server,
-    proxy::{Cut, Proxy, Trap},
-};
+use crate::harness::*;
 
 /// Publishes through the proxy while commits are interrupted.
 async fn cut_commits(judged: bool) {
     let mut database = TestDatabase::new(Backend::Postgres).await;
-    let proxy = Proxy::start(&database).await;
-    database.url = proxy.url(&database);
+    let proxy = Proxy::start(Target::of(&database.url_text())).await;
+    database.url = Database::Postgres(proxy.url(&database.url_text()));
     let server = TestServer::on(database).await;
     let mut client = server.client().await;
     let mut expected = [0; 3];
@@ -40,7 +43,7 @@ async fn cut_commits(judged: bool) {
         // A batch of new events sends each key once, in the commit; otherwise keys are looked up
         // first.
         let times = if judged { 3 } else { 1 };
-        proxy.set(Trap { marker: new.clone(), times, cut });
+        proxy.set_trap(Some(Trap::Message { marker: new.clone().into_bytes(), times, cut }));
         let (batch, verdicts_expected) = match judged {
             true => {
                 expected = [expected[0] + 3, expected[1] + 1, expected[2] + 2];

@@ -13,11 +13,20 @@ use event_aggregator::{
     },
 };
 use tempfile::TempDir;
+use testkit::postgres;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::postgres_server;
+pub use testkit::postgres::connect;
+
+pub use self::{http::*, program::*};
+
+mod http;
+mod program;
+
+/// How the names of PostgreSQL databases begin.
+const PREFIX: &str = "event_aggregator_test";
 
 pub type Client = EventAggregatorServiceClient<Channel>;
 
@@ -33,7 +42,7 @@ pub struct TestDatabase {
     pub url: Database,
     folder: TempDir,
     /// The PostgreSQL database to drop, unless its server goes away.
-    drop: Option<String>,
+    drop: Option<postgres::Database>,
 }
 
 impl TestDatabase {
@@ -42,18 +51,19 @@ impl TestDatabase {
         let (url, drop) = match backend {
             Backend::Sqlite => (Database::Sqlite(folder.path().join("events.db")), None),
             Backend::Postgres => {
-                let (url, name) = create(postgres_server::url()).await;
-                (Database::Postgres(url), postgres_server::is_shared().then_some(name))
+                let database = postgres::Database::create(postgres::url(), PREFIX).await;
+                let url = Database::Postgres(database.url.clone());
+                (url, postgres::is_shared().then_some(database))
             }
         };
         Self { url, folder, drop }
     }
 
     /// A database on a server of its own, with which it is removed.
-    pub async fn on(server: &postgres_server::Server) -> Self {
+    pub async fn on(server: &postgres::Server) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let (url, _) = create(&server.url).await;
-        Self { url: Database::Postgres(url), folder, drop: None }
+        let database = postgres::Database::create(&server.url, PREFIX).await;
+        Self { url: Database::Postgres(database.url), folder, drop: None }
     }
 
     /// The URL as a command line argument.
@@ -95,35 +105,13 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let Some(name) = self.drop.take() else { return };
+        let Some(database) = self.drop.take() else { return };
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let sql = format!("DROP DATABASE {name} WITH (FORCE)");
-            runtime.expect("runtime").block_on(admin(&sql));
+            runtime.expect("runtime").block_on(database.drop());
         });
         dropping.join().expect("drop the database");
     }
-}
-
-/// Creates a database on a server. Returns its URL and its name.
-async fn create(server: &str) -> (String, String) {
-    let name = format!("event_aggregator_test_{}", uuid::Uuid::new_v4().simple());
-    let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
-    connect(server).await.batch_execute(&sql).await.expect("create");
-    let (place, parameters) = match server.split_once('?') {
-        Some((place, parameters)) => (place, format!("?{parameters}")),
-        None => (server, String::new()),
-    };
-    let (place, _) = place.rsplit_once('/').expect("a URL with a database");
-    (format!("{place}/{name}{parameters}"), name)
-}
-
-/// A database connection that bypasses the service.
-pub async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
-    tokio::spawn(connection);
-    client
 }
 
 /// Locks all lanes of a PostgreSQL database until it is dropped or rolled back.
@@ -131,10 +119,6 @@ pub async fn block_lanes(database: &TestDatabase) -> tokio_postgres::Client {
     let blocker = connect(&database.url_text()).await;
     blocker.batch_execute("BEGIN; SELECT * FROM lanes FOR UPDATE").await.expect("block all lanes");
     blocker
-}
-
-async fn admin(sql: &str) {
-    connect(postgres_server::url()).await.batch_execute(sql).await.expect(sql);
 }
 
 /// A service in this process, on a free port.

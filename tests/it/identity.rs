@@ -4,13 +4,10 @@
 use std::{fs::File, net::SocketAddr, path::PathBuf};
 
 use event_aggregator::proto::v1::{ListEventsRequest, PublishStatus};
+use testkit::{process::Service, wait_until, wait_until_async};
 use tokio::task::JoinHandle;
 
-use crate::{
-    conformance::http::call_at,
-    harness::*,
-    process::{Service, program},
-};
+use crate::harness::*;
 
 mod postgres;
 mod sqlite;
@@ -47,7 +44,7 @@ impl Logged {
         };
         wait_until_ready(self.service.address, ready).await;
         let asking = tokio::task::spawn_blocking(move || {
-            crate::process::wait_until(|| is_healthy() == ready);
+            wait_until(|| is_healthy() == ready);
         });
         asking.await.expect("asked");
     }
@@ -73,8 +70,7 @@ impl Logged {
 
 async fn wait_until_ready(address: SocketAddr, ready: bool) {
     let expected = if ready { 200 } else { 503 };
-    let request = "GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    while call_at(address, request.to_owned()).await.status != expected {}
+    wait_until_async(async || get(address, "/readyz").await.status == expected).await;
 }
 
 /// Publishes one event in the background.

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{harness::*, process::program};
+use crate::harness::*;
 
 fn import(address: &str, file: &Path, more: &[(&str, &Path)]) -> Command {
     let mut command = program();

@@ -8,7 +8,7 @@ use std::{
 use event_aggregator::proto::v1::{ListEventsRequest, PayloadFormat, PublishStreamRequest};
 use serde_json::Value;
 
-use crate::{conformance::http::post, harness::*, process::program};
+use crate::harness::*;
 
 /// Payloads with line breaks, and with text that looks like an event.
 const HOSTILE: &[&str] = &[

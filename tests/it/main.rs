@@ -10,7 +10,6 @@ mod cli;
 mod conformance;
 mod contract;
 mod damaged;
-mod door;
 mod durability;
 mod failing_disk;
 mod faults;
@@ -19,16 +18,13 @@ mod harness;
 mod identity;
 mod import;
 mod lines;
+mod listener;
 mod model;
 mod mutants;
 mod observability;
 mod postgres_faults;
-// Each program that includes this file uses a part of it.
-#[allow(dead_code)]
-mod postgres_server;
 mod postgres_tls;
 mod process;
-mod proxy;
 mod python;
 mod replication;
 mod second_checker;

@@ -7,14 +7,14 @@ use event_aggregator::{
     config::Database,
     proto::v1::{Event, ListEventsRequest, PublishStatus::*},
 };
+use testkit::{
+    postgres::Server,
+    process::signal,
+    proxy::{Proxy, Target},
+};
 use tonic::Code;
 
-use crate::{
-    harness::*,
-    postgres_server::{Server, signal},
-    process::program,
-    proxy::Proxy,
-};
+use crate::harness::*;
 
 async fn start(settings: &'static str) -> Arc<Server> {
     let starting = tokio::task::spawn_blocking(move || Server::start(settings));
@@ -48,7 +48,7 @@ async fn wait_until_healthy(server: &TestServer, healthy: bool) {
     let address = server.address.to_string();
     let asking = move || {
         let health = || program().args(["health", "--addr", &address]).output().expect("health");
-        crate::process::wait_until(|| health().status.success() == healthy);
+        testkit::wait_until(|| health().status.success() == healthy);
     };
     tokio::task::spawn_blocking(asking).await.expect("asked");
 }
@@ -57,8 +57,9 @@ async fn wait_until_healthy(server: &TestServer, healthy: bool) {
 async fn orphaned_statement_keeps_counts_exact() {
     let database_server = start("-c fsync=off").await;
     let database = TestDatabase::on(&database_server).await;
-    let proxy = Proxy::start(&database).await;
-    let (address, _stop, _running) = launch_on(&proxy.url(&database)).await;
+    let proxy = Proxy::start(Target::of(&database.url_text())).await;
+    let (address, _stop, _running) =
+        launch_on(&Database::Postgres(proxy.url(&database.url_text()))).await;
     let mut client = connect_to(address).await;
     publish(&mut client, vec![event("t", "before")]).await;
 

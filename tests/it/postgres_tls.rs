@@ -3,12 +3,9 @@
 use std::{net::TcpListener, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use testkit::{postgres::Server, wait_until};
 
-use crate::{
-    harness::*,
-    postgres_server::Server,
-    process::{Service, fails, program, wait_until},
-};
+use crate::harness::*;
 
 /// A certificate authority.
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -64,7 +61,7 @@ async fn remote_server_requires_tls() {
     };
     for mode in ["", "&sslmode=prefer", "&sslmode=require", "&sslmode=verify-full"] {
         let url = at("db.example", &format!("&sslrootcert={trusted}{mode}"));
-        let service = Service::start(&url);
+        let service = serve(&url);
         let mut client = connect_to(service.address).await;
         publish(&mut client, vec![event("t", &url)]).await;
         stats(&mut client).await;
@@ -87,7 +84,7 @@ async fn remote_server_requires_tls() {
 
     // Nothing is sent in plaintext at runtime either.
     let url = at("db.example", &format!("&sslrootcert={trusted}"));
-    let service = Service::start(&url);
+    let service = serve(&url);
     let mut client = connect_to(service.address).await;
     server.set("ssl = off").await;
     refused(url, &["does not support TLS", "sslmode=disable"]);
@@ -112,6 +109,6 @@ async fn remote_server_requires_tls() {
 
     // Plaintext is possible if the URL asks for it.
     drop(service);
-    let service = Service::start(&at("db.example", "&sslmode=disable"));
+    let service = serve(&at("db.example", "&sslmode=disable"));
     assert_eq!(counters(&mut connect_to(service.address).await).await, [5, 5, 0, 0]);
 }

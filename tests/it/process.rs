@@ -2,104 +2,14 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    net::TcpListener,
+    process::{Command, Stdio},
 };
 
 use event_aggregator::proto::v1::Event;
+use testkit::{postgres, process::Service, wait_until};
 
 use crate::harness::*;
-
-/// Polls a condition. The timeout is far longer than any success takes.
-pub fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain");
-    }
-}
-
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_event-aggregator");
-
-/// The program, without settings from the environment.
-pub fn program() -> Command {
-    without_environment(PROGRAM)
-}
-
-/// A program that runs ours, also without them.
-pub fn without_environment(program: &str) -> Command {
-    let mut command = Command::new(program);
-    for variable in [
-        "DATABASE_URL",
-        "EVENT_AGGREGATOR_ACCESS",
-        "EVENT_AGGREGATOR_ADDR",
-        "EVENT_AGGREGATOR_CA",
-        "EVENT_AGGREGATOR_CLIENT_CERT",
-        "EVENT_AGGREGATOR_CLIENT_KEY",
-        "EVENT_AGGREGATOR_DATA_DIR",
-        "EVENT_AGGREGATOR_INSECURE",
-        "EVENT_AGGREGATOR_LISTEN",
-        "EVENT_AGGREGATOR_TLS_CERT",
-        "EVENT_AGGREGATOR_TLS_CLIENT_CA",
-        "EVENT_AGGREGATOR_TLS_KEY",
-        "EVENT_AGGREGATOR_TOKEN",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "RUST_LOG",
-    ] {
-        command.env_remove(variable);
-    }
-    // The shared PostgreSQL server runs with fsync=off, for speed.
-    command.env("EVENT_AGGREGATOR_ALLOW_DATA_LOSS", "true");
-    command
-}
-
-/// A service process that is killed with its test.
-pub struct Service {
-    pub address: SocketAddr,
-    child: Child,
-}
-
-impl Service {
-    pub fn start(database_url: &str) -> Self {
-        Self::start_at("127.0.0.1:0", database_url)
-    }
-
-    pub fn start_at(address: &str, database_url: &str) -> Self {
-        Self::run(
-            program().args(["serve", "--listen", address]).args(["--database-url", database_url]),
-        )
-    }
-
-    pub fn run(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("spawn");
-        let stdout = child.stdout.take().expect("piped");
-        let banner = BufReader::new(stdout).lines().next().expect("a banner").expect("text");
-        let address = banner.rsplit(' ').next().expect("an address").parse();
-        Self { address: address.unwrap_or_else(|_| panic!("{banner}")), child }
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The exit code.
-    pub fn wait(&mut self) -> Option<i32> {
-        self.child.wait().expect("wait").code()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn events(count: usize) -> Vec<Event> {
     (0..count).map(|n| event(&format!("t{}", n % 9), &n.to_string())).collect()
@@ -110,7 +20,7 @@ async fn sigterm_shuts_down_cleanly() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         for signal in ["TERM", "INT"] {
             let database = TestDatabase::new(backend).await;
-            let mut service = Service::start(&database.url_text());
+            let mut service = serve(&database.url_text());
             let mut client = connect_to(service.address).await;
             publish(&mut client, events(100)).await;
             service.signal(signal);
@@ -126,7 +36,7 @@ async fn kill_loses_no_acknowledged_event() {
         let mut acknowledged = 0;
         let all = events(4_000);
         for _ in 0..3 {
-            let mut service = Service::start(&database.url_text());
+            let mut service = serve(&database.url_text());
             let mut client = connect_to(service.address).await;
             let (enough, mut counted) = tokio::sync::mpsc::channel(1);
             let batches: Vec<Vec<Event>> = all.chunks(20).map(<[Event]>::to_vec).collect();
@@ -149,7 +59,7 @@ async fn kill_loses_no_acknowledged_event() {
             service.wait();
         }
 
-        let service = Service::start(&database.url_text());
+        let service = serve(&database.url_text());
         let mut client = connect_to(service.address).await;
         let [received, unique, duplicates, _] = counters(&mut client).await;
         assert_eq!(received, unique + duplicates);
@@ -171,13 +81,13 @@ async fn disk_failure_acknowledges_nothing() {
     // A file size limit is set later; with SIGXFSZ ignored, writes fail. The log cannot be written
     // then, either.
     let service = Service::run(
-        without_environment("sh")
+        wrapper("sh")
             .args(["-c", "trap '' XFSZ; exec 2>>\"$0\"; exec \"$@\""])
             .args([log.to_str().expect("UTF-8"), PROGRAM])
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()]),
     );
     let limit = |bytes: &str| {
-        let pid = service.child.id().to_string();
+        let pid = service.id().to_string();
         let fsize = format!("--fsize={bytes}:");
         let status = Command::new("prlimit").args(["--pid", &pid, &fsize]).status();
         assert!(status.expect("prlimit").success());
@@ -212,7 +122,7 @@ async fn publish_reconnects_after_a_kill() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let database = TestDatabase::new(backend).await;
         let url = database.url_text();
-        let mut service = Service::start(&url);
+        let mut service = serve(&url);
         let address = service.address.to_string();
         let publisher = program()
             .args(["publish", "--simulate", "100000", "-o", "json", "--addr", &address])
@@ -243,7 +153,7 @@ async fn publish_reconnects_after_a_kill() {
 async fn stats_watch_reconnects_after_a_restart() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let url = database.url_text();
-    let mut service = Service::start(&url);
+    let mut service = serve(&url);
     let address = service.address.to_string();
     let mut watching = program()
         .args(["stats", "--watch", "20ms", "--addr", &address])
@@ -268,7 +178,7 @@ async fn stats_watch_reconnects_after_a_restart() {
     let mut told = BufReader::new(watching.stderr.take().expect("piped")).lines();
     let away = told.next().expect("a line").expect("text");
     assert!(away.contains("unavailable"), "{away}");
-    let service = Service::start_at(&address, &url);
+    let service = serve_at(&address, &url);
     publish(&mut connect_to(service.address).await, vec![event("t", "2")]).await;
     samples.find(|sample| sample["received"] == 3).expect("a sample");
 
@@ -305,7 +215,7 @@ async fn three_instances_start_on_an_empty_database() {
     let services: Vec<_> = (0..3)
         .map(|_| {
             let url = url.clone();
-            tokio::task::spawn_blocking(move || Service::start(&url))
+            tokio::task::spawn_blocking(move || serve(&url))
         })
         .collect();
     let mut publishing = Vec::new();
@@ -365,26 +275,6 @@ async fn lost_connections_keep_counts_exact() {
     assert_eq!(server.database.number(sums).await, 20_000);
 }
 
-/// Runs a command that fails, and checks its one-line error.
-pub fn fails(arguments: &[&str], code: i32, expected: &[&str]) {
-    fails_as(program().args(arguments), code, expected);
-}
-
-/// The same for a prepared command.
-pub fn fails_as(command: &mut Command, code: i32, expected: &[&str]) {
-    let output: Output = command.output().expect("run");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let error: Vec<&str> =
-        stderr.lines().filter(|line| !line.contains(" INFO ") && !line.is_empty()).collect();
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    for text in expected {
-        assert!(stderr.contains(text), "{text}: {stderr}");
-    }
-    assert!(!stderr.contains("s3cret"), "{stderr}");
-    assert!(!stderr.contains("backtrace") && !stderr.contains("panicked"), "{stderr}");
-    assert!(code == 2 || error.len() == 1, "more than one line: {stderr}");
-}
-
 #[test]
 fn startup_errors_are_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -431,14 +321,14 @@ fn startup_errors_are_one_line() {
 async fn file_in_use_is_rejected() {
     let database = TestDatabase::new(Backend::Sqlite).await;
     let url = database.url_text();
-    let _service = Service::start(&url);
+    let _service = serve(&url);
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
     fails(&arguments, 1, &["another event-aggregator is using it"]);
 }
 
 #[test]
 fn unknown_database_fails_immediately() {
-    let (server, _) = crate::postgres_server::url().rsplit_once('/').expect("a database");
+    let (server, _) = postgres::url().rsplit_once('/').expect("a database");
     let arguments =
         ["serve", "--listen", "127.0.0.1:0", "--database-url", &format!("{server}/nowhere")];
     fails(&arguments, 1, &["does not exist"]);

@@ -7,9 +7,10 @@ use event_aggregator::{
     config::Database,
     proto::v1::{Event, PublishStatus, PublishStatus::*},
 };
+use testkit::postgres::Server;
 use tokio::task::JoinHandle;
 
-use crate::{harness::*, postgres_server::Server};
+use crate::harness::*;
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("done")

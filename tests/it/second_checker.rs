@@ -1,14 +1,8 @@
 //! The rules of the torture test's second checker, on synthetic histories: a valid one has no
 //! violations, and each invalid one has the expected violation.
 
-// Other items are for the torture test.
-#[allow(dead_code)]
-#[path = "../torture/second/judge/mod.rs"]
-mod judge;
-
 use std::{collections::BTreeSet, sync::Arc};
-
-use judge::{
+use testkit::judge::{
     Rule::{self, *},
     history::{
         Attempt, Content, Counts, Feed, History, Key, Moment, Outcome, Row, Sample, Seen, Sight,

@@ -9,10 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    harness::*,
-    process::{Service, program},
-};
+use crate::harness::*;
 
 fn tail(address: &str, arguments: &[&str]) -> Command {
     let mut command = program();
@@ -106,7 +103,7 @@ async fn killed_export_has_each_event_once() {
                 .read_to_string(&mut text)
                 .map_or(0, |_| text.lines().count())
         };
-        crate::process::wait_until(|| lines() >= EVENTS);
+        testkit::wait_until(|| lines() >= EVENTS);
         exporting.kill().expect("kill");
         exporting.wait().expect("killed");
 
@@ -121,7 +118,7 @@ async fn killed_export_has_each_event_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_reconnects_after_a_restart() {
     let database = TestDatabase::new(Backend::Sqlite).await;
-    let mut service = Service::start(&database.url_text());
+    let mut service = serve(&database.url_text());
     let address = service.address.to_string();
     publish_some(&mut connect_to(service.address).await, 0, 10).await;
     let mut tailing = tail(&address, &["--from-start", "-n", "30", "-o", "ndjson"])
@@ -133,7 +130,7 @@ async fn tail_reconnects_after_a_restart() {
     for from in [10, 20] {
         service.signal("KILL");
         service.wait();
-        service = Service::start_at(&address, &database.url_text());
+        service = serve_at(&address, &database.url_text());
         publish_some(&mut connect_to(service.address).await, from, from + 10).await;
         seen.extend(lines.by_ref().take(10).map(|line| line.expect("line")));
     }
@@ -173,7 +170,7 @@ fn killed_at(call: &str, address: &str, cursor: &Path, output: &Path) -> bool {
         .arg(format!("trace={call}"))
         .arg("-e")
         .arg(format!("inject={call}:signal=KILL:when=3"))
-        .arg(crate::process::PROGRAM)
+        .arg(PROGRAM)
         .args(["tail", "--addr", address, "--from-start", "-o", "ndjson", "-n", "3000"])
         .arg("--cursor-file")
         .arg(cursor)
@@ -255,7 +252,7 @@ async fn export_starts_at_the_saved_end() {
         command.spawn().expect("tail")
     };
     let mut first = exporting("1");
-    crate::process::wait_until(|| cursor.exists());
+    testkit::wait_until(|| cursor.exists());
     first.kill().expect("kill");
     first.wait().expect("killed");
     // Stored while it was not running, with a torn last line.

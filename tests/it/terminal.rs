@@ -7,10 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    harness::*,
-    process::{PROGRAM, program, without_environment},
-};
+use crate::harness::*;
 
 /// Characters of a name, and of a payload, which may also contain control characters.
 const NAME: &str = "a\u{202e}b\u{2066}c\u{200b}d\u{2028}e\u{feff}f";
@@ -26,7 +23,7 @@ fn is_unsafe(character: char) -> bool {
 
 /// The program in a pseudo-terminal, including standard error.
 fn in_terminal(server: &TestServer, arguments: &str) -> Command {
-    let mut script = without_environment("script");
+    let mut script = wrapper("script");
     script
         .args(["-qec", &format!("'{PROGRAM}' {arguments}"), "/dev/null"])
         .env("EVENT_AGGREGATOR_ADDR", server.address.to_string())

@@ -16,6 +16,7 @@ use rcgen::{
     KeyPair,
 };
 use tempfile::TempDir;
+use testkit::{process::Service, wait_until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,7 +33,6 @@ use tonic_health::ServingStatus;
 use crate::{
     access::{entry, grant},
     harness::*,
-    process::{Service, program, wait_until},
 };
 
 async fn run(mut command: Command) -> Output {

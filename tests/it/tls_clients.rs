@@ -8,6 +8,7 @@ use std::{
 
 use event_aggregator::proto::v1::{SubscribeRequest, SubscribeResponse, subscribe_response::Frame};
 use rcgen::ExtendedKeyUsagePurpose;
+use testkit::{process::Service, wait_until};
 use tonic::{
     Status, Streaming,
     transport::{Certificate, ClientTlsConfig},
@@ -15,7 +16,6 @@ use tonic::{
 
 use crate::{
     harness::*,
-    process::{Service, wait_until},
     tls::{Authority, client},
 };
 

@@ -1,24 +1,19 @@
 //! The checker of the torture test, on synthetic histories: valid ones have no violations, and
 //! invalid ones have the expected violation.
 
-// Other items are for the torture test.
-#[allow(dead_code)]
-#[path = "../torture/checker.rs"]
-mod checker;
-#[allow(dead_code)]
-#[path = "../torture/history.rs"]
-mod history;
-
 use std::{collections::BTreeSet, time::Duration};
-
-use tonic::Code;
-
-use checker::Rule::{self, *};
-use history::{
-    Attempt, Content, Counters, Delivery, History, Key, Listing, Moment,
-    Outcome::{self, Accepted, Conflict, Duplicate, Failed, Unknown},
-    Reader, Row, Sample, Settled,
+use testkit::{
+    checker::{
+        self,
+        Rule::{self, *},
+    },
+    history::{
+        Attempt, Content, Counters, Delivery, History, Key, Listing, Moment,
+        Outcome::{self, Accepted, Conflict, Duplicate, Failed, Unknown},
+        Reader, Row, Sample, Settled,
+    },
 };
+use tonic::Code;
 
 fn at(millis: u64) -> Moment {
     Duration::from_millis(millis)

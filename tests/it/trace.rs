@@ -10,13 +10,11 @@ use opentelemetry_proto::tonic::{
     },
     trace::v1::Span,
 };
+use testkit::process::Service;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-use crate::{
-    harness::*,
-    process::{Service, program},
-};
+use crate::harness::*;
 
 /// A collector that keeps the spans it receives.
 #[derive(Clone, Default)]

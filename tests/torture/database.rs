@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use testkit::postgres::Server;
 use tokio::task::spawn_blocking;
 use tokio_postgres::{NoTls, config::Host};
 
 use crate::{
     history::{Key, Row},
-    postgres_server::Server,
     secrets, workload,
 };
 

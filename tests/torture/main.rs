@@ -18,6 +18,7 @@ use std::{
 };
 
 use clap::Parser;
+use testkit::{checker, history, http, proxy};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::{
@@ -29,24 +30,16 @@ use crate::{
 };
 
 mod arguments;
-mod checker;
 mod cluster;
 mod database;
 mod faults;
 mod footprint;
-mod history;
-mod http;
 mod journal;
 mod mutants;
 mod mutation;
 mod outcome;
-// Each program that has this file uses a part of it.
-#[allow(dead_code)]
-#[path = "../it/postgres_server.rs"]
-mod postgres_server;
 mod producers;
 mod program;
-mod proxy;
 mod readers;
 mod recorder;
 mod report;

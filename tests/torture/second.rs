@@ -4,7 +4,6 @@
 
 mod breaking;
 mod clients;
-mod judge;
 mod keeping;
 mod planned;
 mod recorder;
@@ -17,5 +16,7 @@ mod settling;
 mod shapes;
 mod table;
 mod watching;
+
+use testkit::judge;
 
 pub use runner::{hunt, run};

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use testkit::postgres::Server;
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
     history::History,
     journal,
     mutants::Mutant,
-    postgres_server::Server,
     report::Sums,
     restore,
     round::Round,

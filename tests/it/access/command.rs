@@ -7,12 +7,10 @@ use std::{
 
 use event_aggregator::proto::v1::GetStatsRequest;
 use serde_json::Value;
+use testkit::process::Service;
 
 use super::{entry, everybody, grant, until, with_header};
-use crate::{
-    harness::*,
-    process::{Service, program},
-};
+use crate::harness::*;
 
 async fn run(mut command: Command) -> Output {
     let run = move || command.output().expect("run");

@@ -6,6 +6,7 @@ use event_aggregator::{
     proto::v1::{GetStatsRequest, PublishRequest},
 };
 use prost::Message;
+use testkit::http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,10 +21,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::{
-    conformance::http::{Answer, call},
-    harness::*,
-};
+use crate::harness::*;
 
 const PUBLISH: &str = "/event_aggregator.v1.EventAggregatorService/Publish";
 
@@ -113,7 +111,7 @@ async fn cors_simple_requests_are_rejected() {
 }
 
 /// An HTTP/1.1 call of a page at `host`, after DNS rebinding.
-async fn as_page(server: &TestServer, host: &str, rest: &str) -> Answer {
+async fn as_page(server: &TestServer, host: &str, rest: &str) -> Response {
     let (line, more) = rest.split_once('\n').unwrap_or((rest, ""));
     let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     call(server, format!("{head}{more}\r\n")).await

@@ -203,7 +203,7 @@ fn of_status(status: &Status) -> Verdict {
 }
 
 /// The result of an array of events, or the error.
-fn of_answer(answer: &Answer) -> Verdict {
+fn of_answer(answer: &Response) -> Verdict {
     let json = answer.json();
     let texts = |value: &Value, key: &str| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();

@@ -1,8 +1,9 @@
 //! The minimal database role that SECURITY.md documents.
 
 use event_aggregator::{config::Database, proto::v1::PublishStatus};
+use testkit::postgres::Server;
 
-use crate::{harness::*, postgres_server::Server};
+use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn role_without_update_privilege_suffices() {

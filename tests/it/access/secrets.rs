@@ -10,15 +10,11 @@ use std::{
 use event_aggregator::proto::v1::{
     GetStatsRequest, ListEventsRequest, PublishRequest, PublishStreamRequest, SubscribeRequest,
 };
+use testkit::{postgres::Server, wait_until};
 use tokio_stream::{StreamExt, iter};
 
 use super::{everybody, with_header};
-use crate::{
-    conformance::http::call_at,
-    harness::*,
-    postgres_server::Server,
-    process::{program, wait_until},
-};
+use crate::harness::*;
 
 const PASSWORD: &str = "canary-password";
 const WRONG: &str = "canary-wrong-token";
@@ -149,7 +145,7 @@ async fn verbose_logs_contain_no_secrets() {
         for (head, body) in bodies.map(|body| (post(&body), body)).into_iter().chain(calls) {
             let head =
                 format!("{head}Host: test\r\nConnection: close\r\nAuthorization: {header}\r\n\r\n");
-            let answer = call_at(address, head + &body).await;
+            let answer = call(address, head + &body).await;
             if answer.body.starts_with('#') {
                 assert_silent(&answer.body);
             }

@@ -6,7 +6,6 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::http::{call, get, post};
 use crate::harness::*;
 
 on_both_stores!(

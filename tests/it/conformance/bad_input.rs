@@ -22,7 +22,6 @@ use tonic::{Code, Status, Streaming, codegen::http::uri::PathAndQuery, transport
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
-use super::http::{get, post};
 use crate::{
     fuzz::targets::{self, service::Raw},
     harness::*,

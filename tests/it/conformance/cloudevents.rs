@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::http::{get, post, post_as};
 use crate::harness::*;
 
 on_both_stores!(

@@ -7,7 +7,6 @@ use event_aggregator::proto::v1::{
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, Streaming};
 
-use super::http::get;
 use crate::harness::*;
 use event_aggregator::proto::v1::{Event, SubscribeResponse};
 

@@ -1,10 +1,9 @@
 //! Plain HTTP with JSON, as used by curl and browsers.
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
+use testkit::http::Response;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader, Lines},
     net::TcpStream,
 };
 
@@ -23,73 +22,6 @@ on_both_stores!(
     probes_and_unknown_paths_are_answered,
     dashboard_is_served_with_csp,
 );
-
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (field, value) = line.split_once(": ")?;
-            field.eq_ignore_ascii_case(name).then_some(value)
-        })
-    }
-}
-
-pub(super) async fn send(server: &TestServer, request: String) -> TcpStream {
-    send_to(server.address, request).await
-}
-
-async fn send_to(address: SocketAddr, request: String) -> TcpStream {
-    let mut connection = TcpStream::connect(address).await.expect("connect");
-    connection.write_all(request.as_bytes()).await.expect("send");
-    connection
-}
-
-pub async fn call(server: &TestServer, request: String) -> Answer {
-    call_at(server.address, request).await
-}
-
-pub async fn call_at(address: SocketAddr, request: String) -> Answer {
-    let mut answer = String::new();
-    send_to(address, request).await.read_to_string(&mut answer).await.expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-    Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
-}
-
-pub async fn get(server: &TestServer, path: &str) -> Answer {
-    call(server, format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
-}
-
-pub(super) async fn post_as(server: &TestServer, media_type: &str, body: &str) -> Answer {
-    post_to(server, "/publish", media_type, body).await
-}
-
-pub(super) async fn post_to(
-    server: &TestServer,
-    path: &str,
-    media_type: &str,
-    body: &str,
-) -> Answer {
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    call(server, request).await
-}
-
-pub async fn post(server: &TestServer, body: &str) -> Answer {
-    post_as(server, "application/json", body).await
-}
 
 async fn one_event_is_published_twice(backend: Backend) {
     let server = TestServer::start(backend).await;
@@ -135,7 +67,7 @@ async fn batches_are_accepted_as_array_or_ndjson(backend: Backend) {
 
 async fn violations_are_reported_by_field(backend: Backend) {
     let server = TestServer::start(backend).await;
-    let fields = |answer: &Answer| -> Vec<String> {
+    let fields = |answer: &Response| -> Vec<String> {
         assert_eq!(answer.status, 422, "{}", answer.body);
         let detail = answer.json()["detail"].as_array().expect("detail").clone();
         detail.iter().map(|fault| fault["field"].as_str().expect("field").to_owned()).collect()

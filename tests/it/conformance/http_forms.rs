@@ -6,7 +6,6 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::http::{get, post_as};
 use crate::harness::*;
 
 on_both_stores!(media_types_are_case_insensitive, parameters_are_text, responses_are_private,);

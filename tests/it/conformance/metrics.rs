@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use event_aggregator::proto::v1::{PublishRequest, PublishStreamRequest, SubscribeRequest};
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 
-use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(

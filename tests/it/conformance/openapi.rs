@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::http::{get, post_to};
 use crate::harness::*;
 
 on_both_stores!(openapi_matches_the_routes);

@@ -11,7 +11,6 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(

@@ -10,11 +10,11 @@ use event_aggregator::{
     store::lane_of,
     testing::limits::FEED_SCAN_EVENTS,
 };
+use testkit::http::Response;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tonic::{Code, Status, Streaming};
 
-use super::http::{call, get, send};
-use crate::{harness::*, process::program};
+use crate::harness::*;
 
 on_both_stores!(
     cursors_of_lost_events_are_rejected,
@@ -131,7 +131,7 @@ async fn page(client: &mut Client, page_token: &str) -> (Vec<Event>, String) {
 }
 
 /// The URL of the next page.
-fn next(answer: &super::http::Answer) -> String {
+fn next(answer: &Response) -> String {
     let link = answer.header("link").expect("a next page");
     link.split(['<', '>']).nth(1).expect("an address").to_owned()
 }

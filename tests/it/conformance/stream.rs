@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Code;
 
-use super::http::get;
 use crate::harness::*;
 
 on_both_stores!(

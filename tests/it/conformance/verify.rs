@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::{harness::*, process::program};
+use crate::harness::*;
 
 on_both_stores!(
     verify_passes_during_ingest,

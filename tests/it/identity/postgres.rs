@@ -4,10 +4,10 @@ use event_aggregator::{
     config::Database,
     proto::v1::{GetStatsRequest, PublishStatus::*},
 };
+use testkit::postgres::Server;
 use tonic::Code;
 
 use super::*;
-use crate::{postgres_server::Server, process::fails};
 
 /// A database on a server of its own, owned by the role `app`.
 async fn owned() -> (Server, TestDatabase, String) {
@@ -36,7 +36,7 @@ async fn beside_another_store() -> (Server, TestDatabase, Logged) {
     database
         .execute("CREATE SCHEMA store AUTHORIZATION app; CREATE SCHEMA other AUTHORIZATION app")
         .await;
-    drop(Service::start(&in_schema(&url, "other")));
+    drop(serve(&in_schema(&url, "other")));
     let service = Logged::start(&database, &in_schema(&url, "store"), "service.log");
     (server, database, service)
 }
@@ -70,7 +70,7 @@ async fn shadowing_schema_creates_no_second_store() {
     assert!(verified.status.success(), "{verified:?}");
     // Not even if tables are created there.
     drop(second);
-    drop(Service::start(&in_schema(&url, "app")));
+    drop(serve(&in_schema(&url, "app")));
     database.number(cut).await;
     assert_eq!(verdicts(&mut client, vec![event("t", "2")]).await, [Duplicate]);
     refused(&url, &["exist in several schemas", "app, public", "search_path"]);
@@ -109,7 +109,7 @@ async fn missing_privileges_are_reported_with_the_grant() {
     database.execute("ALTER SCHEMA public OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM app, public").await;
     refused(&url, &["may not create tables", "GRANT CREATE ON SCHEMA \"public\" TO \"app\""]);
     database.execute("CREATE SCHEMA kept; GRANT USAGE, CREATE ON SCHEMA public TO app").await;
-    drop(Service::start(&in_schema(&database.url_text(), "kept")));
+    drop(serve(&in_schema(&database.url_text(), "kept")));
     refused(&url, &["in schema kept", "may not use", "GRANT USAGE ON SCHEMA \"kept\""]);
     refused(&in_schema(&url, "nowhere"), &["no schema in its search_path exists"]);
     assert_eq!(

@@ -9,7 +9,6 @@ use std::{
 use event_aggregator::proto::v1::PublishStatus::*;
 
 use super::*;
-use crate::process::fails;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn moved_file_stores_nothing_until_it_is_back() {
@@ -56,7 +55,7 @@ async fn removed_file_makes_the_service_unready() {
 async fn removed_wal_loses_nothing() {
     for suffixes in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
         let database = TestDatabase::new(Backend::Sqlite).await;
-        let mut service = Service::start(&database.url_text());
+        let mut service = serve(&database.url_text());
         let mut client = connect_to(service.address).await;
         publish(&mut client, vec![event("t", "1")]).await;
         counters(&mut client).await;
@@ -67,7 +66,7 @@ async fn removed_wal_loses_nothing() {
         assert_eq!(verdicts(&mut client, vec![event("t", "1")]).await, [Duplicate]);
         service.signal("KILL");
         service.wait();
-        let service = Service::start(&database.url_text());
+        let service = serve(&database.url_text());
         let mut client = connect_to(service.address).await;
         assert_eq!(counters(&mut client).await, [3, 2, 1, 0], "{suffixes:?}");
         assert_eq!(database.number("SELECT count(*) FROM processed_events").await, 2);
@@ -82,7 +81,7 @@ fn refused(url: &str, code: i32, expected: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn second_service_on_a_file_is_rejected() {
     let database = TestDatabase::new(Backend::Sqlite).await;
-    let service = Service::start(&database.url_text());
+    let service = serve(&database.url_text());
     let (path, other) = (database.path("events.db"), database.path("other.db"));
     let url = format!("sqlite:{}", other.display());
     let in_use = "another event-aggregator is using it";
@@ -104,7 +103,7 @@ async fn second_service_on_a_file_is_rejected() {
     drop(service);
     refused(&url, 1, "2 hard links");
     fs::remove_file(&other).expect("remove");
-    let _service = Service::start(&database.url_text());
+    let _service = serve(&database.url_text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ pub(super) async fn jump(
     lasting: Duration,
 ) -> Result<(), String> {
     let proxy = doubtful.proxy.as_ref().ok_or("there is no network")?;
-    proxy.set_trap(Some(Trap::Message { marker: b"COMMIT", cut: Cut::AfterThenStall }));
+    proxy.set_trap(Some(Trap::message(b"COMMIT", Cut::AfterThenStall)));
     let deadline = Instant::now() + lasting;
     // Wait for a commit that was cut off: it stalls the network.
     while !proxy.is_stalled() && (proxy.is_sprung() || Instant::now() < deadline) {

@@ -26,7 +26,7 @@ pub(super) async fn cut_commits(
     cut(round, lasting, || {
         let marker = MARKERS[rng.usize(..MARKERS.len())];
         let cut = cuts[rng.usize(..cuts.len())];
-        (Trap::Message { marker, cut }, Duration::from_millis(rng.u64(..200)))
+        (Trap::message(marker, cut), Duration::from_millis(rng.u64(..200)))
     })
     .await
 }

@@ -7,10 +7,12 @@ use clap::Parser;
 use event_aggregator::{
     app::App,
     config::{Config, Database},
-    listener::{Listener, files},
-    metrics::Metrics,
     store::{
         Durability, Store, measured::MeasuredStore, postgres::PostgresStore, sqlite::SqliteStore,
+    },
+    testing::{
+        listener::{Listener, raise_limit},
+        metrics::Metrics,
     },
 };
 use tokio::{
@@ -50,7 +52,7 @@ impl Serve {
             .with_ansi(false)
             .with_env_filter(EnvFilter::new("info,refinery_core=warn,tokio_postgres=warn"))
             .init();
-        files::raise_limit();
+        raise_limit();
         let mut signals = signal(SignalKind::terminate())?;
         let mut terminate = pin!(async {
             signals.recv().await;

@@ -110,7 +110,7 @@ async fn cut_commits(target: &Target, rng: &mut Rng) -> usize {
         for proxy in proxies() {
             let marker = markers[rng.usize(..markers.len())];
             let cut = cuts[rng.usize(..cuts.len())];
-            proxy.set_trap(Some(Trap::Message { marker, cut }));
+            proxy.set_trap(Some(Trap::message(marker, cut)));
         }
         sleep(Duration::from_millis(rng.u64(10..100))).await;
         struck += proxies().filter(|proxy| proxy.is_sprung()).count();

@@ -3,11 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use event_aggregator::proto::v1::event_aggregator_service_client::EventAggregatorServiceClient;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use testkit::http::{Connection, Response, request_with_body};
+use tokio::time::timeout;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -47,41 +44,16 @@ pub fn of_status(status: &Status, is_stream: bool) -> Outcome {
     }
 }
 
-pub struct Answer {
-    pub status: u16,
-    pub body: String,
-}
-
 /// Sends a request. `Ok(None)`: there was no connection, so nothing was sent.
 pub async fn http(
     address: SocketAddr,
     call: &str,
     content_type: &str,
     body: &str,
-) -> std::io::Result<Option<Answer>> {
-    let Ok(Ok(mut connection)) = timeout(CONNECT, TcpStream::connect(address)).await else {
+) -> std::io::Result<Option<Response>> {
+    let Ok(Ok(connection)) = timeout(CONNECT, Connection::open(address)).await else {
         return Ok(None);
     };
-    let length = body.len();
-    let request = format!(
-        "{call} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {content_type}\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    );
-    connection.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8(answer).map_err(std::io::Error::other)?;
-    let broken = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
-    let mut lines = head.to_ascii_lowercase();
-    lines.push_str("\r\n");
-    let length = lines.split_once("content-length: ").and_then(|(_, rest)| rest.split_once('\r'));
-    // A body that was cut is no answer.
-    if let Some((length, _)) = length
-        && length.parse() != Ok(body.len())
-    {
-        return Err(broken());
-    }
-    Ok(Some(Answer { status, body: body.to_owned() }))
+    let request = request_with_body(call, content_type, body);
+    connection.last_call(request.as_bytes()).await.map(Some)
 }

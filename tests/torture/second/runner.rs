@@ -8,6 +8,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use testkit::postgres::Server;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::timeout,
@@ -19,10 +20,7 @@ use super::{
     report::{self, Sums},
     round::{self, Case, Ended},
 };
-use crate::{
-    Store, arguments::Arguments, cargo, database::Database, mutants::Mutant,
-    postgres_server::Server,
-};
+use crate::{Store, arguments::Arguments, cargo, database::Database, mutants::Mutant};
 
 /// Timeout of a round.
 const ROUND: Duration = Duration::from_secs(300);

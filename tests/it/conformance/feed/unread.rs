@@ -1,18 +1,17 @@
 //! Subscribers that do not read: their memory is bounded, they are disconnected in the end, and
 //! others are not affected.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use event_aggregator::proto::v1::{Event, SubscribeRequest};
-use tokio::time::sleep;
+use testkit::{
+    http2::{Connection, DATA, END_STREAM, begin, begin_at, frame, stream},
+    process::Service,
+};
 use tonic::Code;
 
 use super::{Frame, Reader};
-use crate::{
-    door::frames::{Connection, DATA, END_STREAM, begin, begin_at, frame, stream},
-    harness::*,
-    process::Service,
-};
+use crate::harness::*;
 
 on_both_stores!(stalled_subscribers_are_bounded_and_disconnected);
 
@@ -41,19 +40,6 @@ fn follow(stream: u32) -> Vec<u8> {
     call
 }
 
-/// The value of a metric.
-async fn metric(service: &Service, name: &str) -> usize {
-    let answer = crate::door::get(service.address, "/metrics").await;
-    let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().expect("a number")
-}
-
-async fn until_subscribers(service: &Service, count: usize) {
-    while metric(service, "event_aggregator_subscribers").await != count {
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// Peak memory of the service.
 fn peak_mib(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).expect("status");
@@ -73,7 +59,7 @@ async fn stalled_subscribers_are_bounded_and_disconnected(backend: Backend) {
     const LARGE: usize = 12;
     const LIVE: usize = 300;
     let database = TestDatabase::new(backend).await;
-    let service = Service::start(&database.url_text());
+    let service = serve(&database.url_text());
     let mut client = connect_to(service.address).await;
     for n in 0..LARGE {
         publish(&mut client, vec![large(n)]).await;
@@ -101,7 +87,7 @@ async fn stalled_subscribers_are_bounded_and_disconnected(backend: Backend) {
         }
         unread.push(tokio::spawn(connection.stay()));
     }
-    until_subscribers(&service, LIVE + 1 + 4 * OF_ONE).await;
+    until_metric(service.address, "event_aggregator_subscribers", LIVE + 1 + 4 * OF_ONE).await;
 
     for n in 0..20 {
         publish_to(&mut live, &mut client, &n.to_string()).await;
@@ -112,8 +98,8 @@ async fn stalled_subscribers_are_bounded_and_disconnected(backend: Backend) {
     drop(reader);
 
     // Stalled subscriptions end, and idle ones do not.
-    until_subscribers(&service, LIVE).await;
-    assert_eq!(metric(&service, "event_aggregator_subscription_bytes").await, 0);
+    until_metric(service.address, "event_aggregator_subscribers", LIVE).await;
+    assert_eq!(metric(service.address, "event_aggregator_subscription_bytes").await, 0.0);
     let peak = peak_mib(&service);
     assert!(peak < MOST_MIB, "{peak} MiB");
     assert!(unread.iter().all(|unread| !unread.is_finished()), "their connections stay");

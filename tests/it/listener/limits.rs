@@ -9,6 +9,11 @@ use event_aggregator::{
         ADDRESS_SHARE, CALLER_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS,
     },
 };
+use testkit::{
+    http2::{Connection, DATA, END_STREAM, RST_STREAM, begin, frame, stream},
+    process::Service,
+    wait_until,
+};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpSocket, TcpStream},
@@ -17,17 +22,10 @@ use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-use super::{
-    frames::{Connection, DATA, END_STREAM, RST_STREAM, begin, frame, stream},
-    get,
-};
-use crate::{
-    harness::*,
-    process::{PROGRAM, Service, wait_until, without_environment},
-};
+use crate::harness::*;
 
 /// A low limit, and yet more than twice the number of reserved descriptors.
-const ROOM: usize = 200;
+const LIMIT: usize = 200;
 
 /// A connection from a loopback address.
 pub async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
@@ -42,31 +40,20 @@ async fn is_refused(mut connection: TcpStream) -> bool {
     matches!(connection.read(&mut [0; 1]).await, Ok(0) | Err(_))
 }
 
-/// The value of a metric.
-async fn metric(address: SocketAddr, name: &str) -> f64 {
-    let answer = get(address, "/metrics").await;
-    let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().expect("a number")
-}
-
-pub async fn until_metric(address: SocketAddr, name: &str, value: usize) {
-    while metric(address, name).await != value as f64 {}
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_limited_by_descriptors_and_address() {
-    const OF_ONE: usize = ROOM / ADDRESS_SHARE;
+    const OF_ONE: usize = LIMIT / ADDRESS_SHARE;
     let database = TestDatabase::new(Backend::Postgres).await;
-    let files = format!("--nofile={}:{0}", ROOM + OTHER_FILES);
+    let files = format!("--nofile={}:{0}", LIMIT + OTHER_FILES);
     let log = database.path("log");
     let service = Service::run(
-        without_environment("prlimit")
+        wrapper("prlimit")
             .args([&files, PROGRAM, "serve"])
             .args(["--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let address = service.address;
-    let told = format!("connections={ROOM}");
+    let told = format!("connections={LIMIT}");
     wait_until(|| std::fs::read_to_string(&log).expect("text").contains(&told));
 
     // This one, and as many as its address may have.
@@ -79,10 +66,10 @@ async fn connections_are_limited_by_descriptors_and_address() {
     until_metric(address, "event_aggregator_connections", OF_ONE).await;
     connections.push(connect_from(1, address).await);
     assert!(is_refused(connect_from(1, address).await).await, "one address has its share");
-    for _ in 0..ROOM - OF_ONE {
+    for _ in 0..LIMIT - OF_ONE {
         connections.push(connect_from(2, address).await);
     }
-    assert!(is_refused(connect_from(3, address).await).await, "there is no room for others");
+    assert!(is_refused(connect_from(3, address).await).await, "others are refused");
 
     // Existing connections are served, including calls that need the database.
     for n in 0..10 {
@@ -162,13 +149,10 @@ async fn excess_calls_are_rejected_with_retry_delay() {
     };
     assert_rejected_with_retry_delay(&refused, "TOO_MANY_CALLS");
     let answer = get(server.address, "/stats").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: 1\r\n"),
-        "{answer}"
-    );
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
     // Health checks are answered.
     for probe in ["/healthz", "/readyz"] {
-        assert!(get(server.address, probe).await.starts_with("HTTP/1.1 200"), "{probe}");
+        assert_eq!(get(server.address, probe).await.status, 200, "{probe}");
     }
     let mut health = HealthClient::new(channel_to(server.address).await);
     health.check(HealthCheckRequest::default()).await.expect("serving");
@@ -188,13 +172,14 @@ async fn excess_subscribers_are_rejected_with_retry_delay() {
     let connections = begin_calls(server.address, SUBSCRIBERS, subscribe).await;
     let subscribers = "event_aggregator_subscribers";
     until_metric(server.address, subscribers, SUBSCRIBERS / CALLER_SHARE).await;
-    let refused = client.subscribe(SubscribeRequest::default()).await.expect_err("no room");
+    let refused =
+        client.subscribe(SubscribeRequest::default()).await.expect_err("the limit is reached");
     assert_rejected_with_retry_delay(&refused, "TOO_MANY_SUBSCRIBERS");
     let answer = get(server.address, "/events/stream").await;
-    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert_eq!(answer.status, 429, "{answer:?}");
     // Other calls are served.
     publish(&mut client, vec![event("t", "1")]).await;
     drop(connections);
     until_metric(server.address, subscribers, 0).await;
-    client.subscribe(SubscribeRequest::default()).await.expect("room again");
+    client.subscribe(SubscribeRequest::default()).await.expect("below the limit again");
 }

@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use event_aggregator::testing::grpc::SERVICE_NAME;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
+
+/// Full name of the gRPC service.
+const SERVICE_NAME: &str = "event_aggregator.v1.EventAggregatorService";
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -22,7 +24,9 @@ pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Path of the reflection method.
+/// Paths of methods that need no credentials.
+pub const CHECK: &str = "/grpc.health.v1.Health/Check";
+pub const WATCH: &str = "/grpc.health.v1.Health/Watch";
 pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 /// Encodes a frame.
@@ -42,7 +46,7 @@ pub fn begin_at(path: &str, stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | flags, stream, &head(path))
 }
 
-/// The HEADERS frame of an API call with the token of an identity.
+/// The HEADERS frame of an API call by an identity whose token is `token-of-NAME`.
 pub fn begin_as(name: &str, method: &str, stream: u32) -> Vec<u8> {
     let mut head = head(&format!("/{SERVICE_NAME}/{method}"));
     for (prefix, text) in [(&[0][..], "authorization"), (&[], &format!("Bearer token-of-{name}"))] {
@@ -92,6 +96,7 @@ pub fn stream(n: usize) -> u32 {
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub content: Vec<u8>,
 }
@@ -149,10 +154,26 @@ impl Connection {
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).await.ok()?;
-        let [a, b, c, kind, _, stream @ ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let mut content = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.0.read_exact(&mut content).await.ok()?;
-        Some(Frame { kind, stream: u32::from_be_bytes(stream), content })
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), content })
+    }
+
+    /// The frames of one call until its end. Those of other calls are dropped.
+    pub async fn response(&mut self, stream: u32) -> Vec<Frame> {
+        let mut response = Vec::new();
+        loop {
+            let next = self.next().await.expect("the end of the call");
+            if next.stream == stream {
+                let is_end = next.kind == RST_STREAM
+                    || (matches!(next.kind, DATA | HEADERS) && next.flags & END_STREAM != 0);
+                response.push(next);
+                if is_end {
+                    return response;
+                }
+            }
+        }
     }
 
     /// The frames received until everything sent so far was processed.

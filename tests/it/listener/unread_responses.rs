@@ -14,14 +14,12 @@ use event_aggregator::{
     },
 };
 use prost::Message;
+use testkit::http2::{
+    Connection, END_STREAM, GOAWAY, WINDOW_UPDATE, begin, frame, message, stream,
+};
 use tokio::time::sleep;
 
-use super::{
-    StrangeServer,
-    frames::{Connection, END_STREAM, GOAWAY, WINDOW_UPDATE, begin, frame, message, stream},
-    get,
-    room::assert_rejected_with_retry_delay,
-};
+use super::{StubServer, limits::assert_rejected_with_retry_delay};
 use crate::harness::*;
 
 /// An event with a payload of this size.
@@ -31,7 +29,7 @@ fn large(id: &str, bytes: usize) -> event_aggregator::proto::v1::Event {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_are_bounded_and_discarded() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     let mut client = connect_to(server.address).await;
     for id in ["1", "2", "3"] {
         publish(&mut client, vec![large(id, MAX_PAGE_BYTES / 3 - 100)]).await;
@@ -66,7 +64,7 @@ async fn unread_responses_are_bounded_and_discarded() {
     assert_rejected_with_retry_delay(&listed.expect_err("refused"), "TOO_MANY_ANSWERS");
     assert_rejected_with_retry_delay(&looked_up.expect_err("refused"), "TOO_MANY_ANSWERS");
     for refused in [page, found] {
-        assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+        assert_eq!(refused.status, 429, "{refused:?}");
     }
     assert_eq!(server.store.reads.load(Ordering::Relaxed), reads);
     // Other calls continue.
@@ -79,18 +77,17 @@ async fn unread_responses_are_bounded_and_discarded() {
     while server.metric("event_aggregator_answer_bytes").await > 0.0 {
         sleep(Duration::from_millis(100)).await;
     }
-    let page = client.list_events(list).await.expect("room again").into_inner();
+    let page = client.list_events(list).await.expect("below the limit again").into_inner();
     assert_eq!(page.events.len(), 4);
     assert!(!staying.is_finished());
-    let text = get(server.address, "/events?limit=1").await;
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert_eq!(get(server.address, "/events?limit=1").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn received_requests_release_their_permits() {
     /// Larger than what needs no permit, and smaller than the receive window.
     const LARGE: usize = SMALL_REQUEST_BYTES + (8 << 10);
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     server.hang(true);
     let mut connection = Connection::open(server.address).await;
     connection.send(&begin("PublishStream", stream(0), 0)).await;
@@ -116,7 +113,7 @@ async fn received_requests_release_their_permits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_accounts_for_messages_kept_in_memory() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     server.hang(true);
     let mut client = connect_to(server.address).await;
     // One small event, and one that is rejected for its size.
@@ -156,7 +153,7 @@ async fn long_request_ids_are_rejected_and_truncated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_requests_wait_during_an_outage() {
     const REQUESTS: usize = 4_000;
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     server.hang(true);
     let mut connection = Connection::open(server.address).await;
     connection.acknowledge().await;

@@ -19,8 +19,8 @@ use event_aggregator::{
     testing::{
         grpc::SERVICE_NAME,
         limits::{
-            ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, KEEPALIVE,
-            MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT,
+            ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, HTTP1_BUFFER_BYTES,
+            KEEPALIVE, MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT,
             SMALL_REQUEST_BYTES,
         },
         listener::Listener,
@@ -28,6 +28,7 @@ use event_aggregator::{
     },
 };
 use prost::Message;
+use testkit::{http2::Connection, process::Service, wait_until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -37,22 +38,17 @@ use tokio::{
 };
 use tonic::{Code, Request};
 
-use self::frames::Connection;
-use crate::{
-    harness::*,
-    process::{Service, program, wait_until},
-};
+use crate::harness::*;
 
 mod floods;
-pub mod frames;
-mod room;
+mod limits;
 mod shares;
-mod strangers;
-mod unfinished;
-mod untaken;
+mod unauthenticated;
+mod unfinished_requests;
+mod unread_responses;
 
 /// Wraps a store with behavior controlled by the test.
-struct Strange {
+struct StubStore {
     store: SqliteStore,
     /// Panics in `stats` and in `commit`.
     panics: AtomicBool,
@@ -66,7 +62,7 @@ struct Strange {
 }
 
 #[async_trait]
-impl StoreLayer for Strange {
+impl StoreLayer for StubStore {
     fn inner(&self) -> &dyn Store {
         &self.store
     }
@@ -103,18 +99,18 @@ impl StoreLayer for Strange {
 }
 
 /// A service over a stub store.
-struct StrangeServer {
-    store: Arc<Strange>,
+struct StubServer {
+    store: Arc<StubStore>,
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     running: JoinHandle<Result<(), app::Error>>,
     _folder: tempfile::TempDir,
 }
 
-impl StrangeServer {
+impl StubServer {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let store = Arc::new(Strange {
+        let store = Arc::new(StubStore {
             store: SqliteStore::open(&folder.path().join("events.db")).expect("open"),
             panics: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
@@ -123,7 +119,7 @@ impl StrangeServer {
             hanging: Notify::new(),
         });
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.expect("bind");
-        let over: Arc<dyn Store> = Arc::<Strange>::clone(&store);
+        let over: Arc<dyn Store> = Arc::<StubStore>::clone(&store);
         let app = App::over(over, Metrics::default(), listener, None).await.expect("start");
         let address = app.address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -138,20 +134,8 @@ impl StrangeServer {
     }
 
     async fn metric(&self, name: &str) -> f64 {
-        let answer = get(self.address, "/metrics").await;
-        let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().expect("a number")
+        metric(self.address, name).await
     }
-}
-
-/// The complete response to a request without a body.
-pub async fn get(address: SocketAddr, path: &str) -> String {
-    let mut connection = TcpStream::connect(address).await.expect("connect");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.expect("send");
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.expect("an answer");
-    answer
 }
 
 /// How long a connection stays open on which this is sent, byte by byte if `drips`.
@@ -224,26 +208,38 @@ async fn unanswered_keepalive_closes_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_endless_headers_are_rejected() {
     let server = TestServer::start(Backend::Sqlite).await;
-    let refused = async |request: Vec<u8>| {
+    let respond = async |request: &[u8]| {
         let mut connection = TcpStream::connect(server.address).await.expect("connect");
-        let _ = connection.write_all(&request).await;
-        let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+        let mut response = Vec::new();
+        // In pieces, until there is a response: one to a connection with unread data would be lost.
+        for piece in request.chunks(16 << 10) {
+            connection.write_all(piece).await.expect("send");
+            let reading = connection.read_buf(&mut response);
+            if tokio::time::timeout(Duration::from_millis(50), reading).await.is_ok() {
+                break;
+            }
+        }
+        let _ = connection.read_to_end(&mut response).await;
+        String::from_utf8_lossy(&response).lines().next().unwrap_or_default().to_owned()
     };
-    let garbage = (0..4_096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    refused(garbage).await;
+    let garbage: Vec<u8> =
+        (0..4_096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    assert_eq!(respond(&garbage).await, "HTTP/1.1 400 Bad Request");
     let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
-    let many = refused(format!("GET / HTTP/1.1\r\n{many}\r\n").into_bytes()).await;
-    assert!(many.contains("431"), "{many}");
-    let large = refused([&b"GET / HTTP/1.1\r\nx: "[..], &[b'x'; 300 << 10]].concat()).await;
-    assert!(large.is_empty() || large.contains("431"), "{large}");
+    let many = respond(format!("GET / HTTP/1.1\r\n{many}\r\n").as_bytes()).await;
+    assert_eq!(many, "HTTP/1.1 431 Request Header Fields Too Large");
+    let endless = [&b"GET / HTTP/1.1\r\nx: "[..], &[b'x'; 2 * HTTP1_BUFFER_BYTES]].concat();
+    assert_eq!(respond(&endless).await, "HTTP/1.1 431 Request Header Fields Too Large");
 
     let mut client = server.client().await;
     let mut request = Request::new(GetStatsRequest::default());
     let value = "x".repeat(20 << 10).parse().expect("ASCII");
     request.metadata_mut().insert("x", value);
-    client.get_stats(request).await.expect_err("more than 16 KiB");
+    let refused = client.get_stats(request).await.expect_err("more than 16 KiB");
+    // A response without a gRPC status, which the client library maps.
+    assert!(refused.message().contains("431"), "{refused:?}");
+    // Other calls of the connection succeed.
+    client.get_stats(GetStatsRequest::default()).await.expect("a response");
     publish(&mut server.client().await, vec![event("t", "1")]).await;
 }
 
@@ -254,7 +250,7 @@ async fn calls_continue_while_accept_fails() {
     let service = Service::run(
         program()
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
-            .env("RUST_LOG", "info,event_aggregator::listener=debug")
+            .env("RUST_LOG", "info,event_aggregator::testing::listener=debug")
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let mut client = connect_to(service.address).await;
@@ -323,7 +319,7 @@ async fn answer_within(address: SocketAddr, method: &str, message: &[u8], time: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn call_deadlines_are_enforced() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     let mut client = connect_to(server.address).await;
     publish(&mut client, vec![event("t", "1")]).await;
     server.hang(true);
@@ -352,21 +348,20 @@ async fn call_deadlines_are_enforced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn panic_in_a_call_is_reported_and_counted() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     let mut client = connect_to(server.address).await;
     server.store.panics.store(true, Ordering::Relaxed);
     let before = server.metric("event_aggregator_panics_total").await;
     let fault = client.get_stats(GetStatsRequest::default()).await.expect_err("a panic");
     assert_eq!((fault.code(), &*reason(&fault)), (Code::Internal, "INTERNAL"));
     let answer = get(server.address, "/stats").await;
-    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
-    assert!(
-        answer.ends_with(r#"{"error":"internal error; see the server log","reason":"INTERNAL"}"#)
-    );
+    assert_eq!(answer.status, 500, "{answer:?}");
+    let body = r#"{"error":"internal error; see the server log","reason":"INTERNAL"}"#;
+    assert_eq!(answer.body, body);
     assert!(server.metric("event_aggregator_panics_total").await >= before + 2.0);
     let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="event_aggregator.v1.EventAggregatorService",grpc_method="GetStats",grpc_code="Internal"}"#;
     assert_eq!(server.metric(counted).await, 1.0);
-    assert!(get(server.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(get(server.address, "/readyz").await.status, 200);
 
     server.store.panics.store(false, Ordering::Relaxed);
     publish(&mut client, vec![event("t", "1")]).await;
@@ -374,7 +369,7 @@ async fn panic_in_a_call_is_reported_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn panic_in_the_write_path_stops_the_service() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     let mut client = connect_to(server.address).await;
     let mut frames =
         client.subscribe(SubscribeRequest::default()).await.expect("feed").into_inner();
@@ -407,7 +402,7 @@ async fn large_requests_wait_for_permits_and_small_ones_do_not() {
         });
     }
     let reading = format!("event_aggregator_reading_bytes {share}\n");
-    while !get(server.address, "/metrics").await.contains(&reading) {}
+    while !get(server.address, "/metrics").await.body.contains(&reading) {}
     let mut client = server.client().await;
     publish(&mut client, vec![event("t", "1")]).await;
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(SMALL_REQUEST_BYTES * 2));
@@ -417,7 +412,7 @@ async fn large_requests_wait_for_permits_and_small_ones_do_not() {
     publish(&mut client, vec![crate::harness::event("t", "3")]).await;
     // Those above, the waiting one, and this one.
     let calls = format!("event_aggregator_calls_in_progress {}\n", share / size + 2);
-    while !get(server.address, "/metrics").await.contains(&calls) {}
+    while !get(server.address, "/metrics").await.body.contains(&calls) {}
     assert!(!waiting.is_finished(), "it was read although its caller's share is used");
     large.shutdown().await;
     assert_eq!(waiting.await.expect("an answer").unique_processed, 1);

@@ -27,6 +27,10 @@ use event_aggregator::{
     },
 };
 use prost::Message;
+use testkit::http2::{
+    CHECK, Connection, DATA, END_STREAM, HEADERS, REFLECTION, WATCH, begin, begin_as, begin_at,
+    frame, message, stream,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -38,24 +42,15 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use super::{
-    StrangeServer,
-    frames::{
-        Connection, DATA, END_STREAM, HEADERS, REFLECTION, begin, begin_as, begin_at, frame,
-        message, stream,
-    },
-    get,
-    room::{assert_rejected_with_retry_delay, begin_calls, connect_from},
+    StubServer,
+    limits::{assert_rejected_with_retry_delay, begin_calls, connect_from},
 };
 use crate::{access::Guarded, harness::*};
-
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Checks health over every protocol.
 async fn assert_healthy(address: SocketAddr) {
     for probe in ["/healthz", "/readyz"] {
-        let answer = get(address, probe).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{probe}: {answer}");
+        assert_eq!(get(address, probe).await.status, 200, "{probe}");
     }
     let mut health = HealthClient::new(channel_to(address).await);
     health.check(HealthCheckRequest::default()).await.expect("an answer");
@@ -235,7 +230,7 @@ async fn responses_of_one_identity_leave_permits_to_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_by_source_wait_for_their_turn() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     let mut client = connect_to(server.address).await;
     publish(&mut client, vec![event("t", "1")]).await;
     server.hang(true);
@@ -322,7 +317,7 @@ crate::conformance::on_both_stores!(costly_duplicates_keep_order_and_do_not_bloc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_one_address_leave_queue_capacity_to_others() {
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     server.hang(true);
     let mut client = connect_to(server.address).await;
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_PAYLOAD_BYTES - 100));
@@ -352,13 +347,13 @@ async fn events_of_one_address_leave_queue_capacity_to_others() {
 }
 
 /// Waits until the queue has more bytes than this.
-async fn until_more(server: &StrangeServer, queued: f64) {
+async fn until_more(server: &StubServer, queued: f64) {
     while server.metric("event_aggregator_queue_bytes").await <= queued {}
 }
 
 /// Publishes from another address while the queue has this many bytes. Returns once the event is
 /// queued.
-async fn publish_from_elsewhere(server: &StrangeServer, queued: f64) -> TcpStream {
+async fn publish_from_elsewhere(server: &StubServer, queued: f64) -> TcpStream {
     let mut other = connect_from(2, server.address).await;
     let body = r#"{"topic":"t","event_id":"other","source":"s"}"#;
     let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
@@ -381,7 +376,7 @@ async fn assert_published(mut connection: TcpStream) {
 #[tokio::test(flavor = "multi_thread")]
 async fn small_requests_of_one_address_leave_lane_capacity_to_others() {
     const STREAMS: usize = 100;
-    let server = StrangeServer::start().await;
+    let server = StubServer::start().await;
     server.hang(true);
     let mut small = Connection::open(server.address).await;
     small.acknowledge().await;

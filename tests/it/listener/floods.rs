@@ -3,15 +3,20 @@
 
 use std::net::SocketAddr;
 
-use event_aggregator::testing::limits::RESETS_PER_CONNECTION;
-
-use super::frames::{
-    Connection, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, begin, frame, stream,
+use event_aggregator::{proto::v1::GetStatsResponse, testing::limits::RESETS_PER_CONNECTION};
+use prost::Message;
+use testkit::http2::{
+    Connection, DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, begin, frame, stream,
 };
+
 use crate::harness::*;
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 const ENHANCE_YOUR_CALM: u32 = 11;
+/// `:status: 431` in HPACK.
+const STATUS_431: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
+/// Length of the head of a gRPC message.
+const PREFIX: usize = 5;
 
 /// Sends the same frames for one call after another, until the connection is closed.
 async fn flood(address: SocketAddr, call: impl Fn(u32) -> Vec<u8>) -> (usize, Option<u32>) {
@@ -67,7 +72,14 @@ async fn oversized_headers_fail_only_their_call() {
     head.extend_from_slice(&[&[0x40, 1, b'x'][..], &length, &value].concat());
     head.extend([0xbe; 17]);
     connection.send(&frame(HEADERS, 5, stream(0), &head)).await;
-    while connection.next().await.expect("an answer").stream != stream(0) {}
-    connection.send(&begin("GetStats", stream(1), END_STREAM)).await;
-    while connection.next().await.expect("an answer").stream != stream(1) {}
+    let refusal = connection.response(stream(0)).await;
+    assert_eq!(refusal.len(), 1, "{refusal:?}");
+    assert_eq!((refusal[0].kind, &*refusal[0].content), (HEADERS, STATUS_431));
+    // The next call of the connection succeeds: its response has a message, which refusals do not have.
+    let request = frame(DATA, END_STREAM, stream(1), &[0; PREFIX]);
+    connection.send(&[begin("GetStats", stream(1), 0), request].concat()).await;
+    let response = connection.response(stream(1)).await;
+    let message = response.iter().find(|frame| frame.kind == DATA).expect("a message");
+    GetStatsResponse::decode(&message.content[PREFIX..]).expect("statistics");
+    assert_eq!(response.last().map(|frame| frame.kind), Some(HEADERS), "trailers");
 }

@@ -13,6 +13,10 @@ use std::{
     sync::OnceLock,
 };
 
+use tokio_postgres::{Client, NoTls};
+
+use crate::process::signal;
+
 /// PostgreSQL refuses to run as root, so root runs it as `nobody`.
 const NOBODY: u32 = 65_534;
 
@@ -28,6 +32,45 @@ pub fn url() -> &'static str {
 /// Whether databases outlive the tests unless they are dropped.
 pub fn is_shared() -> bool {
     std::env::var_os("TEST_DATABASE_URL").is_some()
+}
+
+/// A connection that bypasses the service.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    client
+}
+
+/// A database on a server.
+pub struct Database {
+    pub url: String,
+    name: String,
+    server: String,
+}
+
+impl Database {
+    /// Creates an empty one, whose name begins with `prefix`.
+    pub async fn create(server: &str, prefix: &str) -> Self {
+        let name = format!("{prefix}_{}", uuid::Uuid::new_v4().simple());
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        connect(server).await.batch_execute(&sql).await.expect("create");
+        let (place, parameters) = match server.split_once('?') {
+            Some((place, parameters)) => (place, format!("?{parameters}")),
+            None => (server, String::new()),
+        };
+        let (place, _) = place.rsplit_once('/').expect("a URL with a database");
+        Self { url: format!("{place}/{name}{parameters}"), name, server: server.to_owned() }
+    }
+
+    pub async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// Removes it, and closes its connections.
+    pub async fn drop(self) {
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        connect(&self.server).await.batch_execute(&sql).await.expect("drop");
+    }
 }
 
 /// A private server in a temporary directory. Lives as long as this process.
@@ -199,20 +242,6 @@ impl Server {
         }
         command
     }
-}
-
-async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connect");
-    tokio::spawn(connection);
-    client
-}
-
-/// Sends a signal to processes.
-pub fn signal(signal: &str, pids: &[i32]) {
-    let pids = pids.iter().map(i32::to_string).collect::<Vec<_>>().join(" ");
-    let kill = format!("kill -{signal} {pids}");
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("kill").success());
 }
 
 /// The directory with the server's programs.

@@ -3,18 +3,15 @@
 use std::time::Instant;
 
 use event_aggregator::testing::limits::{READING_TIMEOUT, REFLECTION_IDLE_TIMEOUT};
+use testkit::http2::{
+    ACK, Connection, DATA, END_STREAM, HEADERS, PING, REFLECTION, begin, begin_at, frame, message,
+    stream,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::{
-    frames::{
-        ACK, Connection, DATA, END_STREAM, HEADERS, PING, REFLECTION, begin, begin_at, frame,
-        message, stream,
-    },
-    room::until_metric,
-};
 use crate::harness::*;
 
 /// Name of a metric with the labels of a call.

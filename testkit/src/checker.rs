@@ -3,22 +3,14 @@
 
 use std::fmt;
 
-use super::history::{Attempt, Content, Counters, Delivery, History, Key, Moment, Outcome, Row};
+use crate::history::{Attempt, Content, Counters, Delivery, History, Key, Moment, Outcome, Row};
 
-// Paths, because this is compiled from more than one place.
-#[path = "checker/counters.rs"]
 mod counters;
-#[path = "checker/liveness.rs"]
 mod liveness;
-#[path = "checker/reading.rs"]
 mod reading;
-#[path = "checker/rows.rs"]
 mod rows;
-#[path = "checker/trails.rs"]
 mod trails;
-#[path = "checker/vacuity.rs"]
 mod vacuity;
-#[path = "checker/verdicts.rs"]
 mod verdicts;
 
 use trails::Trails;
