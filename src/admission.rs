@@ -4,9 +4,10 @@
 use crate::{
     access::CallerKey,
     limits::{
-        ANSWER_BYTES, ANSWER_WAIT, CALLER_SHARE, CALLS, CONNECTIONS, LISTING_BYTES,
-        LISTING_RESERVED_BYTES, READING_BYTES, SCAN_WAIT, SCANS, SMALL_ANSWER_BYTES,
-        SMALL_REQUEST_BYTES, SUBSCRIBERS, SUBSCRIPTION_BYTES, UNAUTHENTICATED_CALLS, WATCHES,
+        CALLER_SHARE, LISTING_RESERVED_BYTES, MAX_CALLS, MAX_CONNECTIONS, MAX_LISTING_BYTES,
+        MAX_READING_BYTES, MAX_RESPONSES_BYTES, MAX_SCANS, MAX_SUBSCRIBERS, MAX_SUBSCRIPTION_BYTES,
+        MAX_UNAUTHENTICATED_CALLS, MAX_WATCHES, RESPONSE_CHUNK_BYTES, RESPONSE_WAIT, SCAN_WAIT,
+        SMALL_REQUEST_BYTES,
     },
 };
 
@@ -49,17 +50,17 @@ pub struct Admission {
 impl Default for Admission {
     fn default() -> Self {
         let shared = |size| Bound::new(size, size / CALLER_SHARE);
-        let unauthenticated = CONNECTIONS * UNAUTHENTICATED_CALLS;
+        let unauthenticated = MAX_CONNECTIONS * MAX_UNAUTHENTICATED_CALLS;
         Self {
-            calls: shared(CALLS),
-            unauthenticated: Bound::new(unauthenticated, UNAUTHENTICATED_CALLS),
-            watches: shared(WATCHES),
-            subscriptions: shared(SUBSCRIBERS),
-            subscription_memory: shared(SUBSCRIPTION_BYTES),
-            reading: shared(READING_BYTES),
-            listings: shared(LISTING_BYTES),
-            answers: shared(ANSWER_BYTES),
-            scans: shared(SCANS),
+            calls: shared(MAX_CALLS),
+            unauthenticated: Bound::new(unauthenticated, MAX_UNAUTHENTICATED_CALLS),
+            watches: shared(MAX_WATCHES),
+            subscriptions: shared(MAX_SUBSCRIBERS),
+            subscription_memory: shared(MAX_SUBSCRIPTION_BYTES),
+            reading: shared(MAX_READING_BYTES),
+            listings: shared(MAX_LISTING_BYTES),
+            answers: shared(MAX_RESPONSES_BYTES),
+            scans: shared(MAX_SCANS),
         }
     }
 }
@@ -89,9 +90,10 @@ impl Admission {
     }
 
     /// Reserves memory for the response to a listing or look-up, before anything is read from the store.
-    /// Waits for [`ANSWER_WAIT`] at most.
+    /// Waits for [`RESPONSE_WAIT`] at most.
     pub async fn reserve_response(&self, caller: &CallerKey) -> Result<Reservation, Full> {
-        let permit = self.listings.take_within(caller, LISTING_RESERVED_BYTES, ANSWER_WAIT).await?;
+        let permit =
+            self.listings.take_within(caller, LISTING_RESERVED_BYTES, RESPONSE_WAIT).await?;
         Ok(Reservation::new(permit))
     }
 
@@ -103,7 +105,7 @@ impl Admission {
         bytes: usize,
         reserved: Option<Reservation>,
     ) -> Result<Option<Permit>, Full> {
-        if bytes <= SMALL_ANSWER_BYTES {
+        if bytes <= RESPONSE_CHUNK_BYTES {
             return Ok(None);
         }
         match reserved.and_then(Reservation::into_permit) {

@@ -27,7 +27,7 @@ use crate::{
     admission::{Admission, Bound, Full},
     cursor::Cursor,
     event::Position,
-    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, FEED_READS, RETRY_DELAY},
+    limits::{FEED_POLL_INTERVAL, FEED_POLL_PAUSE, MAX_FEED_READS, RETRY_DELAY},
     store::{self, LaneState, Mark, Store},
     token,
 };
@@ -102,7 +102,7 @@ impl Feed {
             asks: Arc::default(),
             asking: Arc::default(),
             joined: Arc::new(Notify::new()),
-            reads: Bound::new(FEED_READS, FEED_READS - 1),
+            reads: Bound::new(MAX_FEED_READS, MAX_FEED_READS - 1),
             admission,
             closing: CancellationToken::new(),
             open: TaskTracker::new(),

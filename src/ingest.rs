@@ -19,7 +19,8 @@ use crate::{
     admission::{Bound, Full, Permit},
     event::{NewEvent, Outcome},
     limits::{
-        CALLER_SHARE, LANE_QUEUE_REQUESTS, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, STREAM_QUEUE_BYTES,
+        CALLER_SHARE, MAX_LANE_REQUESTS, MAX_QUEUE_BYTES, MAX_STREAM_QUEUE_BYTES,
+        QUEUED_EVENT_OVERHEAD,
     },
     store::{self, Counters, Store, lane_of},
 };
@@ -58,7 +59,7 @@ pub struct Share(Arc<Semaphore>);
 
 impl Default for Share {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(STREAM_QUEUE_BYTES)))
+        Self(Arc::new(Semaphore::new(MAX_STREAM_QUEUE_BYTES)))
     }
 }
 
@@ -159,7 +160,7 @@ impl Ingest {
         let tasks = TaskTracker::new();
         let lanes = (0..store.lanes())
             .map(|lane| {
-                let (submissions, queue) = mpsc::channel(LANE_QUEUE_REQUESTS);
+                let (submissions, queue) = mpsc::channel(MAX_LANE_REQUESTS);
                 let store = Arc::clone(store);
                 let working = lane::run(lane, store, queue, Arc::clone(&shared));
                 let broken = shared.broken.clone().drop_guard();
@@ -171,7 +172,7 @@ impl Ingest {
             })
             .collect();
         tasks.close();
-        let room = Bound::new(QUEUE_BYTES, QUEUE_BYTES / CALLER_SHARE);
+        let room = Bound::new(MAX_QUEUE_BYTES, MAX_QUEUE_BYTES / CALLER_SHARE);
         Self { lanes, room, shared, tasks }
     }
 
@@ -245,7 +246,7 @@ impl Ingest {
         Ok(match when_full {
             WhenFull::Wait(Share(bound)) => {
                 // A request that exceeds the share takes all of it.
-                let bytes = u32::try_from(cost.min(STREAM_QUEUE_BYTES)).unwrap_or(u32::MAX);
+                let bytes = u32::try_from(cost.min(MAX_STREAM_QUEUE_BYTES)).unwrap_or(u32::MAX);
                 let of_stream = Arc::clone(bound).acquire_many_owned(bytes).await;
                 let of_stream = of_stream.map_err(|_| Error::Stopping)?;
                 let queue = self.room.take(caller, cost).await.ok_or(Error::Stopping)?;
@@ -283,7 +284,7 @@ impl Ingest {
         self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity())
     }
 
-    /// Bytes of [`QUEUE_BYTES`] in use.
+    /// Bytes of [`MAX_QUEUE_BYTES`] in use.
     pub fn waiting_bytes(&self) -> usize {
         self.room.used()
     }

@@ -30,9 +30,10 @@ use self::{
 };
 use crate::{
     limits::{
-        ACCEPT_BACKOFF, CALL_WINDOW_BYTES, CALLS_PER_CONNECTION, CONNECTION_WINDOW_BYTES,
-        HTTP1_BUFFER_BYTES, KEEPALIVE, MAX_HEADER_BYTES, OPENING_TIMEOUT, RESETS_PER_CONNECTION,
-        SEND_BUFFER_BYTES, TCP_KEEPALIVE,
+        CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, KEEPALIVE_INTERVAL,
+        KEEPALIVE_TIMEOUT, MAX_ACCEPT_BACKOFF, MAX_CALLS_PER_CONNECTION, MAX_HEADER_BYTES,
+        MAX_RESETS_PER_CONNECTION, MIN_ACCEPT_BACKOFF, OPENING_TIMEOUT, SEND_BUFFER_BYTES,
+        TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL,
     },
     metrics::Metrics,
     peer::Peer,
@@ -116,7 +117,7 @@ impl Listener {
 /// Accepts a connection. Retries after errors of the system, for example without free file
 /// descriptors, which become free as other connections end.
 async fn accept(listener: &TcpListener, failed: &mut RateLimitedLog) -> (TcpStream, SocketAddr) {
-    let mut pause = ACCEPT_BACKOFF.0;
+    let mut pause = MIN_ACCEPT_BACKOFF;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
@@ -127,7 +128,7 @@ async fn accept(listener: &TcpListener, failed: &mut RateLimitedLog) -> (TcpStre
                     None => debug!(%error, "still cannot accept connections"),
                 }
                 sleep(pause).await;
-                pause = ACCEPT_BACKOFF.1.min(pause * 2);
+                pause = MAX_ACCEPT_BACKOFF.min(pause * 2);
             }
         }
     }
@@ -152,10 +153,10 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
-        .max_local_error_reset_streams(RESETS_PER_CONNECTION)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
+        .max_local_error_reset_streams(MAX_RESETS_PER_CONNECTION)
         .initial_stream_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -244,8 +245,8 @@ where
 
 /// Disables Nagle's algorithm and enables TCP keepalive.
 fn set_options(stream: &TcpStream) -> io::Result<()> {
-    let (idle, interval) = TCP_KEEPALIVE;
-    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+    let keepalive =
+        TcpKeepalive::new().with_time(TCP_KEEPALIVE_IDLE).with_interval(TCP_KEEPALIVE_INTERVAL);
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

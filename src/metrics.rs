@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::limits::{MAX_BATCH_EVENTS, QUEUE_BYTES};
+use crate::limits::{MAX_BATCH_EVENTS, MAX_QUEUE_BYTES};
 
 pub(crate) use calls::{Calls, Method};
 pub(crate) use http::HttpRequests;
@@ -144,7 +144,7 @@ impl Default for Metrics {
         let queue_bytes = Gauge::default();
         let help = "Memory held by events waiting to be committed";
         own.register_with_unit("queue", help, Unit::Bytes, queue_bytes.clone());
-        let limit = ConstGauge::new(QUEUE_BYTES as u64);
+        let limit = ConstGauge::new(MAX_QUEUE_BYTES as u64);
         own.register_with_unit("queue_limit", "Capacity of the ingest queue", Unit::Bytes, limit);
         let events = Family::default();
         own.register("events", "Events by outcome", events.clone());

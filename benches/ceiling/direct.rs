@@ -139,7 +139,7 @@ pub async fn same_statement(database: &Database, events: usize) -> f64 {
 /// What one would write first: one table with jsonb and an index for listing the newest, all keys
 /// given back, one row of counters.
 pub async fn naive_statement(database: &Database, events: usize) -> f64 {
-    const CONNECTIONS: usize = 2;
+    const MAX_CONNECTIONS: usize = 2;
     database
         .connect()
         .await
@@ -155,7 +155,7 @@ pub async fn naive_statement(database: &Database, events: usize) -> f64 {
         .await
         .expect("tables");
     let mut connections = Vec::new();
-    for connection in 0..CONNECTIONS {
+    for connection in 0..MAX_CONNECTIONS {
         let client = database.connect().await;
         let insert = "INSERT INTO naive_events (topic, event_id, source, payload)
                       SELECT u.topic, u.event_id, u.source, u.payload::jsonb
@@ -166,7 +166,12 @@ pub async fn naive_statement(database: &Database, events: usize) -> f64 {
                                             unique_processed = unique_processed + $2 WHERE id = 1";
         let insert = client.prepare(insert).await.expect("prepare");
         let count = client.prepare(count).await.expect("prepare");
-        connections.push((client, insert, count, batches(connection, events / CONNECTIONS, false)));
+        connections.push((
+            client,
+            insert,
+            count,
+            batches(connection, events / MAX_CONNECTIONS, false),
+        ));
     }
     let mut tasks = JoinSet::new();
     let begun = Instant::now();

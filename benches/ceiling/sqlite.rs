@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_aggregator::{store::sqlite::SQLITE_CACHE_KIB, testing::limits::SQLITE_LOG_PAGES};
+use event_aggregator::{store::sqlite::SQLITE_CACHE_KIB, testing::limits::SQLITE_WAL_PAGES};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ pub fn direct(events: usize) -> f64 {
     let mut connection = Connection::open(folder.path().join("events.db")).expect("open");
     connection.pragma_update(None, "journal_mode", "WAL").expect("WAL");
     connection.pragma_update(None, "synchronous", "FULL").expect("FULL");
-    connection.pragma_update(None, "wal_autocheckpoint", SQLITE_LOG_PAGES).expect("log");
+    connection.pragma_update(None, "wal_autocheckpoint", SQLITE_WAL_PAGES).expect("log");
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB).expect("cache");
     SCHEMA.iter().for_each(|sql| connection.execute_batch(sql).expect("schema"));
     let payload = format!(r#"{{"data":"{}"}}"#, "x".repeat(150 - r#"{"data":""}"#.len()));

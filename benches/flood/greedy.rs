@@ -185,7 +185,7 @@ impl Tally {
     }
 }
 
-const CALLS: [&str; 5] = ["publish", "publish 256 KiB", "stats", "list 200", "delivery"];
+const MAX_CALLS: [&str; 5] = ["publish", "publish 256 KiB", "stats", "list 200", "delivery"];
 
 pub async fn measure(url: &str, folder: &Path, arguments: &Arguments) {
     let greedy = entry("greedy", &["greedy"]) + "events_per_second = 1\n";
@@ -204,7 +204,7 @@ pub async fn measure(url: &str, folder: &Path, arguments: &Arguments) {
         }
         let listed = (0..200).map(|n| (format!("listed-{n}"), filler(1 << 10)));
         victim.publish(request("victim-listed", listed)).await.expect("an answer");
-        let [mut alone, mut attacked] = [(); 2].map(|()| CALLS.map(|_| Tally::new()));
+        let [mut alone, mut attacked] = [(); 2].map(|()| MAX_CALLS.map(|_| Tally::new()));
         for _ in 0..arguments.rounds {
             slice(&victim, arguments, &mut alone).await;
             let mut attacking = begin(attack, service.address).await;
@@ -361,7 +361,7 @@ async fn deliver(
 }
 
 fn print(attack: Attack, alone: &[Tally; 5], attacked: &[Tally; 5]) {
-    for ((call, alone), attacked) in CALLS.iter().zip(alone).zip(attacked) {
+    for ((call, alone), attacked) in MAX_CALLS.iter().zip(alone).zip(attacked) {
         let columns = [0.5, 0.99].map(|quantile| {
             let [alone, attacked] =
                 [alone, attacked].map(|it| it.latencies.value_at_quantile(quantile) as f64 / 1e3);

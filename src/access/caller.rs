@@ -31,7 +31,7 @@ impl Caller {
 pub enum CallerKey {
     /// An identity, by its name in the access file.
     Identity(Arc<str>),
-    /// An address, as returned by [`origin`].
+    /// An address, as returned by `origin`.
     Address(IpAddr),
     /// A connection, by the peer's address and port.
     Connection(SocketAddr),

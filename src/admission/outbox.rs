@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::Expired;
-use crate::limits::{SUBSCRIBER_STALL_TIMEOUT, SUBSCRIPTION_PORTION_BYTES};
+use crate::limits::{SUBSCRIBER_STALL_TIMEOUT, SUBSCRIPTION_CHUNK_BYTES};
 
 /// The sending half. When it is dropped, the stream of items ends.
 #[derive(Debug)]
@@ -242,7 +242,7 @@ impl Unsent {
             return Err(Expired);
         }
         *is_drained = bytes.is_empty();
-        let size = bytes.len().min(SUBSCRIPTION_PORTION_BYTES);
+        let size = bytes.len().min(SUBSCRIPTION_CHUNK_BYTES);
         let chunk = bytes.split_to(size);
         if bytes.is_empty() {
             *bytes = Bytes::new();
@@ -316,7 +316,7 @@ mod tests {
             outbox.put(1, Arc::clone(&held));
             if received {
                 assert_eq!(receive(&mut outgoing).await, Some(1));
-                unsent.put(Bytes::from_static(&[0; SUBSCRIPTION_PORTION_BYTES * 2]));
+                unsent.put(Bytes::from_static(&[0; SUBSCRIPTION_CHUNK_BYTES * 2]));
                 assert!(unsent.next().is_ok_and(|chunk| chunk.is_some()));
                 // The next item waits, too.
                 outbox.put(2, Arc::clone(&held));

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Permit;
-use crate::limits::{ANSWER_TIMEOUT, SMALL_ANSWER_BYTES};
+use crate::limits::{RESPONSE_CHUNK_BYTES, RESPONSE_TIMEOUT};
 
 /// A response that is not sent yet.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Reservation {
     }
 }
 
-/// A response that was not read within [`ANSWER_TIMEOUT`], and was dropped.
+/// A response that was not read within [`RESPONSE_TIMEOUT`], and was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the response was not read in time")]
 pub(crate) struct Expired;
@@ -56,7 +56,7 @@ impl BufferedResponse {
         let held = Arc::new(Mutex::new(Some(Held { left: answer, _permit: permit })));
         let expiring = Arc::clone(&held);
         let expiring = tokio::spawn(async move {
-            sleep(ANSWER_TIMEOUT).await;
+            sleep(RESPONSE_TIMEOUT).await;
             drop(expiring.lock().take());
             on_expiry();
         });
@@ -79,6 +79,6 @@ impl BufferedResponse {
 /// Splits the next chunk off a response. It is a copy, because a slice keeps the whole allocation: a chunk
 /// inside of a connection would keep a response that was dropped.
 pub(crate) fn chunk(left: &mut Bytes) -> Option<Bytes> {
-    let size = left.len().min(SMALL_ANSWER_BYTES);
+    let size = left.len().min(RESPONSE_CHUNK_BYTES);
     (size > 0).then(|| Bytes::copy_from_slice(&left.split_to(size)))
 }

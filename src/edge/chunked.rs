@@ -18,7 +18,7 @@ use crate::{
     access::CallerKey,
     admission::{Admission, BufferedResponse, Expired, Reservation, Unsent, chunk},
     api::Error,
-    limits::{SMALL_ANSWER_BYTES, SUBSCRIPTION_PORTION_BYTES},
+    limits::{RESPONSE_CHUNK_BYTES, SUBSCRIPTION_CHUNK_BYTES},
 };
 
 /// Why a response body ends early.
@@ -77,7 +77,7 @@ where
         on_expiry: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let reserved = reserved(&mut head.extensions);
-        let is_small = |size| size <= SMALL_ANSWER_BYTES as u64;
+        let is_small = |size| size <= RESPONSE_CHUNK_BYTES as u64;
         if body.size_hint().exact().is_some_and(is_small) {
             return Ok(Self { rest: Rest::Frame(Bytes::new()), body });
         }
@@ -86,7 +86,7 @@ where
             Some(first) => first.map_err(|_| Error::internal())?,
         };
         let rest = match first.into_data() {
-            Ok(data) if data.len() > SMALL_ANSWER_BYTES => {
+            Ok(data) if data.len() > RESPONSE_CHUNK_BYTES => {
                 let permit = admission.response(caller, data.len(), reserved);
                 let permit = permit.map_err(Error::too_many_answers)?;
                 Rest::Response(BufferedResponse::new(data, permit, on_expiry))
@@ -117,8 +117,8 @@ where
     /// Stores a large frame for splitting. Returns any other frame.
     fn split(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let limit = match self.rest {
-            Rest::Item(_) => SUBSCRIPTION_PORTION_BYTES,
-            _ => SMALL_ANSWER_BYTES,
+            Rest::Item(_) => SUBSCRIPTION_CHUNK_BYTES,
+            _ => RESPONSE_CHUNK_BYTES,
         };
         let data = match frame.into_data() {
             Ok(data) if data.len() > limit => data,

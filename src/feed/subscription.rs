@@ -20,7 +20,8 @@ use crate::{
     cursor::Cursor,
     event::{Event, Position},
     limits::{
-        CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_READ_EVENTS, FEED_SCAN_EVENTS, MAX_PAGE_BYTES,
+        CHECKPOINT_INTERVAL, FEED_READ_BYTES, FEED_SCAN_EVENTS, MAX_FEED_READ_EVENTS,
+        MAX_PAGE_BYTES, MIN_FEED_READ_EVENTS,
     },
     store::{self, FeedQuery, Mark, Page, Place, lane_of},
 };
@@ -233,7 +234,7 @@ impl Subscription {
         let has_no_say = |(lane, head): (&LaneReader, &Mark)| {
             lane.is_in_scope && lane.waiting.is_empty() && lane.read.seq < head.seq
         };
-        while events.len() < FEED_READ_EVENTS.1 && !self.lanes.iter().zip(heads).any(has_no_say) {
+        while events.len() < MAX_FEED_READ_EVENTS && !self.lanes.iter().zip(heads).any(has_no_say) {
             let waiting = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
             let next = waiting.min_by_key(|lane| lane.waiting.front().map(Place::from));
             let Some(lane) = next else { break };
@@ -264,7 +265,7 @@ impl Subscription {
 
 impl LaneReader {
     fn new(position: Mark, is_in_scope: bool) -> Self {
-        let (limit, _) = FEED_READ_EVENTS;
+        let limit = MIN_FEED_READ_EVENTS;
         let (waiting, permit) = (VecDeque::new(), None);
         Self { is_in_scope, read: position, waiting, permit, passed: position, limit }
     }
@@ -276,7 +277,7 @@ impl LaneReader {
         // at once.
         self.limit = match is_cut {
             true => page.events.len().max(1),
-            false => (self.limit * 4).min(FEED_READ_EVENTS.1),
+            false => (self.limit * 4).min(MAX_FEED_READ_EVENTS),
         };
         self.read = end;
         self.waiting = page.events.into();

@@ -12,7 +12,7 @@ use crate::{
     api::{Api, Error, OnInvalid, Producer, Submitted},
     edge::filled_by,
     event::Violation,
-    limits::{MAX_REQUEST_ID_BYTES, STREAM_IDLE_TIMEOUT, STREAM_REQUESTS_IN_FLIGHT},
+    limits::{MAX_REQUEST_ID_BYTES, MAX_STREAM_REQUESTS_IN_FLIGHT, STREAM_IDLE_TIMEOUT},
     proto::{
         v1::{PublishResponse, PublishStreamResponse},
         wire::{PublishRequest, PublishStreamRequest},
@@ -42,7 +42,7 @@ pub(super) fn stream(
     caller: Caller,
     requests: Streaming<PublishStreamRequest>,
 ) -> BoxStream<PublishStreamResponse> {
-    let (in_flight, responses) = mpsc::channel(STREAM_REQUESTS_IN_FLIGHT);
+    let (in_flight, responses) = mpsc::channel(MAX_STREAM_REQUESTS_IN_FLIGHT);
     let reading = tokio::spawn(read(requests, api.producer(caller), in_flight).in_current_span());
     let responses = ReceiverStream::new(responses).then(|request: Result<_, Status>| async {
         let InFlight { request_id, submitted } = request?;
@@ -75,7 +75,7 @@ async fn read(
         let Some(next) = next.transpose() else { return };
         // Errors take more memory than events, so a request with errors takes all slots.
         if next.as_ref().is_ok_and(|request| request.submitted.has_rejections())
-            && in_flight.reserve_many(STREAM_REQUESTS_IN_FLIGHT - 1).await.is_err()
+            && in_flight.reserve_many(MAX_STREAM_REQUESTS_IN_FLIGHT - 1).await.is_err()
         {
             return;
         }

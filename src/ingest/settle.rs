@@ -14,7 +14,9 @@ use tracing::{error, info, warn};
 use super::{Error, Settled, Shared};
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{COMMIT_BACKOFF, COMMIT_RETRY, FAULT_TRIES, MAX_FAULTY_EVENTS},
+    limits::{
+        COMMIT_RETRY, FAULT_TRIES, MAX_COMMIT_BACKOFF, MAX_FAULTY_EVENTS, MIN_COMMIT_BACKOFF,
+    },
     store::{self, Batch, Store},
 };
 
@@ -132,8 +134,8 @@ impl Settling<'_> {
     /// once, however often it is committed.
     async fn commit(&self, batch: &Arc<Batch>) -> Result<Vec<Outcome>, store::Error> {
         let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(COMMIT_BACKOFF.0)
-            .with_max_delay(COMMIT_BACKOFF.1)
+            .with_min_delay(MIN_COMMIT_BACKOFF)
+            .with_max_delay(MAX_COMMIT_BACKOFF)
             .without_max_times()
             .with_jitter()
             .build();

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     event::{EventKey, Outcome},
     limits::{
-        COMMIT_TIMEOUT, LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, PING_TIMEOUT,
-        READ_CONNECTION_WAIT, READ_CONNECTIONS, READ_TIMEOUT, SESSION_TIMEOUT,
+        COMMIT_TIMEOUT, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, MAX_READ_CONNECTIONS,
+        MIN_LEDGER_ENTRIES, PING_TIMEOUT, READ_CONNECTION_WAIT, READ_TIMEOUT, SESSION_TIMEOUT,
     },
 };
 use reply::Redacted;
@@ -72,7 +72,7 @@ impl PostgresStore {
             pool(&target, connections)
                 .map_err(|reason| OpenError::Unreachable { database: location.clone(), reason })
         };
-        let (readers, prober) = (pool(READ_CONNECTIONS)?, pool(1)?);
+        let (readers, prober) = (pool(MAX_READ_CONNECTIONS)?, pool(1)?);
         let identity = Arc::new(Identity::new(opened.store_id, location));
         let pruning = tokio::spawn(prune(readers.clone(), Arc::clone(&identity)));
         Ok(Self { identity, lanes, readers, prober, pruning })
@@ -206,7 +206,7 @@ async fn prune(pool: Pool, identity: Arc<Identity>) {
     let mut interval = tokio::time::interval(LEDGER_PRUNE_INTERVAL);
     loop {
         interval.tick().await;
-        let values = (LEDGER_RETENTION.as_secs_f64(), LEDGER_ENTRIES, identity.id());
+        let values = (LEDGER_RETENTION.as_secs_f64(), MIN_LEDGER_ENTRIES, identity.id());
         let pruned = run(&pool, &identity, Statements::Several, async |pruner| {
             pruner.execute(PRUNE, &[&values.0, &values.1, &values.2]).await
         });

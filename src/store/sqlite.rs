@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     event::{EventKey, Outcome},
-    limits::{LOCK_TIMEOUT, READ_CONNECTIONS},
+    limits::{LOCK_TIMEOUT, MAX_READ_CONNECTIONS},
 };
 
 mod checkpoint;
@@ -103,7 +103,7 @@ impl SqliteStore {
         let writer = write::Writer::spawn(Arc::clone(&source), connection)
             .map_err(|error| unreachable(format!("cannot start the writer thread: {error}")))?;
         let readers = |connections| Arc::new(read::Readers::new(&source, connections));
-        let (readers, prober) = (readers(READ_CONNECTIONS), readers(1));
+        let (readers, prober) = (readers(MAX_READ_CONNECTIONS), readers(1));
         Ok(Self { source, writer, readers, prober })
     }
 }

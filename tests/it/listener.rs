@@ -19,9 +19,9 @@ use event_aggregator::{
     testing::{
         grpc::SERVICE_NAME,
         limits::{
-            ACCEPT_BACKOFF, CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, HTTP1_BUFFER_BYTES,
-            KEEPALIVE, MAX_REQUEST_BYTES, OPENING_TIMEOUT, READING_BYTES, READING_STALL_TIMEOUT,
-            SMALL_REQUEST_BYTES,
+            CALLER_SHARE, DRAIN_TIMEOUT, FLUSH_TIMEOUT, HTTP1_BUFFER_BYTES, KEEPALIVE_INTERVAL,
+            MAX_READING_BYTES, MAX_REQUEST_BYTES, MIN_ACCEPT_BACKOFF, OPENING_TIMEOUT,
+            READING_STALL_TIMEOUT, SMALL_REQUEST_BYTES,
         },
         listener::Listener,
         metrics::Metrics,
@@ -201,7 +201,7 @@ async fn unanswered_keepalive_closes_connection() {
     let mut vanished = Connection::open(server.address).await;
     let here = tokio::spawn(Connection::open(server.address).await.stay());
     while vanished.next().await.is_some() {}
-    assert!(begun.elapsed() >= KEEPALIVE.0, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= KEEPALIVE_INTERVAL, "{:?}", begun.elapsed());
     assert!(!here.is_finished());
 }
 
@@ -284,7 +284,7 @@ async fn calls_continue_while_accept_fails() {
     wait_until(|| tries() >= before + 3);
     // It backs off between attempts; otherwise it would use up one CPU.
     let (tried, passed) = (tries() - before, begun.elapsed());
-    let most = passed.div_duration_f64(ACCEPT_BACKOFF.0) + 1.0;
+    let most = passed.div_duration_f64(MIN_ACCEPT_BACKOFF) + 1.0;
     assert!(tried as f64 <= most, "{tried} in {passed:?}");
     drop(waiting);
     limit("1024");
@@ -388,7 +388,7 @@ async fn large_requests_wait_for_permits_and_small_ones_do_not() {
     let server = TestServer::start(Backend::Sqlite).await;
     // Each announces a large body, and then sends very little.
     let size = MAX_REQUEST_BYTES;
-    let share = READING_BYTES / CALLER_SHARE;
+    let share = MAX_READING_BYTES / CALLER_SHARE;
     let mut large = JoinSet::new();
     for _ in 0..share / size {
         let mut connection = TcpStream::connect(server.address).await.expect("connect");

@@ -428,7 +428,9 @@ fn contract_documents_every_error_reason() {
 #[test]
 fn operations_doc_states_the_memory_limit() {
     let page = include_str!("../../docs/operations.md");
-    let told =
-        format!("**{} GiB**", event_aggregator::testing::limits::MEMORY_BYTES.div_ceil(1 << 30));
+    let told = format!(
+        "**{} GiB**",
+        event_aggregator::testing::limits::MAX_MEMORY_BYTES.div_ceil(1 << 30)
+    );
     assert!(page.contains(&told), "docs/operations.md does not say {told}");
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
-use event_aggregator::testing::limits::READ_CONNECTIONS;
+use event_aggregator::testing::limits::MAX_READ_CONNECTIONS;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -20,7 +20,7 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// Files and connections that a process may have open at the end, beyond those at its start:
 /// sessions of reads and lanes, and connections of clients. On SQLite, readers have two files each.
-const KEPT_FILES: usize = 2 * READ_CONNECTIONS + 8;
+const KEPT_FILES: usize = 2 * MAX_READ_CONNECTIONS + 8;
 
 /// Maximum peak memory of a process in KiB.
 const MEMORY: u64 = 512 << 10;

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, hooks::Wal};
 use tracing::warn;
 
 use super::{Error, Source, file::LogFiles};
-use crate::{limits::SQLITE_LOG_PAGES, store::chain};
+use crate::{limits::SQLITE_WAL_PAGES, store::chain};
 
 /// The checkpoints of the writing connection.
 pub(super) struct Checkpoints {
@@ -33,7 +33,7 @@ impl Checkpoints {
         let pages = Arc::default();
         count(connection, &pages);
         let (source, log) = (Arc::clone(source), log.clone());
-        Self { source, log, pages, limit: SQLITE_LOG_PAGES, copying: None }
+        Self { source, log, pages, limit: SQLITE_WAL_PAGES, copying: None }
     }
 
     /// Takes the next step of a checkpoint, if one is due. Called between two commits.
@@ -81,7 +81,7 @@ impl Checkpoints {
             }
         };
         let more = if left == 0 { 0 } else { self.limit };
-        self.limit = SQLITE_LOG_PAGES.saturating_add(more);
+        self.limit = SQLITE_WAL_PAGES.saturating_add(more);
         self.pages.store(0, Ordering::Relaxed);
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     event::{NewEvent, Outcome, Timestamp},
-    limits::{LEDGER_ENTRIES, LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION},
+    limits::{LEDGER_PRUNE_INTERVAL, LEDGER_RETENTION, MIN_LEDGER_ENTRIES},
     store::chain,
 };
 
@@ -362,7 +362,7 @@ fn prune(connection: &Connection) -> Result<()> {
                  ORDER BY first_seq DESC, committed_at DESC, batch_id DESC LIMIT 1 OFFSET ?2 - 1
              )",
         )?
-        .execute([LEDGER_RETENTION.as_secs() as i64, LEDGER_ENTRIES])?;
+        .execute([LEDGER_RETENTION.as_secs() as i64, MIN_LEDGER_ENTRIES])?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use event_aggregator::{
         Batch, Counters, Durability, FeedQuery, Filter, ListQuery, Mark, OpenError, Place, Store,
         postgres::PostgresStore, sqlite::SqliteStore,
     },
-    testing::limits::{FUTURE_TOLERANCE, LEDGER_ENTRIES},
+    testing::limits::{FUTURE_TOLERANCE, MIN_LEDGER_ENTRIES},
 };
 use uuid::Uuid;
 
@@ -294,7 +294,7 @@ async fn ledger_pruning_ignores_instance_clocks(backend: Backend) {
     store.commit(Arc::clone(&of_one_behind)).await.expect("commit");
     store.commit(batch(&["old"])).await.expect("commit");
     // The last entries are kept regardless of their age.
-    database.execute(&entries(backend, LEDGER_ENTRIES)).await;
+    database.execute(&entries(backend, MIN_LEDGER_ENTRIES)).await;
     let age = match backend {
         Backend::Sqlite => "7200 * 1000000",
         Backend::Postgres => "interval '2 hours'",
@@ -358,7 +358,7 @@ async fn clock_jump_keeps_the_ledger_of_unconfirmed_batches(backend: Backend) {
     );
     database.execute(&insert).await;
     // With the unconfirmed batch, and the next one on SQLite, exactly as many as are kept.
-    let others = LEDGER_ENTRIES - if let Backend::Sqlite = backend { 2 } else { 1 };
+    let others = MIN_LEDGER_ENTRIES - if let Backend::Sqlite = backend { 2 } else { 1 };
     database.execute(&entries(backend, others)).await;
     let store = open(&database).await;
     if let Backend::Sqlite = backend {

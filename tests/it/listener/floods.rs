@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use event_aggregator::{proto::v1::GetStatsResponse, testing::limits::RESETS_PER_CONNECTION};
+use event_aggregator::{proto::v1::GetStatsResponse, testing::limits::MAX_RESETS_PER_CONNECTION};
 use prost::Message;
 use testkit::http2::{
     Connection, DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, begin, frame, stream,
@@ -57,7 +57,7 @@ async fn forced_reset_flood_closes_connection() {
     };
     let (calls, end) = flood(server.address, too_much).await;
     assert_eq!(end, Some(ENHANCE_YOUR_CALM), "after {calls} calls");
-    assert!(calls > RESETS_PER_CONNECTION, "after {calls} calls");
+    assert!(calls > MAX_RESETS_PER_CONNECTION, "after {calls} calls");
     publish(&mut client, vec![event("t", "1")]).await;
 }
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use event_aggregator::{
     proto::v1::{GetStatsRequest, ListEventsRequest, SubscribeRequest},
     testing::limits::{
-        ADDRESS_SHARE, CALLER_SHARE, CALLS, CALLS_PER_CONNECTION, OTHER_FILES, SUBSCRIBERS,
+        ADDRESS_SHARE, CALLER_SHARE, MAX_CALLS, MAX_CALLS_PER_CONNECTION, MAX_SUBSCRIBERS,
+        RESERVED_FILES,
     },
 };
 use testkit::{
@@ -44,7 +45,7 @@ async fn is_refused(mut connection: TcpStream) -> bool {
 async fn connections_are_limited_by_descriptors_and_address() {
     const OF_ONE: usize = LIMIT / ADDRESS_SHARE;
     let database = TestDatabase::new(Backend::Postgres).await;
-    let files = format!("--nofile={}:{0}", LIMIT + OTHER_FILES);
+    let files = format!("--nofile={}:{0}", LIMIT + RESERVED_FILES);
     let log = database.path("log");
     let service = Service::run(
         wrapper("prlimit")
@@ -99,7 +100,7 @@ pub async fn begin_calls(
     calls: usize,
     call: impl Fn(u32) -> Vec<u8>,
 ) -> Vec<Connection> {
-    const OF_ONE: usize = CALLS_PER_CONNECTION as usize;
+    const OF_ONE: usize = MAX_CALLS_PER_CONNECTION as usize;
     let mut connections = Vec::new();
     for begun in (0..calls).step_by(OF_ONE) {
         let mut connection = Connection::open(address).await;
@@ -122,7 +123,7 @@ async fn calls_per_connection_are_limited() {
     const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
     let server = TestServer::start(Backend::Sqlite).await;
     let silent = |stream| begin("PublishStream", stream, 0);
-    let share = CALLS_PER_CONNECTION as usize;
+    let share = MAX_CALLS_PER_CONNECTION as usize;
     let mut connection = begin_calls(server.address, share, silent).await.remove(0);
     let calls = "event_aggregator_calls_in_progress";
     until_metric(server.address, calls, share + 1).await;
@@ -141,7 +142,7 @@ async fn excess_calls_are_rejected_with_retry_delay() {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = server.client().await;
     let silent = |stream| begin("PublishStream", stream, 0);
-    let connections = begin_calls(server.address, CALLS, silent).await;
+    let connections = begin_calls(server.address, MAX_CALLS, silent).await;
     let refused = loop {
         if let Err(status) = client.get_stats(GetStatsRequest::default()).await {
             break status;
@@ -169,9 +170,9 @@ async fn excess_subscribers_are_rejected_with_retry_delay() {
         let message = frame(DATA, END_STREAM, stream, &[0; 5]);
         [begin("Subscribe", stream, 0), message].concat()
     };
-    let connections = begin_calls(server.address, SUBSCRIBERS, subscribe).await;
+    let connections = begin_calls(server.address, MAX_SUBSCRIBERS, subscribe).await;
     let subscribers = "event_aggregator_subscribers";
-    until_metric(server.address, subscribers, SUBSCRIBERS / CALLER_SHARE).await;
+    until_metric(server.address, subscribers, MAX_SUBSCRIBERS / CALLER_SHARE).await;
     let refused =
         client.subscribe(SubscribeRequest::default()).await.expect_err("the limit is reached");
     assert_rejected_with_retry_delay(&refused, "TOO_MANY_SUBSCRIBERS");

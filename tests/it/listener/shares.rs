@@ -18,10 +18,10 @@ use event_aggregator::{
         edge::Edge,
         grpc,
         limits::{
-            CALLER_SHARE, CALLS, LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES,
-            MAX_PAYLOAD_BYTES, QUEUE_BYTES, QUEUED_EVENT_OVERHEAD, READING_BYTES,
-            READING_STALL_TIMEOUT, SCANS, SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT,
-            STREAM_REQUESTS_IN_FLIGHT, SUBSCRIBERS, WATCHES,
+            CALLER_SHARE, MAX_CALLS, MAX_LISTING_BYTES, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES,
+            MAX_PAYLOAD_BYTES, MAX_QUEUE_BYTES, MAX_READING_BYTES, MAX_SCANS,
+            MAX_STREAM_REQUESTS_IN_FLIGHT, MAX_SUBSCRIBERS, MAX_WATCHES, QUEUED_EVENT_OVERHEAD,
+            READING_STALL_TIMEOUT, SMALL_REQUEST_BYTES, STREAM_IDLE_TIMEOUT,
         },
         metrics::Metrics,
     },
@@ -76,7 +76,7 @@ async fn assert_unauthenticated_calls_keep_it_healthy(address: SocketAddr) {
         1 => [begin_at(WATCH, number, 0), message(number, &[], END_STREAM)].concat(),
         _ => begin_at(REFLECTION, number, 0),
     };
-    let watches = begin_calls(address, WATCHES, watch).await;
+    let watches = begin_calls(address, MAX_WATCHES, watch).await;
     let mut health = HealthClient::new(channel_to(address).await);
     let refused = loop {
         if let Err(status) = health.watch(HealthCheckRequest::default()).await {
@@ -106,7 +106,7 @@ async fn unauthenticated_calls_keep_a_guarded_service_healthy() {
     // Rejected calls with unread responses do not count.
     let address = guarded.server.address;
     let mut unread = Vec::new();
-    for _ in 0..CALLS / 1_024 {
+    for _ in 0..MAX_CALLS / 1_024 {
         let mut connection = Connection::open_without_window(address).await;
         for n in 0..1_000 {
             connection.send(&begin_at("/stats", stream(n), END_STREAM)).await;
@@ -130,7 +130,7 @@ fn assert_share_is_used(status: &Status, reason: &str) {
 async fn streams_of_one_identity_leave_calls_to_others() {
     let guarded = Guarded::start(Backend::Sqlite).await;
     let idle = |stream| begin_as("shop", "PublishStream", stream);
-    let _streams = begin_calls(guarded.server.address, CALLS + 800, idle).await;
+    let _streams = begin_calls(guarded.server.address, MAX_CALLS + 800, idle).await;
     let mut shop = guarded.caller("shop").await;
     let list = ListEventsRequest { topic: "orders".to_owned(), ..ListEventsRequest::default() };
     let refused = loop {
@@ -154,7 +154,7 @@ async fn subscriptions_of_one_identity_leave_some_to_others() {
         let request = frame(DATA, END_STREAM, stream, &[0; 5]);
         [begin_as("reader", "Subscribe", stream), request].concat()
     };
-    let _subscriptions = begin_calls(guarded.server.address, SUBSCRIBERS + 52, subscribe).await;
+    let _subscriptions = begin_calls(guarded.server.address, MAX_SUBSCRIBERS + 52, subscribe).await;
     let mut reader = guarded.caller("reader").await;
     let refused = loop {
         if let Err(status) = reader.subscribe(SubscribeRequest::default()).await {
@@ -168,7 +168,7 @@ async fn subscriptions_of_one_identity_leave_some_to_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_identity_leave_permits_to_others_and_time_out() {
-    const MESSAGES: usize = READING_BYTES / MAX_MESSAGE_BYTES + 1;
+    const MESSAGES: usize = MAX_READING_BYTES / MAX_MESSAGE_BYTES + 1;
     let guarded = Guarded::start(Backend::Sqlite).await;
     let mut begun = Connection::open(guarded.server.address).await;
     let prefix = [&[0][..], &(MAX_MESSAGE_BYTES as u32).to_be_bytes()].concat();
@@ -193,7 +193,7 @@ async fn requests_of_one_identity_leave_permits_to_others_and_time_out() {
     publishing.await.expect("no panic").expect("an answer");
     let answers = begun.answers().await;
     assert!(answers.iter().all(|answer| answer.kind != HEADERS), "others went first");
-    until_answered(&mut begun, READING_BYTES / MAX_MESSAGE_BYTES / CALLER_SHARE).await;
+    until_answered(&mut begun, MAX_READING_BYTES / MAX_MESSAGE_BYTES / CALLER_SHARE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +211,7 @@ async fn responses_of_one_identity_leave_permits_to_others() {
         ..ListEventsRequest::default()
     };
     let mut unread = Connection::open_without_window(guarded.server.address).await;
-    for n in 0..LISTING_BYTES / MAX_PAGE_BYTES * 2 {
+    for n in 0..MAX_LISTING_BYTES / MAX_PAGE_BYTES * 2 {
         let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
         unread.send(&[begin_as("reader", "ListEvents", stream(n)), request].concat()).await;
     }
@@ -246,7 +246,7 @@ async fn listings_by_source_wait_for_their_turn() {
     for _ in 0..10 {
         client.get_stats(GetStatsRequest::default()).await.expect("an answer");
         client.list_events(ListEventsRequest::default()).await.expect("an answer");
-        assert_eq!(server.store.scans.load(Ordering::Relaxed), SCANS / CALLER_SHARE);
+        assert_eq!(server.store.scans.load(Ordering::Relaxed), MAX_SCANS / CALLER_SHARE);
     }
     server.hang(false);
     while let Some(listed) = listings.join_next().await {
@@ -336,7 +336,7 @@ async fn events_of_one_address_leave_queue_capacity_to_others() {
     };
     assert_rejected_with_retry_delay(&refused, "QUEUE_FULL");
     let queued = server.metric("event_aggregator_queue_bytes").await;
-    assert!(queued <= (QUEUE_BYTES / CALLER_SHARE) as f64, "{queued}");
+    assert!(queued <= (MAX_QUEUE_BYTES / CALLER_SHARE) as f64, "{queued}");
     let other = publish_from_elsewhere(&server, queued).await;
     server.hang(false);
     assert_published(other).await;
@@ -382,13 +382,13 @@ async fn small_requests_of_one_address_leave_lane_capacity_to_others() {
     small.acknowledge().await;
     for n in 0..STREAMS {
         small.send(&begin("PublishStream", stream(n), 0)).await;
-        for id in 0..STREAM_REQUESTS_IN_FLIGHT {
+        for id in 0..MAX_STREAM_REQUESTS_IN_FLIGHT {
             let events = vec![event("t", &format!("{n}-{id}"))];
             let request = PublishStreamRequest { events, request_id: String::new() };
             small.send(&message(stream(n), &request.encode_to_vec(), 0)).await;
         }
     }
-    let least = (STREAMS * STREAM_REQUESTS_IN_FLIGHT * QUEUED_EVENT_OVERHEAD) as f64;
+    let least = (STREAMS * MAX_STREAM_REQUESTS_IN_FLIGHT * QUEUED_EVENT_OVERHEAD) as f64;
     until_more(&server, least).await;
     let queued = server.metric("event_aggregator_queue_bytes").await;
     let other = publish_from_elsewhere(&server, queued).await;

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::poll_fn, time::Instant};
 
 use bytes::Bytes;
-use event_aggregator::testing::limits::{DRAIN_TIMEOUT, READING_STALL_TIMEOUT, WATCHES};
+use event_aggregator::testing::limits::{DRAIN_TIMEOUT, MAX_WATCHES, READING_STALL_TIMEOUT};
 use http_body_util::{BodyExt, StreamBody};
 use testkit::http2::{CHECK, END_STREAM, REFLECTION, WATCH, begin_at, message};
 use tokio_stream::StreamExt;
@@ -29,7 +29,7 @@ async fn health_watches_do_not_use_up_call_limits() {
         1 => [begin_at(WATCH, number, 0), message(number, &[], END_STREAM)].concat(),
         _ => begin_at(REFLECTION, number, 0),
     };
-    let connections = begin_calls(server.address, WATCHES, watch).await;
+    let connections = begin_calls(server.address, MAX_WATCHES, watch).await;
     let mut health = HealthClient::new(channel_to(server.address).await);
     let refused = loop {
         if let Err(status) = health.watch(HealthCheckRequest::default()).await {

@@ -9,8 +9,8 @@ use event_aggregator::{
         PublishRequest, PublishStreamRequest,
     },
     testing::limits::{
-        LISTING_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, SMALL_REQUEST_BYTES,
-        STREAM_REQUESTS_IN_FLIGHT,
+        MAX_LISTING_BYTES, MAX_PAGE_BYTES, MAX_REQUEST_ID_BYTES, MAX_STREAM_REQUESTS_IN_FLIGHT,
+        SMALL_REQUEST_BYTES,
     },
 };
 use prost::Message;
@@ -39,7 +39,7 @@ async fn unread_responses_are_bounded_and_discarded() {
         ..ListEventsRequest::default()
     };
     let mut greedy = Connection::open_without_window(server.address).await;
-    let calls = LISTING_BYTES / MAX_PAGE_BYTES + 10;
+    let calls = MAX_LISTING_BYTES / MAX_PAGE_BYTES + 10;
     for n in 0..calls {
         let request = message(stream(n), &list.encode_to_vec(), END_STREAM);
         greedy.send(&[begin("ListEvents", stream(n), 0), request].concat()).await;
@@ -92,8 +92,8 @@ async fn received_requests_release_their_permits() {
     let mut connection = Connection::open(server.address).await;
     connection.send(&begin("PublishStream", stream(0), 0)).await;
     // As many as may be unanswered; after the last one the stream is not read any further.
-    for n in 0..STREAM_REQUESTS_IN_FLIGHT {
-        let bytes = if n + 1 < STREAM_REQUESTS_IN_FLIGHT { 1 } else { LARGE };
+    for n in 0..MAX_STREAM_REQUESTS_IN_FLIGHT {
+        let bytes = if n + 1 < MAX_STREAM_REQUESTS_IN_FLIGHT { 1 } else { LARGE };
         let events = vec![large(&n.to_string(), bytes)];
         let request = PublishStreamRequest { events, request_id: String::new() };
         connection.send(&message(stream(0), &request.encode_to_vec(), 0)).await;
