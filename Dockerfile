@@ -9,12 +9,12 @@ COPY proto proto
 RUN mkdir -p src benches/ceiling benches/feed benches/flood benches/http \
     && touch src/lib.rs benches/ceiling/main.rs benches/feed/main.rs benches/flood/main.rs benches/http/main.rs \
     && echo 'fn main() {}' > src/main.rs \
-    && cargo build --release --locked
+    && cargo build --profile dist --locked
 
 # Cargo compares modification times, and the files of src may be older than the empty ones.
 COPY src src
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --release --locked
+    && cargo build --profile dist --locked
 
 
 FROM debian:bookworm-slim
@@ -29,7 +29,7 @@ RUN groupadd --gid 65532 event-aggregator \
         --shell /usr/sbin/nologin event-aggregator \
     && install --directory --owner=65532 --group=65532 --mode=0750 /data
 
-COPY --from=build /build/target/release/event-aggregator /usr/local/bin/event-aggregator
+COPY --from=build /build/target/dist/event-aggregator /usr/local/bin/event-aggregator
 
 # CA certificates for TLS connections to databases.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

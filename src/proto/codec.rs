@@ -1,5 +1,5 @@
-//! The codec of the server: that of prost, with typed errors for messages that cannot be decoded or would
-//! take far more memory than their bytes.
+//! The codec of the server: that of prost, with typed errors for messages that cannot be decoded or
+//! would take far more memory than their bytes.
 
 use std::marker::PhantomData;
 

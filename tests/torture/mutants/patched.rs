@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// What a build needs. The manifest names the tests and the benchmarks.
-const SOURCE: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", "build.rs", "src", "proto", "tests", "benches"];
+/// Folders that a build does not need, beside hidden ones. They can be large.
+const SKIPPED: [&str; 3] = ["target", "data", "fuzz"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants")
@@ -47,7 +46,17 @@ fn copy_source(tree: &Path) -> Result<()> {
         fs::remove_dir_all(tree)?;
     }
     fs::create_dir_all(tree)?;
-    run(Command::new("cp").arg("-R").args(SOURCE).arg(tree).current_dir(env!("CARGO_MANIFEST_DIR")))
+    let mut copy = Command::new("cp");
+    copy.arg("-R");
+    for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR"))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') && !SKIPPED.contains(&&*name) {
+            copy.arg(entry.path());
+        }
+    }
+    run(copy.arg(tree))
 }
 
 /// Applies a patch, exactly as it is: with fuzz, it could end up in a wrong place.
