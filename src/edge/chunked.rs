@@ -175,8 +175,10 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.rest {
-            // There are no other frames.
-            Rest::Response(response) => SizeHint::with_exact(response.left() as u64),
+            // Exact without more frames. gRPC-Web sends the trailers of gRPC in the body.
+            Rest::Response(response) if self.body.is_end_stream() => {
+                SizeHint::with_exact(response.left() as u64)
+            }
             _ if self.is_sent() => self.body.size_hint(),
             _ => SizeHint::default(),
         }

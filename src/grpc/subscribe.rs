@@ -2,6 +2,7 @@
 
 use prost::Message;
 use tonic::{Response, Status, codegen::BoxStream};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::convert;
@@ -39,7 +40,7 @@ pub(super) async fn subscribe(
     let (frames, responses) = admission::outbox();
     let unsent = responses.unsent();
     let encoding = Encoding { store: api.store.id(), format: format.unwrap_or_default() };
-    let sending = tokio::spawn(send(subscriber, encoding, frames));
+    let sending = tokio::spawn(send(subscriber, encoding, frames).in_current_span());
     let mut response = Response::new(Box::pin(filled_by(responses, sending)) as BoxStream<_>);
     response.extensions_mut().insert(unsent);
     Ok(response)

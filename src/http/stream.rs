@@ -12,6 +12,7 @@ use axum::{
         sse::{self, KeepAlive, Sse},
     },
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{event::EventJson, parameters::Parameters, query::unknown};
@@ -56,7 +57,7 @@ pub(super) async fn stream(
     let subscriber = api.subscribe(caller, topics, &cursor).await?;
     let (outbox, events) = admission::outbox();
     let unsent = events.unsent();
-    let sending = tokio::spawn(send(subscriber, api.store.id(), outbox));
+    let sending = tokio::spawn(send(subscriber, api.store.id(), outbox).in_current_span());
     let sse = Sse::new(filled_by(events, sending)).keep_alive(KeepAlive::default());
     Ok((Extension(unsent), sse))
 }

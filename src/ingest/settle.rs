@@ -158,6 +158,7 @@ impl Settling<'_> {
                 // batches, and useless if the fault is not in the events.
                 break Err(match error {
                     store::Error::Fault(cause) => store::Error::Unavailable(cause),
+                    store::Error::Refused(cause) if is_unknown => store::Error::Unavailable(cause),
                     store::Error::TooMuch { .. } if is_unknown => {
                         store::Error::Unavailable("retry needs too many comparisons".into())
                     }

@@ -250,7 +250,7 @@ async fn calls_continue_while_accept_fails() {
     let service = Service::run(
         program()
             .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &database.url_text()])
-            .env("RUST_LOG", "info,event_aggregator::testing::listener=debug")
+            .env("RUST_LOG", "info,event_aggregator::listener=debug")
             .stderr(std::fs::File::create(&log).expect("a file")),
     );
     let mut client = connect_to(service.address).await;

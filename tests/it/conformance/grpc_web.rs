@@ -1,8 +1,8 @@
 //! gRPC-Web as in browsers: over HTTP/1.1, with the trailers in a frame of the body.
 
 use event_aggregator::proto::v1::{
-    GetStatsRequest, GetStatsResponse, PublishRequest, PublishResponse, PublishStatus,
-    SubscribeRequest, SubscribeResponse, subscribe_response::Frame,
+    GetStatsRequest, GetStatsResponse, ListEventsRequest, ListEventsResponse, PublishRequest,
+    PublishResponse, PublishStatus, SubscribeRequest, SubscribeResponse, subscribe_response::Frame,
 };
 use prost::Message;
 use tokio::{
@@ -14,6 +14,7 @@ use crate::harness::*;
 
 on_both_stores!(
     events_are_published_and_counted,
+    large_responses_have_trailers,
     errors_and_unknown_methods_are_reported,
     streams_are_delivered_incrementally,
 );
@@ -105,6 +106,17 @@ async fn events_are_published_and_counted(backend: Backend) {
     let mut call = Call::begin(&server, "GetStats", &GetStatsRequest::default()).await;
     let stats: GetStatsResponse = call.message().await;
     assert_eq!((stats.received, stats.unique_processed), (2, 1));
+    call.is_ok().await;
+}
+
+async fn large_responses_have_trailers(backend: Backend) {
+    let server = TestServer::start(backend).await;
+    let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(300_000));
+    publish(&mut server.client().await, vec![event_with("t", "1", &payload)]).await;
+    let mut call = Call::begin(&server, "ListEvents", &ListEventsRequest::default()).await;
+    assert!(!call.head.contains("content-length"), "the body has trailers: {}", call.head);
+    let listed: ListEventsResponse = call.message().await;
+    assert_eq!(listed.events.len(), 1);
     call.is_ok().await;
 }
 
