@@ -13,17 +13,17 @@ pub(crate) use self::{
     protocol::{BoxError, Protocol, Record},
     request_body::RequestBody,
     router::Router,
-    task::filled_by,
+    task::with_task_errors,
 };
 
 mod auth;
 mod call;
 mod chunked;
-mod counted;
 mod deadline;
 mod framing;
 mod in_progress;
 mod protocol;
+mod recorded;
 mod request_body;
 mod router;
 mod task;

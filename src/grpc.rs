@@ -18,7 +18,7 @@ use tonic::{
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder;
 
-use self::guarded::{Guarded, Methods};
+use self::edge_service::{EdgeService, Methods};
 use crate::{
     access::Caller,
     api::{Api, Error},
@@ -41,7 +41,7 @@ use crate::{
 };
 
 mod convert;
-mod guarded;
+mod edge_service;
 mod json_to_struct;
 mod publish;
 mod query;
@@ -123,7 +123,7 @@ impl EventAggregatorService for EventAggregator {
 pub struct Services(Arc<Shared>);
 
 struct Shared {
-    contract: Guarded<EventAggregatorServiceServer<EventAggregator>>,
+    contract: EdgeService<EventAggregatorServiceServer<EventAggregator>>,
     /// Health, reflection, and the response to unknown services.
     others: Routes,
 }
@@ -153,11 +153,11 @@ pub fn services(
     let reflection = descriptors().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
     // v1alpha is for older tools.
     let v1alpha = descriptors().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES);
-    let others = Routes::new(Guarded::new(health, &methods, edge, Audience::Public))
-        .add_service(Guarded::new(reflection, &methods, edge, Audience::Public))
-        .add_service(Guarded::new(v1alpha, &methods, edge, Audience::Public))
+    let others = Routes::new(EdgeService::new(health, &methods, edge, Audience::Public))
+        .add_service(EdgeService::new(reflection, &methods, edge, Audience::Public))
+        .add_service(EdgeService::new(v1alpha, &methods, edge, Audience::Public))
         .prepare();
-    let contract = Guarded::new(contract, &methods, edge, Audience::Authenticated);
+    let contract = EdgeService::new(contract, &methods, edge, Audience::Authenticated);
     Ok(Services(Arc::new(Shared { contract, others })))
 }
 

@@ -11,13 +11,12 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use self::around::{Around, around};
+use self::middleware::{EdgeLayer, edge_layer};
 use crate::{
     api::{Api, Error, Reason},
     edge::{Audience, Edge},
 };
 
-mod around;
 mod body;
 mod cloudevent;
 mod dashboard;
@@ -26,6 +25,7 @@ mod event;
 mod fields;
 mod items;
 mod metrics;
+mod middleware;
 mod parameters;
 mod publish;
 mod query;
@@ -33,7 +33,7 @@ mod stream;
 
 /// All routes, behind the edge.
 pub fn router(api: &Api, edge: &Edge) -> Router {
-    let around = |audience| from_fn_with_state(Around::new(api, edge, audience), around);
+    let around = |audience| from_fn_with_state(EdgeLayer::new(api, edge, audience), edge_layer);
     let authenticated = Router::new()
         .route("/publish", post(publish::publish))
         .route("/ingest", post(publish::publish))

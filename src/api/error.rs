@@ -133,7 +133,7 @@ impl Error {
     }
 
     /// Fails if there are violations.
-    pub fn if_any(violations: Violations) -> Result<(), Self> {
+    pub fn check(violations: Violations) -> Result<(), Self> {
         match violations.is_empty() {
             true => Ok(()),
             false => Err(Self::invalid(violations.into_vec())),

@@ -14,10 +14,10 @@ use super::{
     Edge, Protocol, Record, RequestBody,
     auth::{authenticate, peer},
     chunked::Chunked,
-    counted::Counted,
     deadline::Deadline,
     in_progress::InProgress,
     protocol::BoxError,
+    recorded::Recorded,
 };
 use crate::{
     access::CallerKey,
@@ -128,7 +128,7 @@ where
 
     // Response body: in chunks, until the deadline of the client, and recorded.
     let deadline = requested.and_then(|requested| begun.checked_add(requested));
-    let body = Counted::<P, _>::new(Deadline::new(body, deadline), call);
+    let body = Recorded::<P, _>::new(Deadline::new(body, deadline), call);
     Response::from_parts(head, P::body(body))
 }
 

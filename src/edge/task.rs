@@ -7,7 +7,7 @@ use crate::api::Error;
 
 /// A stream of items that a task produces. If the task panics, the stream ends with an internal
 /// error.
-pub(crate) fn filled_by<T, E: From<Error>>(
+pub(crate) fn with_task_errors<T, E: From<Error>>(
     items: impl Stream<Item = Result<T, E>>,
     task: JoinHandle<()>,
 ) -> impl Stream<Item = Result<T, E>> {

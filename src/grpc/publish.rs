@@ -10,7 +10,7 @@ use super::convert;
 use crate::{
     access::Caller,
     api::{Api, Error, OnInvalid, Producer, Submitted},
-    edge::filled_by,
+    edge::with_task_errors,
     event::Violation,
     limits::{MAX_REQUEST_ID_BYTES, MAX_STREAM_REQUESTS_IN_FLIGHT, STREAM_IDLE_TIMEOUT},
     proto::{
@@ -48,7 +48,7 @@ pub(super) fn stream(
         let InFlight { request_id, submitted } = request?;
         Ok(response(request_id, convert::published(submitted.published().await?)))
     });
-    Box::pin(filled_by(responses, reading))
+    Box::pin(with_task_errors(responses, reading))
 }
 
 /// A request whose events are queued.

@@ -42,7 +42,7 @@ pub(super) async fn list_events(
     let order = order.map_err(|_| Violation::new("order", "is not a known order"));
     let oldest_first = violations.check(order) == Some(ListOrder::OldestFirst);
     let format = violations.check(convert::payload_format(request.payload_format));
-    Error::if_any(violations)?;
+    Error::check(violations)?;
 
     let filter = Filter { topic, source, start_time, end_time, oldest_first };
     let page_token = Some(request.page_token).filter(|token| !token.is_empty());
@@ -61,7 +61,7 @@ pub(super) async fn get_stats(
     let topic = violations.check(name("topic", request.topic)).flatten();
     let max_topics = size("max_topics", request.max_topics, DEFAULT_STATS_TOPICS, MAX_STATS_TOPICS);
     let max_topics = violations.check(max_topics).unwrap_or_default();
-    Error::if_any(violations)?;
+    Error::check(violations)?;
 
     let StatsReport { stats, uptime, since_start } = api.stats(caller, topic, max_topics).await?;
     Ok(GetStatsResponse {
@@ -108,7 +108,7 @@ pub(super) async fn batch_get_events(
             convert::event_key(key, &format!("keys[{index}]."), &mut violations)
         })
         .collect();
-    Error::if_any(violations)?;
+    Error::check(violations)?;
 
     let found = api.look_up(caller, keys).await?;
     let missing = found.missing.iter().map(convert::key).collect();

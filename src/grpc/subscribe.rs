@@ -11,7 +11,7 @@ use crate::{
     admission::{self, Closed, Outbox},
     api::{Api, Error, Subscriber},
     cursor::Cursor,
-    edge::filled_by,
+    edge::with_task_errors,
     event::{Event, Name, Violations},
     feed::{Frame, Held},
     limits::{EVENT_ENVELOPE_BYTES, MAX_RESPONSE_BYTES},
@@ -33,7 +33,7 @@ pub(super) async fn subscribe(
         .filter_map(|(index, name)| violations.check(Name::new(&format!("topics[{index}]"), name)))
         .map(Name::into_string)
         .collect();
-    Error::if_any(violations)?;
+    Error::check(violations)?;
 
     let cursor = if request.cursor.is_empty() { "beginning" } else { &request.cursor };
     let subscriber = api.subscribe(caller, topics, cursor).await?;
@@ -41,7 +41,8 @@ pub(super) async fn subscribe(
     let unsent = responses.unsent();
     let encoding = Encoding { store: api.store.id(), format: format.unwrap_or_default() };
     let sending = tokio::spawn(send(subscriber, encoding, frames).in_current_span());
-    let mut response = Response::new(Box::pin(filled_by(responses, sending)) as BoxStream<_>);
+    let mut response =
+        Response::new(Box::pin(with_task_errors(responses, sending)) as BoxStream<_>);
     response.extensions_mut().insert(unsent);
     Ok(response)
 }

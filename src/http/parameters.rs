@@ -29,7 +29,7 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
                 None => violations.push(not_utf8(&name)),
             }
         }
-        Error::if_any(violations)?;
+        Error::check(violations)?;
         Ok(Self(parameters))
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn list(
         };
         violations.check(check());
     }
-    Error::if_any(violations)?;
+    Error::check(violations)?;
     let page_token = page_token.cloned();
     let listed = api.list(&caller, ListRequest { filter, page_token, limit }).await?;
     let events = Json(event_jsons(listed.events, &api)?);
@@ -153,7 +153,7 @@ pub(super) async fn stats(
         };
         violations.check(check());
     }
-    Error::if_any(violations)?;
+    Error::check(violations)?;
     let StatsReport { stats, uptime, since_start } = api.stats(&caller, topic, max_topics).await?;
     let mut answer = counters(stats.totals);
     answer["topics_active"] = stats.topics_active.into();

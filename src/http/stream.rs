@@ -20,7 +20,7 @@ use crate::{
     access::Caller,
     admission::{self, Outbox},
     api::{Api, Error, Subscriber},
-    edge::filled_by,
+    edge::with_task_errors,
     event::{Name, Violations},
     feed::{Frame, Held},
 };
@@ -46,7 +46,7 @@ pub(super) async fn stream(
             _ => violations.push(unknown(&name, "topic, cursor")),
         }
     }
-    Error::if_any(violations)?;
+    Error::check(violations)?;
     if let Some(last) = headers.get(LAST_EVENT_ID) {
         // After a reconnect, the cursor in the URL is outdated.
         cursor = last.to_str().unwrap_or("?").to_owned();
@@ -58,7 +58,7 @@ pub(super) async fn stream(
     let (outbox, events) = admission::outbox();
     let unsent = events.unsent();
     let sending = tokio::spawn(send(subscriber, api.store.id(), outbox).in_current_span());
-    let sse = Sse::new(filled_by(events, sending)).keep_alive(KeepAlive::default());
+    let sse = Sse::new(with_task_errors(events, sending)).keep_alive(KeepAlive::default());
     Ok((Extension(unsent), sse))
 }
 

@@ -6,13 +6,13 @@ use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
 
 /// Submissions that will be committed together.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(super) struct BatchBuilder {
     submissions: Vec<Submission>,
     events: usize,
     bytes: usize,
 }
 
-impl Gathering {
+impl BatchBuilder {
     /// A batch has at least one submission, whatever its size.
     pub(super) fn new(first: Submission) -> Self {
         let (events, bytes) = (first.events.len(), first.bytes);
@@ -43,9 +43,9 @@ mod tests {
     #[test]
     fn batch_is_limited_by_bytes_but_never_empty() {
         let submission = |bytes| submission(Vec::new(), bytes).0;
-        let mut batch = Gathering::new(submission(MAX_BATCH_BYTES + 1));
+        let mut batch = BatchBuilder::new(submission(MAX_BATCH_BYTES + 1));
         assert!(batch.add(submission(1)).is_some());
-        let mut batch = Gathering::new(submission(MAX_BATCH_BYTES - 1));
+        let mut batch = BatchBuilder::new(submission(MAX_BATCH_BYTES - 1));
         assert!(batch.add(submission(1)).is_none());
         assert!(batch.add(submission(1)).is_some());
         assert_eq!(batch.into_submissions().len(), 2);

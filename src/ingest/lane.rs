@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info_span};
 
-use super::{Shared, Submission, batch::Gathering, costly::Costly, settle};
+use super::{Shared, Submission, batch::BatchBuilder, costly::Costly, settle};
 use crate::{access::CallerKey, store::Store, trace};
 
 /// Runs until the queue is closed and empty.
@@ -36,7 +36,7 @@ pub(super) async fn run(
             left_over => left_over,
         };
         if let Some(first) = first {
-            let mut batch = Gathering::new(first);
+            let mut batch = BatchBuilder::new(first);
             while left_over.is_none()
                 && let Ok(next) = queue.try_recv()
             {

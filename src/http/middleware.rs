@@ -94,21 +94,21 @@ impl Drop for RequestRecord {
 
 /// The state of the middleware.
 #[derive(Clone)]
-pub(super) struct Around {
+pub(super) struct EdgeLayer {
     edge: Edge,
     requests: HttpRequests,
     audience: Audience,
 }
 
-impl Around {
+impl EdgeLayer {
     pub(super) fn new(api: &Api, edge: &Edge, audience: Audience) -> Self {
         Self { edge: edge.clone(), requests: api.metrics.http.clone(), audience }
     }
 }
 
 /// The middleware.
-pub(super) async fn around(
-    State(Around { edge, requests, audience }): State<Around>,
+pub(super) async fn edge_layer(
+    State(EdgeLayer { edge, requests, audience }): State<EdgeLayer>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -171,20 +171,20 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
 
 /// A service behind the edge.
 #[derive(Debug, Clone)]
-pub(super) struct Guarded<S> {
+pub(super) struct EdgeService<S> {
     service: S,
     methods: Methods,
     edge: Edge,
     audience: Audience,
 }
 
-impl<S> Guarded<S> {
+impl<S> EdgeService<S> {
     pub(super) fn new(service: S, methods: &Methods, edge: &Edge, audience: Audience) -> Self {
         Self { service, methods: methods.clone(), edge: edge.clone(), audience }
     }
 }
 
-impl<S> Guarded<S>
+impl<S> EdgeService<S>
 where
     S: Service<Request<RequestBody<Grpc, Body>>, Response = Response<Body>, Error = Infallible>
         + Clone
@@ -211,11 +211,11 @@ where
     }
 }
 
-impl<S: NamedService> NamedService for Guarded<S> {
+impl<S: NamedService> NamedService for EdgeService<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for EdgeService<S>
 where
     S: Service<Request<RequestBody<Grpc, Body>>, Response = Response<Body>, Error = Infallible>
         + Clone

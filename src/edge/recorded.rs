@@ -16,14 +16,14 @@ use super::{
 use crate::api::Error;
 
 /// A response body. If it fails or panics, it ends with an error of the protocol.
-pub(super) struct Counted<P: Protocol, B> {
+pub(super) struct Recorded<P: Protocol, B> {
     /// None once it has ended.
     body: Option<B>,
     framing: Framing,
     call: InProgress<P::Record>,
 }
 
-impl<P: Protocol, B> Counted<P, B> {
+impl<P: Protocol, B> Recorded<P, B> {
     pub(super) fn new(body: B, call: InProgress<P::Record>) -> Self {
         Self { body: Some(body), framing: Framing::default(), call }
     }
@@ -55,9 +55,9 @@ impl<P: Protocol, B> Counted<P, B> {
     }
 }
 
-impl<P: Protocol, B> Unpin for Counted<P, B> {}
+impl<P: Protocol, B> Unpin for Recorded<P, B> {}
 
-impl<P: Protocol, B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Counted<P, B> {
+impl<P: Protocol, B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Recorded<P, B> {
     type Data = Bytes;
     type Error = BoxError;
 
