@@ -1,6 +1,6 @@
 //! Access control: tokens, grants and rate limits, over every protocol.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use event_aggregator::{
     config::Config,
@@ -254,14 +254,4 @@ async fn grpc_web_requires_authentication() {
         let answer = String::from_utf8_lossy(&answer).to_lowercase().replace(": ", ":");
         assert!(answer.contains(&format!("grpc-status:{status}\r")), "{name}: {answer}");
     }
-}
-
-/// Retries until the condition holds: a changed file is reloaded within seconds.
-async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("waited in vain");
 }

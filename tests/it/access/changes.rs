@@ -11,7 +11,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::{Guarded, entry, grant, refused, until};
+use super::{Guarded, entry, grant, refused};
 use crate::harness::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +49,7 @@ async fn reload_applies_to_open_streams() {
 
     // The producer loses its grant, and then its identity.
     guarded.rewrite(&entry("shop", &grant("read", "orders")));
-    until(async || {
+    testkit::wait_until_async(async || {
         shop.list_events(ListEventsRequest { topic: "orders".into(), ..Default::default() })
             .await
             .is_ok()
@@ -84,7 +84,7 @@ async fn both_tokens_are_valid_during_rotation() {
     let only_new = other.replace("name = \"new\"", "name = \"shop\"");
     guarded
         .rewrite(&only_new.replace("grants = []", &format!("grants = [{}]", grant("read", "*"))));
-    until(async || guarded.get("shop", "/stats").await.status == 401).await;
+    testkit::wait_until_async(async || guarded.get("shop", "/stats").await.status == 401).await;
     assert_eq!(guarded.get("new", "/stats").await.status, 200);
 }
 
@@ -109,7 +109,10 @@ async fn revoked_grant_stops_a_batch_in_progress() {
     connection.write_all(head.as_bytes()).await.expect("send");
     connection.readable().await.expect("an answer");
     guarded.rewrite(&entry("root", &grant("publish read admin", "*")));
-    until(async || guarded.get("shop", "/stats?topic=orders").await.status == 401).await;
+    testkit::wait_until_async(async || {
+        guarded.get("shop", "/stats?topic=orders").await.status == 401
+    })
+    .await;
     let mut read = Vec::new();
     connection.read_to_end(&mut read).await.expect("an end");
     let read = String::from_utf8_lossy(&read);

@@ -9,7 +9,7 @@ use event_aggregator::proto::v1::GetStatsRequest;
 use serde_json::Value;
 use testkit::process::Service;
 
-use super::{entry, everybody, grant, until, with_header};
+use super::{entry, everybody, grant, with_header};
 use crate::harness::*;
 
 async fn run(mut command: Command) -> Output {
@@ -201,7 +201,8 @@ async fn sighup_reloads_access_file() {
     root.get_stats(GetStatsRequest::default()).await.expect("granted");
     fs::write(database.path("access.toml"), entry("shop", "")).expect("write");
     service.signal("HUP");
-    until(async || root.get_stats(GetStatsRequest::default()).await.is_err()).await;
+    testkit::wait_until_async(async || root.get_stats(GetStatsRequest::default()).await.is_err())
+        .await;
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
 }

@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use event_aggregator::{
@@ -240,9 +239,7 @@ async fn listings_by_source_wait_for_their_turn() {
         let list = ListEventsRequest { source: "none".to_owned(), ..ListEventsRequest::default() };
         listings.spawn(async move { client.list_events(list).await });
     }
-    while server.store.scans.load(Ordering::Relaxed) == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    testkit::wait_until_async(async || server.store.scans.load(Ordering::Relaxed) > 0).await;
     for _ in 0..10 {
         client.get_stats(GetStatsRequest::default()).await.expect("an answer");
         client.list_events(ListEventsRequest::default()).await.expect("an answer");

@@ -1,7 +1,7 @@
 //! Unread responses, and memory that callers can make the service hold: both are bounded and
 //! released in the end.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use event_aggregator::{
     proto::v1::{
@@ -17,7 +17,6 @@ use prost::Message;
 use testkit::http2::{
     Connection, END_STREAM, GOAWAY, WINDOW_UPDATE, begin, frame, message, stream,
 };
-use tokio::time::sleep;
 
 use super::{StubServer, limits::assert_rejected_with_retry_delay};
 use crate::harness::*;
@@ -74,9 +73,8 @@ async fn unread_responses_are_bounded_and_discarded() {
     // The greedy client stays connected, and loses its unread responses.
     greedy.answers().await;
     let staying = tokio::spawn(greedy.stay());
-    while server.metric("event_aggregator_answer_bytes").await > 0.0 {
-        sleep(Duration::from_millis(100)).await;
-    }
+    testkit::wait_until_async(async || server.metric("event_aggregator_answer_bytes").await == 0.0)
+        .await;
     let page = client.list_events(list).await.expect("below the limit again").into_inner();
     assert_eq!(page.events.len(), 4);
     assert!(!staying.is_finished());
